@@ -1,0 +1,67 @@
+#include "apps/config_command.hpp"
+
+#include <fmt/format.h>
+
+#include <cstdio>
+
+#include "core/config/schema_text.hpp"
+#include "core/error.hpp"
+#include "engine/job.hpp"
+
+namespace lockstep {
+namespace {
+
+std::string comment_lines(const std::string& title, const std::vector<std::string>& lines) {
+  if (lines.empty()) return {};
+  std::string text = fmt::format("# {}\n", title);
+  for (const std::string& line : lines) text += fmt::format("#   {}\n", line);
+  return text;
+}
+
+std::string remarks(const engine::LoadedJob& job) {
+  std::string text;
+  if (job.deepspeed) {
+    const engine::DeepSpeedReport& report = *job.deepspeed;
+    text += comment_lines(fmt::format("{}: acted on", report.path), report.acted_on);
+    text += comment_lines("known and without effect here", report.without_effect);
+    text += comment_lines("\"auto\", taken as absent", report.taken_as_absent);
+    text += "# known and refused: none (a refused key is an error)\n";
+  }
+  for (const std::string& warning : job.warnings) text += fmt::format("# {}\n", warning);
+  return text;
+}
+
+std::string body(const engine::JobConfig& config, ConfigOptions::Show show) {
+  using Show = ConfigOptions::Show;
+  switch (show) {
+    case Show::effective:
+      return engine::effective_yaml(config);
+    case Show::full:
+      return engine::full_yaml(config);
+    case Show::minimal:
+      return engine::minimal_yaml(config);
+    case Show::diff:
+      return engine::diff_from_defaults(config);
+    case Show::reference:
+    case Show::schema:
+      break;
+  }
+  fail(ErrorKind::internal, "config: the reference page and the schema have no job");
+}
+
+}  // namespace
+
+std::string config_text(const ConfigOptions& options) {
+  if (options.show == ConfigOptions::Show::reference) return reference_markdown(engine::job_section());
+  if (options.show == ConfigOptions::Show::schema) return json_schema(engine::job_section());
+  const engine::LoadedJob job = engine::load_job(options.job, options.overrides);
+  return remarks(job) + body(job.config, options.show);
+}
+
+int config_command(const ConfigOptions& options) {
+  const std::string text = config_text(options);
+  std::fwrite(text.data(), 1, text.size(), stdout);
+  return 0;
+}
+
+}  // namespace lockstep

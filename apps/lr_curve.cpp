@@ -1,0 +1,211 @@
+#include "apps/lr_curve.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+
+namespace lockstep {
+namespace {
+
+struct Range {
+  double low = 0;
+  double high = 1;
+};
+
+/// The span of the vertical axis: from 0 if the values allow it, never empty.
+Range value_range(const std::vector<Curve>& curves) {
+  Range range{0.0, 0.0};
+  for (const Curve& curve : curves)
+    for (const double value : curve.values) {
+      range.low = std::min(range.low, value);
+      range.high = std::max(range.high, value);
+    }
+  if (range.high == range.low) range.high = range.low + 1.0;
+  return range;
+}
+
+/// The least and greatest value of the updates that fall into column `x` of `columns`, and, so that the line does
+/// not break, the last value of the column before.
+Range column_range(const std::vector<double>& values, std::size_t x, std::size_t columns) {
+  const std::size_t last = values.size() - 1;
+  const auto update_at = [&](std::size_t column) { return columns > 1 ? column * last / (columns - 1) : 0; };
+  const std::size_t end = update_at(x);
+  const std::size_t begin = x == 0 ? 0 : update_at(x - 1);
+  Range range{values[end], values[end]};
+  for (std::size_t k = begin; k <= end; ++k) {
+    range.low = std::min(range.low, values[k]);
+    range.high = std::max(range.high, values[k]);
+  }
+  return range;
+}
+
+constexpr std::size_t chart_columns = 60;
+constexpr std::size_t chart_rows = 16;
+
+/// A grid of 2 x 4 dots a character.
+class BrailleGrid {
+ public:
+  static constexpr std::size_t width = chart_columns * 2;
+  static constexpr std::size_t height = chart_rows * 4;
+
+  /// `y` counts from the bottom.
+  void set(std::size_t x, std::size_t y) {
+    static constexpr std::array<std::array<unsigned, 2>, 4> bits = {
+        {{0x01, 0x08}, {0x02, 0x10}, {0x04, 0x20}, {0x40, 0x80}}};
+    const std::size_t from_top = height - 1 - y;
+    cells_[from_top / 4][x / 2] |= bits[from_top % 4][x % 2];
+  }
+
+  [[nodiscard]] std::string row(std::size_t r) const {
+    std::string text;
+    for (const unsigned cell : cells_[r]) {
+      if (cell == 0) {
+        text += ' ';
+        continue;
+      }
+      const unsigned code = 0x2800U + cell;  // UTF-8 of U+2800 + dots
+      text += static_cast<char>(0xE0U | (code >> 12U));
+      text += static_cast<char>(0x80U | ((code >> 6U) & 0x3FU));
+      text += static_cast<char>(0x80U | (code & 0x3FU));
+    }
+    while (!text.empty() && text.back() == ' ') text.pop_back();
+    return text;
+  }
+
+ private:
+  std::array<std::array<unsigned, chart_columns>, chart_rows> cells_ = {};
+};
+
+/// A round distance between ticks that gives about `count` of them: 1, 2 or 5 times a power of ten.
+double tick_step(double span, double count) {
+  const double raw = span / count;
+  const double power = std::pow(10.0, std::floor(std::log10(raw)));
+  for (const double factor : {1.0, 2.0, 5.0})
+    if (raw <= factor * power * (1 + 1e-9)) return factor * power;
+  return 10.0 * power;
+}
+
+std::string escaped(const std::string& text) {
+  std::string result;
+  for (const char c : text) {
+    if (c == '&')
+      result += "&amp;";
+    else if (c == '<')
+      result += "&lt;";
+    else if (c == '>')
+      result += "&gt;";
+    else
+      result += c;
+  }
+  return result;
+}
+
+}  // namespace
+
+std::string terminal_chart(const std::vector<Curve>& curves) {
+  const Range range = value_range(curves);
+  BrailleGrid grid;
+  const auto level = [&](double value) {
+    const double part = (value - range.low) / (range.high - range.low);
+    return static_cast<std::size_t>(std::lround(part * static_cast<double>(BrailleGrid::height - 1)));
+  };
+  for (const Curve& curve : curves)
+    for (std::size_t x = 0; x < BrailleGrid::width; ++x) {
+      const Range column = column_range(curve.values, x, BrailleGrid::width);
+      for (std::size_t y = level(column.low); y <= level(column.high); ++y) grid.set(x, y);
+    }
+
+  std::string text;
+  for (std::size_t r = 0; r < chart_rows; ++r) {
+    std::string label;
+    if (r % 5 == 0) {
+      const double part = 1.0 - static_cast<double>(r) / static_cast<double>(chart_rows - 1);
+      label = fmt::format("{:.3g}", range.low + part * (range.high - range.low));
+    }
+    text += fmt::format("{:>9} {}{}\n", label, label.empty() ? "\u2502" : "\u2524", grid.row(r));
+  }
+  const std::string last = std::to_string(curves.front().values.size() - 1);
+  text += std::string(10, ' ') + "\u2514";
+  for (std::size_t x = 0; x < chart_columns; ++x) text += "\u2500";
+  text += fmt::format("\n{:11}0{:^{}}{}\n", "", "update", chart_columns - 1 - last.size(), last);
+  return text;
+}
+
+std::string svg_chart(const std::vector<Curve>& curves, const std::string& title) {
+  static constexpr std::array<const char*, 6> colours = {"#2563eb", "#d97706", "#059669",
+                                                         "#c026d3", "#dc2626", "#475569"};
+  constexpr double width = 820, left = 88, right = 796, top = 52, bottom = 372;
+  const bool legend = curves.size() > 1;
+  const double height = 428 + (legend ? 20.0 * static_cast<double>(curves.size()) : 0.0);
+  const Range range = value_range(curves);
+  const auto last = static_cast<double>(std::max<std::size_t>(1, curves.front().values.size() - 1));
+  const double step = tick_step(range.high - range.low, 5);
+  const double low = std::floor(range.low / step) * step;
+  const double high = std::ceil(range.high / step - 1e-9) * step;
+  const auto x_of = [&](double update) { return left + (right - left) * update / last; };
+  const auto y_of = [&](double value) { return bottom - (bottom - top) * (value - low) / (high - low); };
+
+  std::string svg = fmt::format(
+      "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {0} {1}\" width=\"{0}\" height=\"{1}\" "
+      "font-family=\"sans-serif\" font-size=\"13\" fill=\"#334155\">\n"
+      "<rect width=\"{0}\" height=\"{1}\" fill=\"#ffffff\"/>\n"
+      "<text x=\"{2}\" y=\"30\" font-size=\"17\" font-weight=\"bold\" fill=\"#0f172a\">{3}</text>\n",
+      width, height, left, escaped(title));
+  for (int i = 0; low + i * step <= high + step * 1e-6; ++i) {
+    const double value = std::abs(low + i * step) < step * 1e-6 ? 0.0 : low + i * step;
+    const double y = y_of(value);
+    svg += fmt::format("<path d=\"M{:.1f} {:.1f}H{:.1f}\" stroke=\"#e2e8f0\"/>\n", left, y, right);
+    svg +=
+        fmt::format("<text x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"end\">{:.6g}</text>\n", left - 10, y + 4.5, value);
+  }
+  const double update_step = std::max(1.0, tick_step(last, 7));
+  for (double update = 0; update <= last + 0.5; update += update_step) {
+    const double x = x_of(update);
+    svg += fmt::format("<path d=\"M{:.1f} {:.1f}v6\" stroke=\"#64748b\"/>\n", x, bottom);
+    svg +=
+        fmt::format("<text x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"middle\">{:.0f}</text>\n", x, bottom + 22, update);
+  }
+  svg += fmt::format("<path d=\"M{:.1f} {:.1f}V{:.1f}H{:.1f}\" fill=\"none\" stroke=\"#64748b\"/>\n", left, top, bottom,
+                     right);
+  svg += fmt::format("<text x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"middle\">update</text>\n", (left + right) / 2,
+                     bottom + 44);
+  svg += fmt::format(
+      "<text x=\"22\" y=\"{0:.1f}\" text-anchor=\"middle\" transform=\"rotate(-90 22 {0:.1f})\">learning rate</text>\n",
+      (top + bottom) / 2);
+
+  // At most two points a pixel: the least and the greatest value there, so that no peak is lost.
+  constexpr std::size_t columns = 1416;
+  for (std::size_t c = 0; c < curves.size(); ++c) {
+    const std::vector<double>& values = curves[c].values;
+    std::string points;
+    const auto add = [&](double update, double value) {
+      points += fmt::format("{}{:.2f},{:.2f}", points.empty() ? "" : " ", x_of(update), y_of(value));
+    };
+    if (values.size() <= columns) {
+      for (std::size_t k = 0; k < values.size(); ++k) add(static_cast<double>(k), values[k]);
+      if (values.size() == 1) add(1, values[0]);
+    } else {
+      for (std::size_t x = 0; x < columns; ++x) {
+        const Range column = column_range(values, x, columns);
+        const double update = last * static_cast<double>(x) / static_cast<double>(columns - 1);
+        const bool falling = values[x * (values.size() - 1) / (columns - 1)] == column.low;
+        add(update, falling ? column.high : column.low);
+        if (column.low != column.high) add(update, falling ? column.low : column.high);
+      }
+    }
+    const char* colour = colours[c % colours.size()];
+    const char* dash = c < colours.size() ? "" : " stroke-dasharray=\"6 4\"";
+    svg += fmt::format(
+        "<polyline points=\"{}\" fill=\"none\" stroke=\"{}\" stroke-width=\"2\" stroke-linejoin=\"round\"{}/>\n",
+        points, colour, dash);
+    if (!legend) continue;
+    const double y = 432 + 20.0 * static_cast<double>(c);
+    svg += fmt::format("<path d=\"M{:.1f} {:.1f}h22\" stroke=\"{}\" stroke-width=\"3\"{}/>\n", left, y, colour, dash);
+    svg += fmt::format("<text x=\"{:.1f}\" y=\"{:.1f}\">{}</text>\n", left + 30, y + 4.5, escaped(curves[c].name));
+  }
+  return svg + "</svg>\n";
+}
+
+}  // namespace lockstep

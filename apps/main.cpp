@@ -1,0 +1,179 @@
+#include <CLI/CLI.hpp>
+#include <cstdio>
+
+#include "apps/config_command.hpp"
+#include "apps/explain_command.hpp"
+#include "apps/lr_command.hpp"
+#include "core/error.hpp"
+#include "engine/bench_step.hpp"
+#include "engine/generate.hpp"
+#include "engine/job.hpp"
+#include "engine/launch.hpp"
+#include "engine/setup.hpp"
+#include "engine/trainer.hpp"
+
+namespace {
+
+using namespace lockstep;
+
+/// Options that several commands share.
+struct JobOptions {
+  std::string path;
+  std::vector<std::string> overrides;
+
+  void add_to(CLI::App* command, bool required = true) {
+    command->add_option("job", path, "job file (YAML)")->required(required);
+    command->add_option("--set", overrides, "override a field: --set run.steps=100 (repeatable)")
+        ->allow_extra_args(false)
+        ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  }
+  [[nodiscard]] engine::LoadedJob load() const {
+    engine::LoadedJob job = engine::load_job(path, overrides);
+    if (engine::launcher_rank() == 0)
+      for (const std::string& warning : job.warnings) fmt::print(stderr, "warning: {}\n", warning);
+    return job;
+  }
+};
+
+int train_command(const JobOptions& options, const std::string& resume) {
+  const engine::JobConfig job = options.load().config;
+  return engine::run_on_ranks(job, [&](engine::RankContext& rank) {
+    (void)engine::train(job, resume.empty() ? job.run.resume : resume, rank);
+  });
+}
+
+int lr_command(const JobOptions& options, std::int64_t updates, const std::string& format, const std::string& plot) {
+  const engine::JobConfig job = options.load().config;
+  LrRequest request;
+  request.updates = updates > 0 ? updates : job.run.steps;
+  request.format = parse_lr_format(format);
+  if (!plot.empty()) request.plot = plot;
+  for (std::size_t g = 0; g <= job.parameter_groups.size(); ++g)
+    request.group_names.push_back(
+        g == 0 ? "group 0 (the rest)"
+               : fmt::format("group {} ({})", g, fmt::join(job.parameter_groups[g - 1].match, ", ")));
+  const auto schedule = engine::make_schedule(job);
+  std::fputs(lr_report(*schedule, request).c_str(), stdout);
+  return 0;
+}
+
+int generate_command(const std::string& run, const engine::GenerateOptions& options) {
+  engine::JobConfig place;  // one rank, all CPUs
+  return engine::run_on_ranks(place, [&](engine::RankContext& rank) {
+    std::fputs(options.prompt.c_str(), stdout);
+    engine::generate(run, options, rank, [](const std::string& piece) {
+      std::fputs(piece.c_str(), stdout);
+      std::fflush(stdout);
+    });
+    std::fputs("\n", stdout);
+  });
+}
+
+int bench_step_command(const JobOptions& options, const engine::BenchStepOptions& bench) {
+  const engine::JobConfig job = options.load().config;
+  return engine::run_on_ranks(job, [&](engine::RankContext& rank) { engine::bench_step(job, bench, rank); });
+}
+
+int run(int argc, char** argv) {
+  CLI::App app(
+      "Lockstep trains small and mid-size models data-parallel from one YAML file:\n"
+      "  mpirun -n 8 lockstep train job.yaml");
+  app.require_subcommand(1);
+  app.set_version_flag("--version", "lockstep " LOCKSTEP_VERSION);
+  int code = 0;
+  JobOptions job;
+
+  auto* train = app.add_subcommand("train", "train a job; under mpirun on all its ranks");
+  std::string resume;
+  job.add_to(train);
+  train->add_option("--resume", resume, "auto, never, or the folder of a checkpoint (default: run.resume)");
+  train->callback([&] { code = train_command(job, resume); });
+
+  auto* lr = app.add_subcommand("lr", "print the learning-rate schedule, update by update");
+  std::int64_t updates = 0;
+  std::string format = "text", plot;
+  job.add_to(lr);
+  lr->add_option("--updates", updates, "rows (default: run.steps)");
+  lr->add_option("--format", format, "text, csv or json");
+  lr->add_option("--plot", plot, "also write a picture: FILE.svg");
+  lr->callback([&] { code = lr_command(job, updates, format, plot); });
+
+  auto* config = app.add_subcommand("config", "check a job file and print what it means");
+  ConfigOptions config_options;
+  bool full = false, minimal = false, diff = false, reference = false, schema = false;
+  job.add_to(config, false);
+  config->add_flag("--full", full, "with the optimizer's and scheduler's unset parameters");
+  config->add_flag("--minimal", minimal, "only what differs from the defaults");
+  config->add_flag("--diff", diff, "one line for each difference from the defaults");
+  config->add_flag("--reference", reference, "the reference page of all keys (no job file needed)");
+  config->add_flag("--schema", schema, "the JSON Schema, for editors (no job file needed)");
+  config->callback([&] {
+    using Show = ConfigOptions::Show;
+    config_options.job = job.path;
+    config_options.overrides = job.overrides;
+    config_options.show = reference ? Show::reference
+                          : schema  ? Show::schema
+                          : full    ? Show::full
+                          : minimal ? Show::minimal
+                          : diff    ? Show::diff
+                                    : Show::effective;
+    if (job.path.empty() && !reference && !schema)
+      fail(ErrorKind::config, "config: give a job file, or --reference or --schema");
+    code = config_command(config_options);
+  });
+
+  auto* explain = app.add_subcommand("explain", "say what a key of the job file means");
+  std::string key;
+  explain->add_option("key", key, "run.steps, scheduler, WarmupLR, ...")->required();
+  explain->callback([&] { code = explain_command(key); });
+
+  auto* generate = app.add_subcommand("generate", "continue a text with a trained run");
+  std::string run_path;
+  engine::GenerateOptions generate_options;
+  generate->add_option("run", run_path, "the run's folder")->required();
+  generate->add_option("--prompt", generate_options.prompt, "text to continue");
+  generate->add_option("--tokens", generate_options.tokens, "symbols to add")->check(CLI::PositiveNumber);
+  generate->add_option("--temperature", generate_options.temperature, "0: always the likeliest")
+      ->check(CLI::NonNegativeNumber);
+  generate->add_option("--top-k", generate_options.top_k, "choose among the k likeliest; 0: all")
+      ->check(CLI::NonNegativeNumber);
+  generate->add_option("--seed", generate_options.seed, "of the drawing");
+  generate->callback([&] { code = generate_command(run_path, generate_options); });
+
+  auto* bench = app.add_subcommand("bench", "measure speed on this machine");
+  bench->require_subcommand(1);
+  auto* step = bench->add_subcommand("step", "whole training steps of a job, on random samples");
+  engine::BenchStepOptions bench_options;
+  job.add_to(step);
+  step->add_option("--steps", bench_options.steps, "timed steps")->check(CLI::PositiveNumber);
+  step->add_option("--warmup", bench_options.warmup, "steps before them");
+  step->add_option("--classes", bench_options.classes,
+                   "symbols of the random data; the job's data file is then not read");
+  step->callback([&] { code = bench_step_command(job, bench_options); });
+
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    // Help and version print to stdout and are no errors.
+    const bool asked = error.get_exit_code() == 0;
+    if (engine::launcher_rank() != 0) return asked ? 0 : exit_code(ErrorKind::config);
+    (void)app.exit(error);
+    return asked ? 0 : exit_code(ErrorKind::config);
+  }
+  return code;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    return run(argc, argv);
+  } catch (const Error& error) {
+    // Under a launcher every rank meets the same error before MPI starts: one of them tells.
+    if (engine::launcher_rank() == 0) fmt::print(stderr, "{}\n", error.what());
+    return exit_code(error.kind());
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "lockstep: internal error: {}\n", error.what());
+    return exit_code(ErrorKind::internal);
+  }
+}

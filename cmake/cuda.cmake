@@ -1,0 +1,30 @@
+# The CUDA module: every .cu of kernels/ by nvcc, opened with dlopen for `device: cuda`. Nothing else links NVIDIA's
+# libraries.
+if(LOCKSTEP_CUDA STREQUAL "OFF")
+  return()
+endif()
+include(CheckLanguage)
+# Before enable_language, which would ask a GPU: machine code for A100, H100/H200 and B200, PTX for newer ones.
+if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
+  set(CMAKE_CUDA_ARCHITECTURES 80-real 90-real 100)
+endif()
+check_language(CUDA)
+if(NOT CMAKE_CUDA_COMPILER)
+  if(LOCKSTEP_CUDA STREQUAL "ON")
+    message(FATAL_ERROR "LOCKSTEP_CUDA=ON but no CUDA compiler (nvcc) was found: install the CUDA toolkit, "
+                        "or configure with -DLOCKSTEP_CUDA=OFF")
+  endif()
+  message(STATUS "CUDA: no nvcc found, the CUDA module is not built")
+  return()
+endif()
+enable_language(CUDA)
+find_package(CUDAToolkit REQUIRED)
+# CMake before 3.26 does not know that nvcc 12 and newer take -std=c++20.
+if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION AND CMAKE_CUDA_COMPILER_VERSION VERSION_GREATER_EQUAL 12.0)
+  set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION "-std=c++20")
+  set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION "-std=c++20")
+endif()
+set(CMAKE_CUDA_STANDARD 20)
+set(CMAKE_CUDA_STANDARD_REQUIRED ON)
+set(CMAKE_CUDA_EXTENSIONS OFF)
+add_subdirectory(${PROJECT_SOURCE_DIR}/kernels/cuda)

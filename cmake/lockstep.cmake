@@ -1,0 +1,78 @@
+# Compiler contract of the whole project. Contraction is off everywhere: the update kernels are bit-equal on every
+# implementation, and schedules are bit-exact (docs/numerics.md).
+add_library(lockstep_options INTERFACE)
+target_include_directories(lockstep_options INTERFACE ${PROJECT_SOURCE_DIR})
+target_compile_options(lockstep_options INTERFACE -Wall -Wextra -Wconversion -Wshadow -Werror -ffp-contract=off)
+# gcc 12 warns falsely of overlapping copies in std::string (its bug 105651).
+target_compile_options(lockstep_options INTERFACE $<$<COMPILE_LANG_AND_ID:CXX,GNU>:-Wno-restrict>)
+if(LOCKSTEP_SANITIZE)
+  target_compile_options(lockstep_options INTERFACE -fsanitize=${LOCKSTEP_SANITIZE} -fno-omit-frame-pointer)
+  target_link_options(lockstep_options INTERFACE -fsanitize=${LOCKSTEP_SANITIZE})
+endif()
+
+# lockstep_layer(name): the objects of folder <name>; *_cpu.cpp of kernels are compiled once per instruction set, *.cu
+# are compiled here by g++ against the SIMT emulator (and by nvcc in cmake/cuda.cmake).
+function(lockstep_layer name)
+  file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/${name}/*.cpp)
+  list(FILTER sources EXCLUDE REGEX "/kernels/cuda/")  # the CUDA module's, built in that folder
+  set(hot ${sources})
+  list(FILTER hot INCLUDE REGEX "_cpu\\.cpp$")
+  if(name STREQUAL "kernels")
+    list(FILTER sources EXCLUDE REGEX "_cpu\\.cpp$")
+  else()
+    set(hot "")
+  endif()
+  add_library(lockstep_${name} OBJECT ${sources})
+  lockstep_link_packages(lockstep_${name})
+  set(objects $<TARGET_OBJECTS:lockstep_${name}>)
+  if(hot)
+    foreach(isa baseline avx2 avx512)
+      set(target lockstep_${name}_${isa})
+      add_library(${target} OBJECT ${hot})
+      lockstep_link_packages(${target})
+      target_compile_definitions(${target} PRIVATE LOCKSTEP_ISA=${isa})
+      target_compile_options(${target} PRIVATE -O3 -fno-math-errno -fno-trapping-math -fopenmp-simd ${LOCKSTEP_ISA_FLAGS_${isa}})
+      list(APPEND objects $<TARGET_OBJECTS:${target}>)
+    endforeach()
+  endif()
+  if(name STREQUAL "kernels")
+    file(GLOB_RECURSE device_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/kernels/*.cu)
+    if(device_sources)
+      add_library(lockstep_kernels_emu OBJECT ${device_sources})
+      set_source_files_properties(${device_sources} PROPERTIES LANGUAGE CXX)
+      lockstep_link_packages(lockstep_kernels_emu)
+      target_compile_definitions(lockstep_kernels_emu PRIVATE LOCKSTEP_SIMT_EMU=1)
+      target_compile_options(lockstep_kernels_emu PRIVATE -x c++ -O2 -Wno-unknown-pragmas)
+      list(APPEND objects $<TARGET_OBJECTS:lockstep_kernels_emu>)
+    endif()
+  endif()
+  set_property(GLOBAL APPEND PROPERTY LOCKSTEP_OBJECTS ${objects})
+endfunction()
+
+set(LOCKSTEP_ISA_FLAGS_baseline "")
+set(LOCKSTEP_ISA_FLAGS_avx2 -march=haswell -mtune=generic)
+set(LOCKSTEP_ISA_FLAGS_avx512 -march=skylake-avx512 -mtune=icelake-server -mprefer-vector-width=512)
+
+function(lockstep_link_packages target)
+  target_link_libraries(${target} PRIVATE lockstep_options fmt::fmt OpenMP::OpenMP_CXX MPI::MPI_CXX DNNL::dnnl
+                                          nlohmann_json::nlohmann_json yaml-cpp ${LOCKSTEP_XXHASH} dl)
+endfunction()
+
+# The one shared library; links no NVIDIA library.
+function(lockstep_library)
+  get_property(objects GLOBAL PROPERTY LOCKSTEP_OBJECTS)
+  add_library(lockstep SHARED ${objects})
+  add_library(lockstep::lockstep ALIAS lockstep)
+  target_link_libraries(lockstep PUBLIC lockstep_options fmt::fmt PRIVATE OpenMP::OpenMP_CXX MPI::MPI_CXX DNNL::dnnl
+                                        nlohmann_json::nlohmann_json yaml-cpp ${LOCKSTEP_XXHASH} dl)
+  set_target_properties(lockstep PROPERTIES BUILD_RPATH "$ORIGIN" INSTALL_RPATH "$ORIGIN")
+endfunction()
+
+# lockstep_test(name sources...): one fat GoogleTest program a layer.
+function(lockstep_test name)
+  add_executable(${name} ${ARGN})
+  target_link_libraries(${name} PRIVATE lockstep GTest::gtest_main GTest::gmock nlohmann_json::nlohmann_json
+                                        MPI::MPI_CXX OpenMP::OpenMP_CXX dl)
+  target_compile_definitions(${name} PRIVATE LOCKSTEP_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
+  gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST PROPERTIES TIMEOUT 300 LABELS ${name})
+endfunction()

@@ -1,0 +1,141 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <vector>
+
+#include "core/device.hpp"
+#include "core/view.hpp"
+
+namespace lockstep::comm {
+
+enum class Reduce : std::uint8_t { sum, max, min };
+
+/// What a backend can do; the engine asks once and chooses its way of working.
+struct Capabilities {
+  bool host_memory = false;
+  bool device_memory = false;
+  bool shared_address_space = false;  ///< a rank can read another rank's arena through FlatArena::peer
+  bool ordered_sum = false;           ///< sums are taken in rank order 0, 1, ..., n-1: the same bits on every run
+  bool graph_capturable = false;
+  bool needs_progress = false;  ///< nothing moves unless somebody calls progress()
+};
+
+/// A collective under way. Worth nothing after wait().
+struct [[nodiscard]] Pending {
+  std::uint64_t id = 0;  ///< 0: nothing to wait for
+};
+
+/// Memory for flat buffers, made by the communicator so that ranks of one host can reach each other's.
+class FlatArena {
+ public:
+  virtual ~FlatArena() = default;
+  [[nodiscard]] virtual std::byte* data() const noexcept = 0;
+  [[nodiscard]] virtual std::size_t bytes() const noexcept = 0;
+  /// The same arena of another rank, or null where the address space is not shared.
+  [[nodiscard]] virtual const std::byte* peer(int rank) const noexcept = 0;
+};
+
+using Seconds = std::chrono::duration<double>;
+
+/// A fixed group of ranks that exchange buffers.
+///
+/// Every rank issues the same collectives in the same order. `start_*` returns at once; the buffer belongs to the
+/// communicator until wait() returns (host memory) or until the stream given to wait() gets there (device memory).
+/// `after` is the stream whose work so far produces the data. Public functions check arguments once, short-cut
+/// single ranks and empty data, then call the private virtuals. Pieces are at most 2^30 elements; larger buffers are
+/// cut inside. One object a rank, used by one thread.
+///
+/// Errors: ErrorKind::hang when a wait passes its deadline (the message names the collective, its size and the
+/// ranks that have not arrived where that is known); ErrorKind::internal for arguments.
+class Communicator {
+ public:
+  /// The longest piece that goes over in one go, in elements.
+  static constexpr std::size_t default_max_piece = std::size_t{1} << 30;
+
+  virtual ~Communicator() = default;
+  Communicator(const Communicator&) = delete;
+  Communicator& operator=(const Communicator&) = delete;
+
+  [[nodiscard]] virtual int rank() const noexcept = 0;
+  [[nodiscard]] virtual int size() const noexcept = 0;
+  [[nodiscard]] virtual std::string name() const = 0;  ///< "local", "mpi (Open MPI 4.1.4)"
+  [[nodiscard]] virtual Capabilities capabilities() const noexcept = 0;
+
+  /// data <- reduction over ranks of data, in place, on every rank. f32, f64, i32, i64; and bf16, f16: each
+  /// contribution is taken as it is, summed in fp32 in rank order, and the result rounded once.
+  Pending start_all_reduce(Buffer data, Reduce op, StreamRef after = {});
+  /// offsets has size()+1 ascending entries; rank r's part of `data` is [offsets[r], offsets[r+1]), parts may be
+  /// empty and uneven. Afterwards a rank's own part holds the reduction; the rest of `data` is undefined.
+  Pending start_reduce_scatter(Buffer data, std::span<const std::size_t> offsets, Reduce op, StreamRef after = {});
+  /// Every rank has its own part of `data`; afterwards all have all of it.
+  Pending start_all_gather(Buffer data, std::span<const std::size_t> offsets, StreamRef after = {});
+  Pending start_broadcast(Buffer data, int root, StreamRef after = {});
+  /// Part r of `send` goes to rank r and arrives as part rank() of its `receive`; both cut by their offsets. The two
+  /// buffers do not overlap.
+  Pending start_all_to_all(Buffer send, std::span<const std::size_t> send_offsets, Buffer receive,
+                           std::span<const std::size_t> receive_offsets, StreamRef after = {});
+
+  /// Lets collectives under way advance; cheap, called between operations of the backward pass.
+  virtual void progress() = 0;
+  /// Host memory: blocks until done. Device memory: makes `stream` wait. Throws ErrorKind::hang after the deadline
+  /// (the default one is an option of the backend).
+  void wait(Pending pending, StreamRef stream = {});
+  /// True once the collective is complete; never blocks. wait() must be called all the same.
+  [[nodiscard]] bool test(Pending pending);
+
+  virtual void barrier() = 0;
+  /// Ends the whole job: every rank's waits fail. Called once, by whoever caught the error.
+  virtual void abort(std::string_view why, int exit_code) noexcept = 0;
+
+  /// Memory for flat buffers of `device`: shared with the ranks of this host where the backend can.
+  [[nodiscard]] virtual std::unique_ptr<FlatArena> make_arena(DeviceApi& device, std::size_t bytes);
+
+  // Blocking forms for small host values.
+  void all_reduce(Buffer data, Reduce op) { wait(start_all_reduce(data, op)); }
+  void broadcast(Buffer data, int root) { wait(start_broadcast(data, root)); }
+  void all_gather(Buffer data, std::span<const std::size_t> offsets) { wait(start_all_gather(data, offsets)); }
+  /// A small host struct; has its own name because a View is trivially copyable too.
+  template <class T>
+  requires std::is_trivially_copyable_v<T>
+  void broadcast_value(T& value, int root) { broadcast({&value, sizeof(T), DType::u8, Memory::host}, root); }
+  /// values.size() == size(); every rank fills its own entry first.
+  template <class T>
+  requires std::is_trivially_copyable_v<T>
+  void all_gather_values(std::span<T> values) { gather_bytes(values.data(), sizeof(T)); }
+  /// Any text; the other ranks' argument is replaced by the root's.
+  void broadcast_text(std::string& text, int root);
+
+ protected:
+  explicit Communicator(std::size_t max_piece = default_max_piece);
+
+ private:
+  template <class Start>
+  Pending start_in_pieces(std::size_t count, Start start);
+  [[nodiscard]] bool nothing_to_do(const Buffer& data) const;
+  void gather_bytes(void* values, std::size_t bytes_each);
+  virtual Pending do_all_reduce(Buffer data, Reduce op, StreamRef after) = 0;
+  virtual Pending do_reduce_scatter(Buffer data, std::span<const std::size_t> offsets, Reduce op, StreamRef after) = 0;
+  virtual Pending do_all_gather(Buffer data, std::span<const std::size_t> offsets, StreamRef after) = 0;
+  virtual Pending do_broadcast(Buffer data, int root, StreamRef after) = 0;
+  virtual Pending do_all_to_all(Buffer send, std::span<const std::size_t> send_offsets, Buffer receive,
+                                std::span<const std::size_t> receive_offsets, StreamRef after) = 0;
+  virtual void do_wait(Pending pending, StreamRef stream) = 0;
+  virtual bool do_test(Pending pending) = 0;
+
+  std::size_t max_piece_;
+  std::uint64_t joined_count_ = 0;
+  std::map<std::uint64_t, std::vector<Pending>> joined_;  ///< pieces of the collectives that were cut
+};
+
+/// A group of one: every collective is the identity (all_to_all copies). Works without MPI. For collectives on device
+/// memory give their device, which must outlive the communicator; wait() then orders the streams as it always does.
+[[nodiscard]] std::unique_ptr<Communicator> make_single(DeviceApi* device = nullptr);
+
+}  // namespace lockstep::comm

@@ -1,0 +1,20 @@
+#pragma once
+
+#include <span>
+
+#include "comm/communicator.hpp"
+
+namespace lockstep::comm {
+
+[[nodiscard]] std::string_view to_string(Reduce op) noexcept;
+
+/// Elements [begin, begin + count) of every target <- reduction of the same elements of all sources, taken in the order
+/// sources[0], sources[1], ...: the order, and so the bits, do not depend on who calls it or how a buffer is cut.
+///
+/// Host memory. A target may be one of the sources (same address) and must not overlap one otherwise. f32, f64, i32
+/// and i64 are reduced in their own type (integers wrap around); bf16 and f16 in fp32 with one rounding of the result.
+/// The maximum or minimum of numbers with a NaN among them is unspecified.
+void reduce_in_order(DType dtype, Reduce op, std::span<void* const> sources, std::span<void* const> targets,
+                     std::size_t begin, std::size_t count);
+
+}  // namespace lockstep::comm

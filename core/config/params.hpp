@@ -1,0 +1,64 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+namespace lockstep {
+
+/// A value as a file gives it. A number keeps whether it was written as an integer, since schedulers refuse
+/// `10.0` where an integer is meant. `std::monostate` is an explicit null.
+struct ParamValue {
+  using List = std::vector<ParamValue>;
+  std::variant<std::monostate, bool, std::int64_t, double, std::string, List> value;
+
+  ParamValue() = default;
+  ParamValue(bool v) : value(v) {}
+  ParamValue(int v) : value(std::int64_t{v}) {}
+  ParamValue(std::int64_t v) : value(v) {}
+  ParamValue(double v) : value(v) {}
+  ParamValue(const char* v) : value(std::string(v)) {}
+  ParamValue(std::string v) : value(std::move(v)) {}
+  ParamValue(List v) : value(std::move(v)) {}
+
+  [[nodiscard]] bool is_null() const { return std::holds_alternative<std::monostate>(value); }
+  [[nodiscard]] bool is_number() const {
+    return std::holds_alternative<std::int64_t>(value) || std::holds_alternative<double>(value);
+  }
+  bool operator==(const ParamValue&) const = default;
+};
+
+/// A flat set of named parameters, e.g. `scheduler.params`. Holds only what was given: who consumes it knows
+/// the defaults, because some defaults depend on another value (OneCycle's second half equals the first).
+class Params {
+ public:
+  Params() = default;
+  Params(std::initializer_list<std::pair<const std::string, ParamValue>> values) : values_(values) {}
+
+  [[nodiscard]] bool has(const std::string& name) const { return values_.contains(name); }
+  /// Null when absent.
+  [[nodiscard]] const ParamValue* find(const std::string& name) const {
+    const auto it = values_.find(name);
+    return it == values_.end() ? nullptr : &it->second;
+  }
+  void set(const std::string& name, ParamValue value) { values_[name] = std::move(value); }
+  [[nodiscard]] const std::map<std::string, ParamValue>& all() const { return values_; }
+  bool operator==(const Params&) const = default;
+
+  // Typed reads with a default for "absent". They throw ErrorKind::config naming the parameter if the type is
+  // another one; the strict reader has normally said so before, with the place in the file.
+  [[nodiscard]] double number(const std::string& name, double fallback) const;
+  [[nodiscard]] std::int64_t integer(const std::string& name, std::int64_t fallback) const;
+  [[nodiscard]] bool boolean(const std::string& name, bool fallback) const;
+  [[nodiscard]] std::string text(const std::string& name, const std::string& fallback) const;
+  /// "float or list": one value for all groups, or one a group. Throws if a list's length is not `groups`.
+  [[nodiscard]] std::vector<double> per_group(const std::string& name, std::size_t groups, double fallback) const;
+
+ private:
+  std::map<std::string, ParamValue> values_;
+};
+
+}  // namespace lockstep

@@ -1,0 +1,63 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace lockstep::data {
+
+/// One micro-batch in host memory, in the layout a model takes.
+struct HostBatch {
+  std::int64_t batch = 0;
+  std::int64_t length = 1;
+  std::vector<std::int32_t> tokens;   ///< [batch, length]; empty for data without tokens
+  std::vector<float> features;        ///< [batch, features]; empty for text
+  std::vector<std::int32_t> targets;  ///< [batch, length]; -1: not counted
+  double target_count = 0;
+};
+
+/// Training and validation samples with random access: which samples a step uses depends on the seed and the global
+/// sample position alone, never on the number of ranks, so resuming is setting one number.
+class Dataset {
+ public:
+  virtual ~Dataset() = default;
+  [[nodiscard]] virtual std::string describe() const = 0;
+  [[nodiscard]] virtual int classes() const = 0;                 ///< symbols of the vocabulary, or labels
+  [[nodiscard]] virtual int features() const { return 0; }       ///< columns of HostBatch::features
+  [[nodiscard]] virtual std::int64_t train_samples() const = 0;  ///< an epoch
+  [[nodiscard]] virtual std::int64_t eval_samples() const = 0;
+  /// Samples position, position+1, ... of the endless, per-epoch shuffled training sequence.
+  virtual void train_batch(std::int64_t position, std::int64_t count, HostBatch& out) const = 0;
+  /// Validation samples [first, first + count) in fixed order; past the end the batch is padded with targets -1.
+  virtual void eval_batch(std::int64_t first, std::int64_t count, HostBatch& out) const = 0;
+
+  // Text only.
+  [[nodiscard]] virtual std::vector<std::int32_t> encode(const std::string& text) const;
+  [[nodiscard]] virtual std::string decode(const std::vector<std::int32_t>& tokens) const;
+};
+
+struct TextOptions {
+  std::string path;
+  std::string tokenizer = "char";    ///< char: one symbol per distinct byte of the file; byte: 256 symbols
+  double validation_fraction = 0.1;  ///< the file's last part
+  std::int64_t length = 256;         ///< positions a sample
+  std::uint64_t seed = 1;
+};
+/// Samples are windows of `length` symbols with the following symbol as target. Training windows tile the first part
+/// from an offset drawn per epoch; validation windows tile the last part exactly once, so the loss is a mean over all
+/// of it. ErrorKind::data if the file is missing, empty or too short.
+[[nodiscard]] std::unique_ptr<Dataset> make_text(const TextOptions& options);
+
+struct ClusterOptions {
+  int classes = 4;
+  int features = 8;
+  std::int64_t samples = 4096;
+  double noise = 0.5;
+  double validation_fraction = 0.1;
+  std::uint64_t seed = 1;
+};
+/// Generated points around `classes` random centres: a task that needs no file.
+[[nodiscard]] std::unique_ptr<Dataset> make_clusters(const ClusterOptions& options);
+
+}  // namespace lockstep::data

@@ -1,0 +1,160 @@
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <utility>
+
+#include "core/error.hpp"
+#include "data/dataset.hpp"
+#include "data/epoch.hpp"
+#include "data/permutation.hpp"
+#include "data/tokenizer.hpp"
+
+namespace lockstep::data {
+namespace {
+
+std::vector<std::uint8_t> read_bytes(const std::string& path) {
+  std::error_code error;
+  if (std::filesystem::is_directory(path, error)) {
+    fail(ErrorKind::data, "data.path: {} is a directory, but a text file is needed", path);
+  }
+  errno = 0;
+  std::ifstream file(path, std::ios::binary);
+  if (!file) {
+    fail(ErrorKind::data, "data.path: cannot open {}: {} (the path is relative to the job file)", path,
+         errno == 0 ? "unknown error" : std::strerror(errno));
+  }
+  std::vector<std::uint8_t> bytes(std::filesystem::file_size(path));
+  file.read(reinterpret_cast<char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
+  if (static_cast<std::size_t>(file.gcount()) != bytes.size()) {
+    fail(ErrorKind::data, "data.path: {} has {} bytes, but only {} could be read", path, bytes.size(), file.gcount());
+  }
+  if (bytes.empty()) {
+    fail(ErrorKind::data, "data.path: {} is empty", path);
+  }
+  return bytes;
+}
+
+Tokenizer make_tokenizer(const std::string& name, std::span<const std::uint8_t> text) {
+  if (name == "char") {
+    return Tokenizer::of_text(text);
+  }
+  if (name == "byte") {
+    return Tokenizer::of_bytes();
+  }
+  fail(ErrorKind::config, "data.tokenizer is \"{}\", but it must be char or byte", name);
+}
+
+/// The text stays in memory as one byte a symbol; windows are widened to int32 when a batch is made.
+class Text final : public Dataset {
+ public:
+  Text(std::string path, std::vector<std::uint8_t> symbols, Tokenizer tokenizer, std::int64_t train_symbols,
+       std::int64_t length, std::uint64_t seed)
+      : path_(std::move(path)),
+        symbols_(std::move(symbols)),
+        tokenizer_(std::move(tokenizer)),
+        train_symbols_(train_symbols),
+        length_(length),
+        seed_(seed) {
+    // One window less than would fit leaves room for every offset in [0, length), so each symbol pair is a target of
+    // some epoch; a text with room for one window only is used from as many offsets as it has.
+    train_windows_ = std::max<std::int64_t>(1, train_symbols / length - 1);
+    offsets_ = std::min(length, train_symbols - train_windows_ * length);
+    const std::int64_t validation_targets = validation_symbols() - 1;
+    eval_windows_ = validation_targets > 0 ? (validation_targets + length - 1) / length : 0;
+  }
+
+  std::string describe() const override {
+    return fmt::format("{} ({} symbols of {} kinds: {} to train, {} to validate)", path_, symbols_.size(), classes(),
+                       train_symbols_, validation_symbols());
+  }
+  int classes() const override { return tokenizer_.size(); }
+  std::int64_t train_samples() const override { return train_windows_; }
+  std::int64_t eval_samples() const override { return eval_windows_; }
+
+  void train_batch(std::int64_t position, std::int64_t count, HostBatch& out) const override {
+    clear(count, out);
+    for (std::int64_t row = 0; row < count; ++row) {
+      const auto [epoch, index] = epoch_position(position + row, train_windows_);
+      const Permutation order(train_windows_, seed_, epoch);
+      const std::int64_t first = epoch_offset(offsets_, seed_, epoch) + order[index] * length_;
+      copy_window(first, length_, row, out);
+    }
+  }
+
+  void eval_batch(std::int64_t first, std::int64_t count, HostBatch& out) const override {
+    require(first >= 0, "eval_batch: first must not be negative");
+    clear(count, out);
+    for (std::int64_t row = 0; row < count && first + row < eval_windows_; ++row) {
+      const std::int64_t begin = train_symbols_ + (first + row) * length_;
+      const std::int64_t targets = static_cast<std::int64_t>(symbols_.size()) - 1 - begin;
+      copy_window(begin, std::min(length_, targets), row, out);
+    }
+  }
+
+  std::vector<std::int32_t> encode(const std::string& text) const override { return tokenizer_.encode(text); }
+  std::string decode(const std::vector<std::int32_t>& tokens) const override { return tokenizer_.decode(tokens); }
+
+ private:
+  std::int64_t validation_symbols() const { return static_cast<std::int64_t>(symbols_.size()) - train_symbols_; }
+
+  void clear(std::int64_t count, HostBatch& out) const {
+    require(count >= 0, "a batch cannot have a negative number of samples");
+    out.batch = count;
+    out.length = length_;
+    out.tokens.assign(static_cast<std::size_t>(count * length_), 0);
+    out.targets.assign(static_cast<std::size_t>(count * length_), -1);
+    out.features.clear();
+    out.target_count = 0;
+  }
+
+  // Positions [first, first + used) and the symbols that follow them, into row `row`.
+  void copy_window(std::int64_t first, std::int64_t used, std::int64_t row, HostBatch& out) const {
+    const auto source = symbols_.begin() + first;
+    std::copy(source, source + used, out.tokens.begin() + row * length_);
+    std::copy(source + 1, source + 1 + used, out.targets.begin() + row * length_);
+    out.target_count += static_cast<double>(used);
+  }
+
+  std::string path_;
+  std::vector<std::uint8_t> symbols_;
+  Tokenizer tokenizer_;
+  std::int64_t train_symbols_;
+  std::int64_t length_;
+  std::uint64_t seed_;
+  std::int64_t train_windows_ = 0;
+  std::int64_t offsets_ = 1;  ///< an epoch's first window begins at one of [0, offsets_)
+  std::int64_t eval_windows_ = 0;
+};
+
+}  // namespace
+
+std::unique_ptr<Dataset> make_text(const TextOptions& options) {
+  require(options.length >= 1, "make_text: length must be at least 1");
+  std::vector<std::uint8_t> symbols = read_bytes(options.path);
+  Tokenizer tokenizer = make_tokenizer(options.tokenizer, symbols);
+  for (std::uint8_t& symbol : symbols) {
+    symbol = static_cast<std::uint8_t>(tokenizer.symbol(symbol));
+  }
+
+  const auto total = static_cast<std::int64_t>(symbols.size());
+  const std::int64_t validation = validation_part(total, options.validation_fraction);
+  const std::int64_t train = total - validation;
+  if (train < options.length + 1) {
+    fail(ErrorKind::data,
+         "data.path: {} leaves {} symbols to train on, but one sample of model.block_size {} needs {}: use a longer "
+         "text or a smaller block_size",
+         options.path, train, options.length, options.length + 1);
+  }
+  if (options.validation_fraction > 0.0 && validation < 2) {
+    fail(ErrorKind::data,
+         "data.validation_fraction {} of the {} symbols of {} is {}, but validation needs at least 2: use a longer "
+         "text, a larger fraction, or 0 for no validation",
+         options.validation_fraction, total, options.path, validation);
+  }
+  return std::make_unique<Text>(options.path, std::move(symbols), std::move(tokenizer), train, options.length,
+                                options.seed);
+}
+
+}  // namespace lockstep::data

@@ -1,0 +1,157 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "comm/communicator.hpp"
+#include "data/dataset.hpp"
+#include "engine/flat_layout.hpp"
+#include "engine/gradient_sync.hpp"
+#include "engine/parameter_store.hpp"
+#include "kernels/table.hpp"
+#include "nn/model.hpp"
+#include "optim/optimizer.hpp"
+#include "sched/schedule.hpp"
+
+namespace lockstep::engine {
+
+/// Where a rank computes.
+struct Place {
+  DeviceApi* device = nullptr;  ///< must outlive the engine
+  const KernelTable* kernels = nullptr;
+  int threads = 1;
+};
+
+struct EngineOptions {
+  nn::BatchShape micro_batch;      ///< of one rank
+  int grad_accum = 1;              ///< micro-batches a step
+  DType compute = DType::f32;      ///< f32, bf16 or f16
+  double gradient_clipping = 1.0;  ///< largest global norm; 0: off
+  ScalerConfig scaler = {};
+  optim::OptimizerOptions optimizer = {};
+  std::vector<sched::GroupInitial> groups;  ///< the optimizer's own values per parameter group
+  std::vector<int> group_of;                ///< by parameter; empty: all in group 0
+  /// Stepped by the engine, once per applied update. Null: the user sets lr with set_lr.
+  std::shared_ptr<const sched::Schedule> schedule;
+  std::uint64_t seed = 1;  ///< of the initial parameters
+  std::int64_t bucket_elements = std::int64_t{1} << 20;
+  int max_in_flight = 3;  ///< steps whose result the host has not read; devices only
+  /// Drill: at this attempted step this rank evaluates a schedule that is off by one bit; -1: never.
+  std::int64_t tamper_step = -1;
+};
+
+/// Data-parallel training of one model: forward, backward, step, as in DeepSpeed.
+///
+///   engine.forward(batch);  engine.backward();      // grad_accum times
+///   engine.step();
+///
+/// All ranks call the same methods in the same order. Parameters start equal on every rank (a function of the
+/// seed). Each step rank 0's schedule values are broadcast and compared with this rank's own before the update;
+/// the update reads them where they arrived. Nothing waits for the device: results come back up to
+/// max_in_flight steps later.
+///
+/// Errors: ErrorKind::desync if schedules differ (both values in the text), ErrorKind::diverged at the smallest
+/// loss scale or, in fp32, at the first non-finite gradient (parameter, step and advice in the text).
+class Engine {
+ public:
+  Engine(nn::Model& model, comm::Communicator& comm, Place place, EngineOptions options);
+  ~Engine();
+  Engine(const Engine&) = delete;
+  Engine& operator=(const Engine&) = delete;
+
+  /// Forward pass of one micro-batch of options.micro_batch's shape.
+  void forward(const data::HostBatch& batch);
+  void backward();
+  /// Reduce, decide, update. After grad_accum passes; ErrorKind::internal earlier or later.
+  void step();
+
+  /// While it lives, backward() leaves gradients unreduced even in the last micro-batch; step() then reduces them.
+  class NoSync {
+   public:
+    explicit NoSync(Engine& engine) : engine_(engine) { ++engine_.no_sync_; }
+    NoSync(const NoSync&) = delete;
+    NoSync& operator=(const NoSync&) = delete;
+    ~NoSync() { --engine_.no_sync_; }
+
+   private:
+    Engine& engine_;
+  };
+  [[nodiscard]] NoSync no_sync() { return NoSync(*this); }
+
+  /// Per group, what the next update will use (as far as the host knows which updates were applied).
+  [[nodiscard]] std::vector<double> lr() const;
+  /// For a user-managed schedule only: ErrorKind::internal if the engine steps one itself.
+  void set_lr(const std::vector<double>& lr);
+
+  /// Steps that have finished since the last call, oldest first. Throws what ended the run.
+  [[nodiscard]] std::vector<StepResult> results();
+  /// Waits for every step in flight; results() then returns them all.
+  void drain();
+
+  /// Sum of losses over a batch and its number of targets, without gradients. Rank-local.
+  [[nodiscard]] LossSum evaluate(const data::HostBatch& batch);
+  /// Logits of the last position of each sample, [batch, classes], in host memory. Rank-local.
+  [[nodiscard]] std::vector<float> last_logits(const data::HostBatch& batch);
+
+  /// Makes every rank see `stop` in the next step's result.
+  void request_stop() { stop_requested_ = true; }
+
+  // State, for checkpoints. Flat buffers by name: "master" and the optimizer's moments.
+  [[nodiscard]] std::vector<std::string> buffer_names() const;
+  [[nodiscard]] std::vector<float> read_buffer(const std::string& name);
+  void write_buffer(const std::string& name, const std::vector<float>& values);
+  [[nodiscard]] StepState read_state();
+  void write_state(const StepState& state);
+
+  [[nodiscard]] const FlatLayout& layout() const { return layout_; }
+  [[nodiscard]] const nn::Plan& plan() const { return plan_; }
+  [[nodiscard]] nn::Model& model() { return model_; }
+  [[nodiscard]] const EngineOptions& options() const { return options_; }
+  [[nodiscard]] const optim::Optimizer& optimizer() const { return *optimizer_; }
+  [[nodiscard]] comm::Communicator& comm() { return comm_; }
+  [[nodiscard]] const GradientSync& gradient_sync() const { return sync_; }
+  /// Name of the parameter that holds a flat index, for messages.
+  [[nodiscard]] std::string parameter_at(std::int64_t flat_index) const;
+  /// Bytes of this rank's buffers: parameters, gradients, moments, activations.
+  [[nodiscard]] std::size_t bytes() const;
+
+ private:
+  struct Device;
+
+  void initialise_parameters();
+  void begin_step();
+  void fill_record(StepRecord& record, std::int64_t first_index, std::int32_t count) const;
+  void upload(const data::HostBatch& batch, nn::Batch& to);
+  [[nodiscard]] nn::ContextOptions context_options(nn::Mode mode);
+  void collect(bool block);
+  [[noreturn]] void raise(const StepResult& result);
+
+  nn::Model& model_;
+  comm::Communicator& comm_;
+  Place place_;
+  EngineOptions options_;
+  int groups_;
+  nn::Plan plan_;
+  nn::Plan eval_plan_;
+  FlatLayout layout_;
+  std::unique_ptr<optim::Optimizer> optimizer_;
+  std::unique_ptr<Device> device_;
+  FlatStore store_;
+  GradientSync sync_;
+  std::optional<nn::Workspace> workspace_;  ///< of the pass under way
+  std::optional<nn::Context> pass_;
+  std::vector<sched::GroupValues> user_values_;
+
+  int micro_ = 0;  ///< micro-batches of this step that have run backward
+  int no_sync_ = 0;
+  bool stop_requested_ = false;
+  std::int64_t attempted_ = 0;      ///< steps issued
+  std::int64_t known_applied_ = 0;  ///< updates applied, as of the last result read
+  std::vector<StepResult> finished_;
+  std::vector<double> last_scales_;  ///< of the latest steps, for the message at the scale's floor
+};
+
+}  // namespace lockstep::engine

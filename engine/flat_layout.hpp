@@ -1,0 +1,56 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "kernels/flat.hpp"
+#include "nn/plan.hpp"
+
+namespace lockstep::engine {
+
+inline constexpr std::int64_t slice_alignment = 128;  ///< elements: 256 bytes in 16-bit, 512 in fp32
+
+/// One logical space for parameters, gradients, masters and moments, identical for every number of ranks and device:
+/// slices in the order in which backward completes them, so that a bucket fills from front to back. Padding between
+/// slices is zero and in no tile.
+class FlatLayout {
+ public:
+  struct Slice {
+    nn::ParamId param = 0;
+    std::int64_t begin = 0;
+    std::int64_t elements = 0;  ///< stored ones
+    int unit = 0;
+    int group = 0;
+  };
+  /// A run of the flat space that is reduced at once; never crosses a unit.
+  struct Bucket {
+    std::int64_t begin = 0;
+    std::int64_t end = 0;
+    int unit = 0;
+    int first_slice = 0;  ///< slices that reach into it: [first_slice, last_slice]
+    int last_slice = 0;
+  };
+
+  /// `group_of[param]` is the parameter group of each parameter.
+  FlatLayout(const std::vector<nn::ParameterSpec>& parameters, const nn::Plan& plan, const std::vector<int>& group_of);
+
+  [[nodiscard]] std::int64_t size() const { return size_; }  ///< elements, padding included
+  [[nodiscard]] const std::vector<Slice>& slices() const { return slices_; }
+  [[nodiscard]] const Slice& of(nn::ParamId param) const {
+    return slices_[static_cast<std::size_t>(slice_of_[static_cast<std::size_t>(param)])];
+  }
+  [[nodiscard]] int slice_index(nn::ParamId param) const { return slice_of_[static_cast<std::size_t>(param)]; }
+  /// The slice that holds a flat index, or null for padding.
+  [[nodiscard]] const Slice* find(std::int64_t index) const;
+  [[nodiscard]] std::vector<Tile> tiles() const;
+  /// Buckets of about `elements`, in completion order; a slice larger than that is cut.
+  [[nodiscard]] std::vector<Bucket> buckets(std::int64_t elements) const;
+
+ private:
+  std::vector<Slice> slices_;
+  std::vector<int> slice_of_;
+  std::int64_t size_ = 0;
+};
+
+}  // namespace lockstep::engine

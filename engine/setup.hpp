@@ -1,0 +1,27 @@
+#pragma once
+
+#include <memory>
+
+#include "data/dataset.hpp"
+#include "engine/batch.hpp"
+#include "engine/engine.hpp"
+#include "engine/job.hpp"
+#include "nn/model.hpp"
+
+namespace lockstep::engine {
+
+// From a job file's words to the objects of the layers below.
+
+[[nodiscard]] std::unique_ptr<data::Dataset> make_dataset(const JobConfig& job);
+/// `classes` and `features` come from the data.
+[[nodiscard]] std::unique_ptr<nn::Model> make_model(const JobConfig& job, int classes, int features);
+/// Positions a sample: the model's context for text, else 1.
+[[nodiscard]] std::int64_t sample_length(const JobConfig& job);
+/// Group of each parameter: the first pattern that matches its full name. ErrorKind::config for a pattern that
+/// matches nothing.
+[[nodiscard]] std::vector<int> assign_groups(const JobConfig& job, const nn::Model& model);
+[[nodiscard]] std::shared_ptr<const sched::Schedule> make_schedule(const JobConfig& job);
+[[nodiscard]] DType compute_dtype(const JobConfig& job);
+[[nodiscard]] EngineOptions engine_options(const JobConfig& job, const nn::Model& model, const BatchSizes& batch);
+
+}  // namespace lockstep::engine

@@ -1,0 +1,33 @@
+#include "kernels/bias_grad/column_sum_device.hpp"
+#include "kernels/declare.hpp"
+
+namespace lockstep::kernels::LOCKSTEP_KERNEL_NS {
+namespace {
+
+template <class T, int N>
+__global__ void __launch_bounds__(column_lanes* row_lanes) column_sums_kernel(BiasGradArgs args) {
+  const std::int64_t c = (std::int64_t{blockIdx.y} * column_lanes + threadIdx.x) * N;
+  const std::int64_t first = std::int64_t{blockIdx.x} * bias_grad_rows_per_block;
+  const std::int64_t last = args.rows - first < bias_grad_rows_per_block ? args.rows : first + bias_grad_rows_per_block;
+  Values<N> sum{};
+  if (c < args.cols)
+    for (std::int64_t r = first + threadIdx.y; r < last; r += row_lanes) {
+      const auto dy = load_pack<N>(static_cast<const T*>(args.dy) + r * args.cols + c);
+      for (int k = 0; k < N; ++k) sum.v[k] += dy.v[k];
+    }
+  store_column_sums(sum, static_cast<float*>(args.scratch) + blockIdx.x * args.cols, c, c < args.cols);
+}
+
+}  // namespace
+
+void bias_grad(const Exec& exec, const BiasGradArgs& args) {
+  const std::int64_t blocks = (args.rows + bias_grad_rows_per_block - 1) / bias_grad_rows_per_block;
+  with_pack(args.dtype, packable(args.dtype, args.cols, {args.dy}), [&]<class T, int N>(Packed<T, N>) {
+    const auto tiles = static_cast<unsigned>((args.cols / N + column_lanes - 1) / column_lanes);
+    launch(exec, column_sums_kernel<T, N>, dim3(static_cast<unsigned>(blocks), tiles), dim3(column_lanes, row_lanes), 0,
+           args);
+  });
+  add_block_sums(exec, static_cast<const float*>(args.scratch), blocks, args.cols, args.dbias, args.cols);
+}
+
+}  // namespace lockstep::kernels::LOCKSTEP_KERNEL_NS

@@ -1,0 +1,31 @@
+#pragma once
+
+#include "kernels/exec.hpp"
+#include "kernels/grad_norm/grad_norm.hpp"
+
+namespace lockstep {
+
+struct CrossEntropyArgs {
+  void* logits = nullptr;                 ///< [rows, stride] of dtype; with want_grad replaced by d(loss)/d(logits)
+  const std::int32_t* targets = nullptr;  ///< [rows]; -1: not counted
+  float* losses = nullptr;                ///< [rows] out, scratch for the ordered sum
+  LossSum* sum = nullptr;                 ///< added to: losses in row order by fixed blocks, number of counted targets
+  std::int64_t rows = 0;
+  std::int64_t classes = 0;  ///< real ones; columns beyond are padding: masked, gradient 0
+  std::int64_t stride = 0;   ///< elements between rows, >= classes
+  std::int32_t want_grad = 1;
+  double grad_factor = 1;            ///< 1 / (counted targets of the micro-batch * grad_accum)
+  const StepState* state = nullptr;  ///< its loss scale multiplies the gradient; null: 1
+  DType dtype = DType::f32;
+};
+
+/// Rows whose losses are summed first, in double and in row order; the sums of blocks are added in order.
+inline constexpr std::int64_t loss_rows_per_block = 64;
+
+namespace kernels {
+/// Softmax cross-entropy fused with its backward pass: no probabilities are stored.
+///   loss_r <- log(sum exp(logits_r)) - logits_r[target];   dlogits <- (softmax - onehot) * grad_factor * scale
+void cross_entropy(const Exec& exec, const CrossEntropyArgs& args);
+}  // namespace kernels
+
+}  // namespace lockstep

@@ -1,0 +1,35 @@
+#include "core/error.hpp"
+#include "kernels/cuda/device_cuda.hpp"
+#include "kernels/cuda_loader.hpp"
+#include "kernels/guarded.hpp"
+
+#define LOCKSTEP_TABLE_NS cuda
+
+namespace lockstep::kernels {
+
+// Library calls on the GPU are not part of this version's module: the error says so where they are asked for.
+namespace cuda {
+namespace {
+[[noreturn]] void not_in_module(const char* what) {
+  fail(ErrorKind::environment, "the CUDA module of this version has no {}: use device: cpu", what);
+}
+}  // namespace
+void matmul(const Exec& /*exec*/, const MatmulArgs& /*args*/) { not_in_module("matmul"); }
+void attention_forward(const Exec& /*exec*/, const AttentionForwardArgs& /*args*/) { not_in_module("attention"); }
+void attention_backward(const Exec& /*exec*/, const AttentionBackwardArgs& /*args*/) { not_in_module("attention"); }
+}  // namespace cuda
+
+namespace {
+constexpr KernelTable cuda_table = {"cuda", nullptr, nullptr, LOCKSTEP_KERNELS(LOCKSTEP_GUARDED)};
+}  // namespace
+
+}  // namespace lockstep::kernels
+
+/// The module's one entry point: null if the program was built with other structs.
+extern "C" __attribute__((visibility("default"))) const lockstep::CudaModule* lockstep_cuda_module(std::uint64_t abi);
+
+const lockstep::CudaModule* lockstep_cuda_module(std::uint64_t abi) {
+  static constexpr lockstep::CudaModule result = {&lockstep::kernels::cuda_table, &lockstep::cuda_device_count,
+                                                  &lockstep::why_no_cuda_device, &lockstep::new_cuda_device};
+  return abi == lockstep::cuda_abi() ? &result : nullptr;
+}

@@ -1,0 +1,9 @@
+#include "kernels/declare.hpp"
+#include "kernels/isa_namespace.hpp"
+
+namespace lockstep::kernels::LOCKSTEP_ISA_NS {
+
+// One thread, a few hundred operations: the reference, whose bits do not depend on the instruction set.
+void decide(const Exec& exec, const DecideArgs& args) { reference::decide(exec, args); }
+
+}  // namespace lockstep::kernels::LOCKSTEP_ISA_NS

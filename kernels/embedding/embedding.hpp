@@ -1,0 +1,46 @@
+#pragma once
+
+#include "kernels/exec.hpp"
+
+namespace lockstep {
+
+struct EmbeddingForwardArgs {
+  const std::int32_t* tokens = nullptr;  ///< [batch, length], each in [0, vocabulary)
+  const void* wte = nullptr;             ///< [vocabulary, cols] of dtype
+  const void* wpe = nullptr;             ///< [>= length, cols]; may be null
+  void* y = nullptr;                     ///< [batch, length, cols]
+  std::int64_t batch = 0;
+  std::int64_t length = 0;
+  std::int64_t cols = 0;
+  std::int64_t vocabulary = 0;
+  DType dtype = DType::f32;
+};
+
+struct EmbeddingBackwardArgs {
+  const std::int32_t* tokens = nullptr;
+  const void* dy = nullptr;  ///< [batch, length, cols] of dtype
+  float* dwte = nullptr;     ///< [vocabulary, cols], added to
+  float* dwpe = nullptr;     ///< [>= length, cols], added to; may be null
+  void* scratch = nullptr;   ///< embedding_backward_scratch(...) bytes
+  std::int64_t batch = 0;
+  std::int64_t length = 0;
+  std::int64_t cols = 0;
+  std::int64_t vocabulary = 0;
+  DType dtype = DType::f32;
+};
+
+/// Tokens whose positions a device kernel lists together before it sums them.
+inline constexpr std::int64_t embedding_tokens_per_range = 512;
+
+/// Bytes of scratch for the lists of positions.
+[[nodiscard]] std::size_t embedding_backward_scratch(std::int64_t batch, std::int64_t length, std::int64_t vocabulary);
+
+namespace kernels {
+/// y[b, t] <- wte[tokens[b, t]] + wpe[t].
+void embedding_forward(const Exec& exec, const EmbeddingForwardArgs& args);
+/// dwte[v] <- dwte[v] + sum of dy over positions with token v, in ascending position: no atomics, so the same bits on
+/// every run and thread count. dwpe[t] <- dwpe[t] + sum over the batch.
+void embedding_backward(const Exec& exec, const EmbeddingBackwardArgs& args);
+}  // namespace kernels
+
+}  // namespace lockstep

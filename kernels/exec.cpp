@@ -1,0 +1,11 @@
+#include "kernels/exec.hpp"
+
+#include "core/error.hpp"
+
+namespace lockstep::kernels {
+
+void check(Status status) {
+  if (status.error != nullptr) fail(ErrorKind::internal, "{}", status.error);
+}
+
+}  // namespace lockstep::kernels

@@ -1,0 +1,28 @@
+#pragma once
+
+#include "core/device.hpp"
+
+namespace lockstep {
+struct KernelTable;
+
+/// Where and how a kernel runs: passed to every kernel call, never stored by one.
+struct Exec {
+  const KernelTable* table = nullptr;  ///< which implementation
+  DeviceApi* device = nullptr;
+  StreamRef stream = {};
+  int threads = 1;          ///< CPU threads this rank may use
+  void* context = nullptr;  ///< what the table's create_context returned: library handles, packed-weight caches
+};
+
+/// What a table entry returns across the module boundary, which exceptions must not cross: null or a text that stays
+/// valid until the thread's next kernel call.
+struct [[nodiscard]] Status {
+  const char* error = nullptr;
+};
+
+namespace kernels {
+/// Throws ErrorKind::internal with the text if there is one.
+void check(Status status);
+}  // namespace kernels
+
+}  // namespace lockstep

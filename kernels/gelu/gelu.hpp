@@ -1,0 +1,35 @@
+#pragma once
+
+#include "kernels/bias_grad/bias_grad.hpp"
+#include "kernels/exec.hpp"
+
+namespace lockstep {
+
+struct GeluForwardArgs {
+  const void* x = nullptr;     ///< [rows, cols] of dtype
+  const void* bias = nullptr;  ///< [cols] of dtype, added before; may be null
+  void* pre = nullptr;         ///< x + bias, kept for backward; may be x; null if bias is null
+  void* y = nullptr;           ///< may be x if pre is not
+  std::int64_t rows = 0;
+  std::int64_t cols = 0;
+  DType dtype = DType::f32;
+};
+
+struct GeluBackwardArgs {
+  const void* dy = nullptr;
+  const void* pre = nullptr;  ///< the forward pass's argument
+  void* dx = nullptr;         ///< may be dy
+  float* dbias = nullptr;     ///< [cols], added to; may be null
+  void* scratch = nullptr;    ///< bias_grad_scratch(rows, cols) bytes if dbias is given
+  std::int64_t rows = 0;
+  std::int64_t cols = 0;
+  DType dtype = DType::f32;
+};
+
+namespace kernels {
+/// y <- 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))): GPT-2's form of Hendrycks & Gimpel, "GELUs", 2016.
+void gelu_forward(const Exec& exec, const GeluForwardArgs& args);
+void gelu_backward(const Exec& exec, const GeluBackwardArgs& args);
+}  // namespace kernels
+
+}  // namespace lockstep

@@ -1,0 +1,53 @@
+#pragma once
+
+#include "kernels/exec.hpp"
+
+namespace lockstep {
+
+/// x, residual, sum, y: [rows, cols] of `dtype`; gamma, beta: [cols] of `dtype`; mean, rstd: [rows] fp32.
+struct LayernormForwardArgs {
+  const void* x = nullptr;
+  const void* residual = nullptr;  ///< may be null: then sum is not written and x is normalised
+  void* sum = nullptr;             ///< x + residual, rounded to dtype; what is normalised. May be x or residual.
+  const void* gamma = nullptr;
+  const void* beta = nullptr;
+  void* y = nullptr;
+  float* mean = nullptr;
+  float* rstd = nullptr;
+  std::int64_t rows = 0;
+  std::int64_t cols = 0;
+  float eps = 1e-5F;
+  DType dtype = DType::f32;
+};
+
+struct LayernormBackwardArgs {
+  const void* dy = nullptr;
+  const void* x = nullptr;  ///< what was normalised
+  const void* gamma = nullptr;
+  const float* mean = nullptr;
+  const float* rstd = nullptr;
+  const void* dsum = nullptr;  ///< gradient that reaches the normalised sum from elsewhere; added. May be null.
+  void* dx = nullptr;          ///< out; may be dsum or dy
+  float* dgamma = nullptr;     ///< [cols], added to
+  float* dbeta = nullptr;      ///< [cols], added to
+  void* scratch = nullptr;     ///< layernorm_backward_scratch(rows, cols) bytes
+  std::int64_t rows = 0;
+  std::int64_t cols = 0;
+  DType dtype = DType::f32;
+};
+
+/// Rows whose share of dgamma and dbeta is summed first; fixed, so that the result does not depend on threads.
+inline constexpr std::int64_t layernorm_rows_per_block = 16;
+
+/// Bytes of scratch: partial sums of dgamma and dbeta for fixed blocks of rows, so that the result does not depend on
+/// threads.
+[[nodiscard]] std::size_t layernorm_backward_scratch(std::int64_t rows, std::int64_t cols);
+
+namespace kernels {
+/// y <- gamma (s - mean(s)) / sqrt(var(s) + eps) + beta with s = x (+ residual); one pass for residual and norm.
+/// Source: Ba, Kiros, Hinton, "Layer Normalization", 2016.
+void layernorm_forward(const Exec& exec, const LayernormForwardArgs& args);
+void layernorm_backward(const Exec& exec, const LayernormBackwardArgs& args);
+}  // namespace kernels
+
+}  // namespace lockstep

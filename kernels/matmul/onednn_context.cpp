@@ -1,0 +1,127 @@
+#include "kernels/matmul/onednn_context.hpp"
+
+#include <algorithm>
+#include <string_view>
+
+#include "core/error.hpp"
+
+namespace lockstep::kernels {
+namespace {
+
+using dnnl::memory;
+
+// A model of 1.5 billion parameters packs 6 GB when every weight is kept in both directions; beyond this bound the
+// library packs on each call, which costs a tenth to a third of the product's time.
+constexpr std::size_t packed_bytes_limit = std::size_t{2} << 30;
+// Evaluation with odd batches adds shapes; a training step uses some tens.
+constexpr std::size_t products_limit = 1024;
+
+memory::desc matrix(std::int64_t rows, std::int64_t columns, std::int64_t leading, bool transpose,
+                    memory::data_type type) {
+  // oneDNN describes the logical matrix; a transposed one has its leading dimension on the columns.
+  return {{rows, columns}, type, transpose ? memory::dims{1, leading} : memory::dims{leading, 1}};
+}
+
+}  // namespace
+
+void check_onednn(dnnl_status_t status, const char* call) {
+  if (status != dnnl_success)
+    fail(ErrorKind::environment, "{}: oneDNN answers status {}", call, static_cast<int>(status));
+}
+
+memory::desc weight_desc(const MatmulArgs& args, bool packed) {
+  if (packed) return {{args.k, args.n}, memory::data_type::bf16, memory::format_tag::any};
+  return matrix(args.k, args.n, args.ldb, args.transpose_b != 0, memory::data_type::bf16);
+}
+
+OnednnContext::OnednnContext() : engine_(dnnl::engine::kind::cpu, 0), stream_(engine_) {}
+
+OnednnContext::Product OnednnContext::compile(const MatmulArgs& args) const {
+  Product product;
+  product.packed_b = args.b_version != 0;
+  const auto c_type = args.c_dtype == DType::f32 ? memory::data_type::f32 : memory::data_type::bf16;
+  const auto a = matrix(args.m, args.k, args.lda, args.transpose_a != 0, memory::data_type::bf16);
+  const auto c = matrix(args.m, args.n, args.ldc, false, c_type);
+  const auto b = weight_desc(args, product.packed_b);
+  dnnl::primitive_attr attributes;
+  if (args.accumulate != 0) {
+    dnnl::post_ops sum;
+    sum.append_sum(1.0F);
+    attributes.set_post_ops(sum);
+  }
+  const memory::desc bias({1, args.n}, memory::data_type::bf16, memory::format_tag::ab);
+  const auto description = args.bias != nullptr ? dnnl::matmul::desc(a, b, bias, c) : dnnl::matmul::desc(a, b, c);
+  const dnnl::matmul::primitive_desc compiled(description, attributes, engine_);
+  product.supported = std::string_view(compiled.impl_info_str()).find("ref") == std::string_view::npos;
+  product.primitive = dnnl::matmul(compiled);
+  product.a = memory(a, engine_, nullptr);
+  product.b = memory(compiled.weights_desc(), engine_, nullptr);
+  product.c = memory(c, engine_, nullptr);
+  if (args.bias != nullptr) product.bias = memory(bias, engine_, nullptr);
+  return product;
+}
+
+OnednnContext::Product& OnednnContext::product(const MatmulArgs& args, int threads) {
+  const ProductKey key = {args.m,
+                          args.n,
+                          args.k,
+                          args.lda,
+                          args.ldb,
+                          args.ldc,
+                          args.transpose_a,
+                          args.transpose_b,
+                          args.accumulate,
+                          static_cast<std::int64_t>(args.c_dtype),
+                          args.bias != nullptr ? 1 : 0,
+                          args.b_version != 0 ? 1 : 0,
+                          threads};
+  if (const auto known = products_.find(key); known != products_.end()) return known->second;
+  if (products_.size() >= products_limit) products_.clear();
+  return products_.emplace(key, compile(args)).first->second;
+}
+
+bool OnednnContext::make_room(std::size_t bytes) {
+  if (packed_bytes_ + bytes <= packed_bytes_limit) return true;
+  std::size_t count = 0;
+  for (const auto& [key, list] : weights_) count += list.size();
+  for (auto& [key, list] : weights_)
+    std::erase_if(list, [&](const PackedWeight& weight) {
+      const bool stale = weight.last_use + 4 * count < uses_;
+      if (stale) packed_bytes_ -= weight.packed.get_desc().get_size();
+      return stale;
+    });
+  std::erase_if(weights_, [](const auto& entry) { return entry.second.empty(); });
+  return packed_bytes_ + bytes <= packed_bytes_limit;
+}
+
+memory OnednnContext::packed_weight(const MatmulArgs& args, const Product& product) {
+  ++uses_;
+  const WeightKey key = {static_cast<std::int64_t>(reinterpret_cast<std::intptr_t>(args.b)), args.transpose_b, args.k,
+                         args.n, args.ldb};
+  const auto wanted = product.b.get_desc();
+  auto known = weights_.find(key);
+  PackedWeight* weight = nullptr;
+  if (known != weights_.end())
+    for (PackedWeight& candidate : known->second)
+      if (candidate.packed.get_desc() == wanted) weight = &candidate;
+  if (weight == nullptr) {
+    if (!make_room(wanted.get_size())) return {};
+    PackedWeight fresh;
+    fresh.source = memory(weight_desc(args, false), engine_, const_cast<void*>(args.b));
+    fresh.packed = memory(wanted, engine_);
+    fresh.reorder = dnnl::reorder(fresh.source, fresh.packed);
+    packed_bytes_ += wanted.get_size();
+    auto& list = weights_[key];
+    list.push_back(std::move(fresh));
+    weight = &list.back();
+  }
+  weight->last_use = uses_;
+  if (weight->version != args.b_version) {
+    weight->reorder.execute(stream_, weight->source, weight->packed);
+    weight->version = args.b_version;
+    ++packings_;
+  }
+  return weight->packed;
+}
+
+}  // namespace lockstep::kernels

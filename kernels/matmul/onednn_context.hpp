@@ -1,0 +1,69 @@
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <dnnl.hpp>
+#include <map>
+#include <vector>
+
+#include "kernels/matmul/matmul.hpp"
+
+namespace lockstep::kernels {
+
+/// One rank's oneDNN state. Compiling a primitive takes milliseconds, packing a weight a pass over it, so both are
+/// kept: primitives under everything that shapes them, packed weights under address, layout and version.
+///
+/// Both stores are bounded. Not thread-safe: a rank calls kernels from one thread.
+class OnednnContext {
+ public:
+  /// A compiled product with its argument handles.
+  struct Product {
+    dnnl::matmul primitive;
+    dnnl::memory a, b, c, bias;
+    bool packed_b = false;
+    bool supported = true;  ///< false: the library has only a slow plain loop for it
+  };
+
+  OnednnContext();
+
+  /// The product for args' shapes, layouts and types with bf16 operands on `threads` threads; a packed b if it has a
+  /// version.
+  [[nodiscard]] Product& product(const MatmulArgs& args, int threads);
+
+  /// args.b in the layout that `product` wants, or an empty memory if the store is full.
+  [[nodiscard]] dnnl::memory packed_weight(const MatmulArgs& args, const Product& product);
+
+  [[nodiscard]] dnnl::stream& stream() { return stream_; }
+  [[nodiscard]] std::size_t packed_bytes() const { return packed_bytes_; }
+  [[nodiscard]] std::uint64_t packings() const { return packings_; }
+
+ private:
+  struct PackedWeight {
+    dnnl::memory source, packed;
+    dnnl::reorder reorder;
+    std::uint64_t version = 0;
+    std::uint64_t last_use = 0;
+  };
+  using ProductKey = std::array<std::int64_t, 13>;
+  using WeightKey = std::array<std::int64_t, 5>;
+
+  [[nodiscard]] Product compile(const MatmulArgs& args) const;
+  /// Forgets weights that a whole round of the others has passed over; says whether `bytes` more fit now.
+  [[nodiscard]] bool make_room(std::size_t bytes);
+
+  dnnl::engine engine_;
+  dnnl::stream stream_;
+  std::map<ProductKey, Product> products_;
+  std::map<WeightKey, std::vector<PackedWeight>> weights_;
+  std::size_t packed_bytes_ = 0;
+  std::uint64_t uses_ = 0;
+  std::uint64_t packings_ = 0;
+};
+
+/// args.b as the library describes it; with `packed`, in whatever layout it prefers.
+[[nodiscard]] dnnl::memory::desc weight_desc(const MatmulArgs& args, bool packed);
+
+/// Throws ErrorKind::environment with the library's words if `call` fails.
+void check_onednn(dnnl_status_t status, const char* call);
+
+}  // namespace lockstep::kernels

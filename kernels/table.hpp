@@ -1,0 +1,85 @@
+#pragma once
+
+// The one list of kernels. A kernel `x` is a folder kernels/x with
+//   x.hpp            struct XArgs (a POD: pointers, sizes, options) and kernels::x(exec, args), which checks and
+//   dispatches x_reference.cpp  reference::x   plain loops, double accumulation: the definition of right x_cpu.cpp cpu
+//   kernels, compiled once per instruction set into namespaces cpu_baseline, cpu_avx2, cpu_avx512 x.cu emu::x under g++
+//   with the SIMT emulator, cuda::x under nvcc
+// Adding a kernel is adding its line here and its folder.
+#define LOCKSTEP_KERNELS(K)                    \
+  K(adam, AdamArgs)                            \
+  K(sgd, SgdArgs)                              \
+  K(grad_norm, GradNormArgs)                   \
+  K(decide, DecideArgs)                        \
+  K(cast, CastArgs)                            \
+  K(axpy, AxpyArgs)                            \
+  K(scale, ScaleArgs)                          \
+  K(ordered_sum, OrderedSumArgs)               \
+  K(layernorm_forward, LayernormForwardArgs)   \
+  K(layernorm_backward, LayernormBackwardArgs) \
+  K(gelu_forward, GeluForwardArgs)             \
+  K(gelu_backward, GeluBackwardArgs)           \
+  K(embedding_forward, EmbeddingForwardArgs)   \
+  K(embedding_backward, EmbeddingBackwardArgs) \
+  K(cross_entropy, CrossEntropyArgs)           \
+  K(matmul, MatmulArgs)                        \
+  K(bias_grad, BiasGradArgs)                   \
+  K(attention_forward, AttentionForwardArgs)   \
+  K(attention_backward, AttentionBackwardArgs)
+
+#include "core/isa.hpp"
+#include "kernels/adam/adam.hpp"
+#include "kernels/attention/attention.hpp"
+#include "kernels/bias_grad/bias_grad.hpp"
+#include "kernels/cross_entropy/cross_entropy.hpp"
+#include "kernels/decide/decide.hpp"
+#include "kernels/elementwise/elementwise.hpp"
+#include "kernels/embedding/embedding.hpp"
+#include "kernels/exec.hpp"
+#include "kernels/gelu/gelu.hpp"
+#include "kernels/grad_norm/grad_norm.hpp"
+#include "kernels/layernorm/layernorm.hpp"
+#include "kernels/matmul/matmul.hpp"
+#include "kernels/sgd/sgd.hpp"
+
+namespace lockstep {
+
+/// One implementation of every kernel. Crosses the boundary to the CUDA module, so: plain function pointers only.
+struct KernelTable {
+  const char* name;
+  void* (*create_context)(DeviceApi* device);
+  void (*destroy_context)(void* context);
+#define LOCKSTEP_ENTRY(kernel, Args) Status (*kernel)(const Exec&, const Args&);
+  LOCKSTEP_KERNELS(LOCKSTEP_ENTRY)
+#undef LOCKSTEP_ENTRY
+};
+
+namespace kernels {
+
+[[nodiscard]] const KernelTable& reference_table();
+/// The table of current_isa().
+[[nodiscard]] const KernelTable& cpu_table();
+/// The table of one instruction set, which the CPU must have.
+[[nodiscard]] const KernelTable& cpu_table(Isa isa);
+/// Our own .cu sources under the SIMT emulator; matmul and attention are reference calls in stream order.
+[[nodiscard]] const KernelTable& emulated_table();
+
+/// Owns a table's context for one rank.
+class Context {
+ public:
+  Context(const KernelTable& table, DeviceApi& device)
+      : table_(table), context_(table.create_context != nullptr ? table.create_context(&device) : nullptr) {}
+  Context(const Context&) = delete;
+  Context& operator=(const Context&) = delete;
+  ~Context() {
+    if (table_.destroy_context != nullptr) table_.destroy_context(context_);
+  }
+  [[nodiscard]] void* get() const { return context_; }
+
+ private:
+  const KernelTable& table_;
+  void* context_;
+};
+
+}  // namespace kernels
+}  // namespace lockstep

@@ -1,0 +1,149 @@
+#include "nn/context.hpp"
+
+#include <exception>
+#include <utility>
+
+#include "core/error.hpp"
+
+namespace lockstep::nn {
+
+Context::Context(ContextOptions options) : options_(std::move(options)) {
+  require(options_.workspace != nullptr, "nn::Context: needs a workspace");
+  require(planning() || options_.store != nullptr, "nn::Context: needs a parameter store unless it plans");
+}
+
+Context::UnitScope::UnitScope(Context& context, int unit)
+    : context_(context), unit_(unit), exceptions_(std::uncaught_exceptions()) {
+  context_.acquire(unit_, Phase::forward);
+  if (context_.training()) context_.tape_.push_back({[unit](Context& c) { c.release(unit, Phase::backward); }, false});
+}
+
+Context::UnitScope::~UnitScope() noexcept(false) {
+  if (std::uncaught_exceptions() > exceptions_) return;
+  context_.release(unit_, Phase::forward);
+  if (context_.training())
+    context_.tape_.push_back({[unit = unit_](Context& c) { c.acquire(unit, Phase::backward); }, false});
+}
+
+void Context::acquire(int unit, Phase phase) {
+  if (!planning())
+    options_.store->acquire(unit, phase);
+  else if (phase == Phase::forward)
+    unit_order_.push_back(unit);
+}
+
+void Context::release(int unit, Phase phase) {
+  if (!planning()) options_.store->release(unit, phase);
+}
+
+Tensor Context::make(const Shape& shape, DType dtype) { return {*options_.workspace, shape, dtype, next_id_++}; }
+
+void Context::begin(std::string_view name, const Shape& out, Cost forward, Cost backward) {
+  const int position = next_op_++;
+  if (planning()) ops_.push_back({std::string(name), out, forward, backward});
+  if (options_.expected == nullptr) return;
+  const std::vector<OpPlan>& expected = *options_.expected;
+  const auto index = static_cast<std::size_t>(position);
+  if (index >= expected.size())
+    fail(ErrorKind::internal,
+         "operation {} is {} -> {}, but the plan ends after {} operations; every step must run the operations that "
+         "were planned",
+         position, name, out.text(), expected.size());
+  if (expected[index].name != name || expected[index].out != out)
+    fail(ErrorKind::internal,
+         "operation {} is {} -> {}, but the plan has {} -> {} there; every step must run the operations that were "
+         "planned, with the same batch shape",
+         position, name, out.text(), expected[index].name, expected[index].out.text());
+}
+
+void Context::end(std::function<void(Context&)> backward) {
+  if (training()) tape_.push_back({std::move(backward), true});
+  if (!planning() && options_.after_op) options_.after_op();
+}
+
+void Context::finish_forward() {
+  if (options_.expected == nullptr) return;
+  const auto done = static_cast<std::size_t>(next_op_);
+  if (done < options_.expected->size())
+    fail(ErrorKind::internal,
+         "the pass ended after {} operations, but the plan goes on with operation {}, {} -> {}; every step must run "
+         "the operations that were planned",
+         done, done, (*options_.expected)[done].name, (*options_.expected)[done].out.text());
+}
+
+void Context::contributed(ParamId id) {
+  if (planning())
+    contributions_.push_back(id);
+  else
+    options_.store->grad_contributed(id);
+}
+
+Context::Grad Context::take_grad(const TensorRef& of) {
+  const auto found = grads_.find(of.id);
+  if (found == grads_.end()) return {};
+  Grad grad = std::move(found->second);
+  grads_.erase(found);
+  // The other producer of a shared gradient may still have to read it.
+  grad.writable = grad.writable && !grad.tensor.shared();
+  return grad;
+}
+
+void Context::give_grad(const TensorRef& to, const Tensor& grad, bool writable) {
+  if (!needs_grad(to)) return;
+  require(to.shape.elements() == grad.shape().elements() && to.dtype == grad.dtype(),
+          "nn::Context::give_grad: gradient and tensor differ in size or type");
+  const auto [entry, first] = grads_.try_emplace(to.id, Grad{grad, writable});
+  if (first) return;
+
+  Grad& present = entry->second;
+  const auto count = static_cast<std::size_t>(grad.shape().elements());
+  if (present.writable && !present.tensor.shared()) {
+    run(kernels::axpy, AxpyArgs{.x = grad.data(),
+                                .x_dtype = grad.dtype(),
+                                .y = present.tensor.data(),
+                                .y_dtype = grad.dtype(),
+                                .count = count});
+    return;
+  }
+  const Tensor sum = make(to.shape, to.dtype);
+  OrderedSumArgs args{.to = sum.data(), .to_dtype = sum.dtype(), .count = count};
+  args.sources.source[0] = present.tensor.data();
+  args.sources.source[1] = grad.data();
+  args.sources.count = 2;
+  args.sources.dtype = grad.dtype();
+  run(kernels::ordered_sum, args);
+  present = {sum, true};
+}
+
+void Context::backward() {
+  require(training(), "nn::Context::backward: this context records no tape");
+  std::vector<Record> tape = std::exchange(tape_, {});
+  while (!tape.empty()) {
+    // Off the tape before it runs: what it captured is freed as soon as it is done.
+    Record record = std::move(tape.back());
+    tape.pop_back();
+    record.backward(*this);
+    record.backward = nullptr;
+    if (record.is_op && !planning() && options_.after_op) options_.after_op();
+  }
+}
+
+Plan Context::finish_plan(int parameter_count) {
+  require(planning(), "nn::Context::finish_plan: this context does not plan");
+  Plan plan;
+  plan.ops = std::move(ops_);
+  plan.unit_order = std::move(unit_order_);
+  plan.grad_uses.assign(static_cast<std::size_t>(parameter_count), 0);
+  for (const ParamId id : contributions_) ++plan.grad_uses[static_cast<std::size_t>(id)];
+  std::vector<int> left = plan.grad_uses;
+  for (const ParamId id : contributions_)
+    if (--left[static_cast<std::size_t>(id)] == 0) plan.completion_order.push_back(id);
+  plan.train_bytes = options_.workspace->peak();
+  for (const OpPlan& op : plan.ops) {
+    plan.forward += op.forward;
+    plan.backward += op.backward;
+  }
+  return plan;
+}
+
+}  // namespace lockstep::nn

@@ -1,0 +1,125 @@
+#pragma once
+
+#include <functional>
+#include <map>
+#include <set>
+#include <string_view>
+#include <vector>
+
+#include "kernels/table.hpp"
+#include "nn/parameter.hpp"
+#include "nn/plan.hpp"
+#include "nn/tensor.hpp"
+
+namespace lockstep::nn {
+
+enum class Mode : std::uint8_t {
+  plan,      ///< shapes, memory and order only: nothing is launched, every pointer is null
+  train,     ///< records a tape
+  evaluate,  ///< no tape, memory is reused at once
+};
+
+struct ContextOptions {
+  Exec exec = {};
+  DType compute = DType::f32;       ///< of activations and of parameter values
+  ParameterStore* store = nullptr;  ///< null while planning
+  Workspace* workspace = nullptr;
+  Mode mode = Mode::train;
+  bool plan_backward = true;                      ///< plan mode: plan a training pass (true) or an evaluation pass
+  const std::vector<OpPlan>* expected = nullptr;  ///< the plan's operations; a differing sequence is an error
+  LossSum* loss = nullptr;                        ///< device; cross_entropy adds to it
+  const StepState* state = nullptr;               ///< device; its scale multiplies the loss gradient. Null: 1
+  int grad_accum = 1;                             ///< micro-batches a step; divides the loss gradient
+  std::function<void()> after_op =
+      {};  ///< e.g. lets collectives progress; called after each forward and backward operation
+};
+
+/// One pass over a model: operations call it to get memory, run kernels and record their backward halves.
+///
+/// backward() runs the records in reverse. Gradients of activations: a consumer gives its contribution with
+/// give_grad; the first one is adopted without a copy, further ones are added. A gradient that two producers share
+/// is writable for the earlier-made tensor only: its producer is visited last.
+class Context {
+ public:
+  explicit Context(ContextOptions options);
+
+  // For models.
+  /// Brackets the uses of a unit's parameters: acquire now, release at the end of the scope, and the mirror image in
+  /// backward. When an exception leaves the scope nothing is released: the pass is lost, and a store's release may
+  /// communicate or throw.
+  class UnitScope {
+   public:
+    UnitScope(Context& context, int unit);
+    UnitScope(const UnitScope&) = delete;
+    UnitScope& operator=(const UnitScope&) = delete;
+    ~UnitScope() noexcept(false);
+
+   private:
+    Context& context_;
+    int unit_;
+    int exceptions_;  ///< in flight when the scope began
+  };
+  /// Says that the forward pass is over: an Error if the plan has more operations.
+  void finish_forward();
+
+  // For operations.
+  [[nodiscard]] Tensor make(const Shape& shape, DType dtype);
+  [[nodiscard]] Tensor make(const Shape& shape) { return make(shape, options_.compute); }
+  /// Announces an operation: checks it against the plan, counts its cost. Call before its kernels.
+  void begin(std::string_view name, const Shape& out, Cost forward, Cost backward);
+  /// Runs a kernel unless planning.
+  template <class Args>
+  void run(void (*kernel)(const Exec&, const Args&), const Args& args) {
+    if (options_.mode != Mode::plan) kernel(options_.exec, args);
+  }
+  /// Ends the operation; in training `backward` is kept on the tape (with the tensors it captured).
+  void end(std::function<void(Context&)> backward);
+
+  [[nodiscard]] const void* value(ParamId id) { return planning() ? nullptr : options_.store->value(id); }
+  [[nodiscard]] std::uint64_t version(ParamId id) { return planning() ? 0 : options_.store->version(id); }
+  [[nodiscard]] float* grad(ParamId id) { return planning() ? nullptr : options_.store->grad(id); }
+  /// To be called by a backward half after it enqueued its contribution to grad(id).
+  void contributed(ParamId id);
+
+  struct Grad {
+    Tensor tensor;          ///< undefined: nothing reached this tensor
+    bool writable = false;  ///< may be overwritten in place
+  };
+  /// The gradient that has reached `of`; removed from the context.
+  [[nodiscard]] Grad take_grad(const TensorRef& of);
+  /// Adds `grad`, of the same type and number of elements, to what has reached `to`. Dropped if `to` is constant.
+  void give_grad(const TensorRef& to, const Tensor& grad, bool writable);
+  /// Declares that nobody needs the gradient of `tensor`.
+  void set_constant(const TensorRef& tensor) { constants_.insert(tensor.id); }
+  [[nodiscard]] bool needs_grad(const TensorRef& tensor) const { return !constants_.contains(tensor.id); }
+
+  [[nodiscard]] bool planning() const { return options_.mode == Mode::plan; }
+  [[nodiscard]] bool training() const { return options_.mode == Mode::train || (planning() && options_.plan_backward); }
+  [[nodiscard]] const ContextOptions& options() const { return options_; }
+
+  /// Runs the tape in reverse and empties it. After an Error the context can only be destroyed.
+  void backward();
+
+  /// What a planning context learned.
+  [[nodiscard]] Plan finish_plan(int parameter_count);
+
+ private:
+  struct Record {
+    std::function<void(Context&)> backward;
+    bool is_op = true;  ///< false: a unit's marker
+  };
+  void acquire(int unit, Phase phase);
+  void release(int unit, Phase phase);
+  ContextOptions options_;
+  std::vector<Record> tape_;
+  std::map<int, Grad> grads_;  ///< by tensor id
+  std::set<int> constants_;    ///< tensor ids
+  int next_id_ = 0;
+  int next_op_ = 0;
+  std::vector<OpPlan> ops_;
+  std::vector<ParamId> contributions_;  ///< in backward order, while planning
+  std::vector<int> unit_order_;         ///< in forward order, while planning
+  friend class UnitScope;
+};
+
+}  // namespace lockstep::nn

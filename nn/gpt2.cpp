@@ -1,0 +1,141 @@
+#include "nn/gpt2.hpp"
+
+#include <fmt/format.h>
+
+#include <cmath>
+#include <utility>
+
+#include "core/error.hpp"
+#include "nn/ops.hpp"
+
+namespace lockstep::nn {
+namespace {
+
+struct Affine {
+  ParamId weight;
+  ParamId bias;
+};
+
+struct Block {
+  int unit;
+  Affine ln_1, c_attn, attn_proj, ln_2, c_fc, mlp_proj;
+};
+
+Gpt2Options checked(Gpt2Options options) {
+  if (options.n_layer < 1 || options.n_head < 1 || options.n_embd < 1 || options.block_size < 1 ||
+      options.vocab_size < 1)
+    fail(ErrorKind::config,
+         "model: n_layer {}, n_head {}, n_embd {}, block_size {} and vocab_size {} must all be at least 1",
+         options.n_layer, options.n_head, options.n_embd, options.block_size, options.vocab_size);
+  if (options.n_embd % options.n_head != 0)
+    fail(ErrorKind::config, "model: n_embd {} is not a multiple of n_head {}; each head takes n_embd / n_head columns",
+         options.n_embd, options.n_head);
+  if (options.padded_vocab == 0) options.padded_vocab = (options.vocab_size + 63) / 64 * 64;
+  if (options.padded_vocab < options.vocab_size)
+    fail(ErrorKind::config, "model: padded_vocab {} is less than vocab_size {}", options.padded_vocab,
+         options.vocab_size);
+  return options;
+}
+
+class Gpt2 final : public Model {
+ public:
+  explicit Gpt2(const Gpt2Options& options) : options_(checked(options)) {
+    const std::int64_t width = options_.n_embd;
+    const int first = add_unit();
+    wte_ = add({.name = "transformer.wte.weight",
+                .shape = {options_.vocab_size, width},
+                .stored_rows = options_.padded_vocab,
+                .unit = first,
+                .init = Init::normal});
+    wpe_ = add(
+        {.name = "transformer.wpe.weight", .shape = {options_.block_size, width}, .unit = first, .init = Init::normal});
+    const double residual_stddev = 0.02 / std::sqrt(2.0 * options_.n_layer);
+    for (int i = 0; i < options_.n_layer; ++i) {
+      const std::string prefix = fmt::format("transformer.h.{}.", i);
+      const int unit = add_unit();
+      // In the order of a braced list: left to right.
+      blocks_.push_back({unit, add_norm(prefix + "ln_1", unit),
+                         add_linear(prefix + "attn.c_attn", unit, width, 3 * width, 0.02),
+                         add_linear(prefix + "attn.c_proj", unit, width, width, residual_stddev),
+                         add_norm(prefix + "ln_2", unit), add_linear(prefix + "mlp.c_fc", unit, width, 4 * width, 0.02),
+                         add_linear(prefix + "mlp.c_proj", unit, 4 * width, width, residual_stddev)});
+    }
+    last_unit_ = add_unit();
+    ln_f_ = add_norm("transformer.ln_f", last_unit_);
+  }
+
+  [[nodiscard]] std::string describe() const override {
+    return fmt::format("gpt2 {:.1f}M: {} layers, {} heads, {} wide, context {}",
+                       static_cast<double>(parameter_count()) / 1e6, options_.n_layer, options_.n_head, options_.n_embd,
+                       options_.block_size);
+  }
+  [[nodiscard]] int classes() const override { return options_.vocab_size; }
+
+  [[nodiscard]] Tensor logits(Context& context, const Batch& batch) override {
+    if (batch.shape.length > options_.block_size)
+      fail(ErrorKind::config, "sequences of {} tokens do not fit into model.block_size {}; make block_size larger",
+           batch.shape.length, options_.block_size);
+    const int embedding_unit = 0;
+    Tensor x;       // the residual stream
+    Tensor branch;  // what the last half-block adds to it; added by the next normalisation
+    {
+      const Context::UnitScope scope(context, embedding_unit);
+      x = embedding(context, batch.tokens, batch.shape.batch, batch.shape.length, options_.n_embd, options_.vocab_size,
+                    wte_, wpe_);
+    }
+    for (const Block& block : blocks_) {
+      const Context::UnitScope scope(context, block.unit);
+      Tensor y = normed(context, x, branch, block.ln_1);
+      y = linear(context, std::move(y), 3 * options_.n_embd, block.c_attn.weight, block.c_attn.bias);
+      y = attention(context, std::move(y), options_.n_head);
+      branch = linear(context, std::move(y), options_.n_embd, block.attn_proj.weight, block.attn_proj.bias);
+      y = normed(context, x, branch, block.ln_2);
+      y = linear_gelu(context, std::move(y), 4 * options_.n_embd, block.c_fc.weight, block.c_fc.bias);
+      branch = linear(context, std::move(y), options_.n_embd, block.mlp_proj.weight, block.mlp_proj.bias);
+    }
+    Tensor y;
+    {
+      const Context::UnitScope scope(context, last_unit_);
+      y = normed(context, x, branch, ln_f_);
+      x = {};
+    }
+    // The head is the embedding's matrix again, so its unit is acquired a second time.
+    const Context::UnitScope scope(context, embedding_unit);
+    return tied_head(context, std::move(y), options_.padded_vocab, wte_);
+  }
+
+ private:
+  Affine add_norm(const std::string& name, int unit) {
+    const std::int64_t width = options_.n_embd;
+    const ParamId weight = add({.name = name + ".weight", .shape = {width}, .unit = unit, .init = Init::ones});
+    const ParamId bias = add({.name = name + ".bias", .shape = {width}, .unit = unit, .init = Init::zeros});
+    return {weight, bias};
+  }
+  Affine add_linear(const std::string& name, int unit, std::int64_t in, std::int64_t out, double stddev) {
+    const ParamId weight =
+        add({.name = name + ".weight", .shape = {in, out}, .unit = unit, .init = Init::normal, .stddev = stddev});
+    const ParamId bias = add({.name = name + ".bias", .shape = {out}, .unit = unit, .init = Init::zeros});
+    return {weight, bias};
+  }
+  /// x <- x + branch, branch is used up; returns its normalisation.
+  static Tensor normed(Context& context, Tensor& x, Tensor& branch, const Affine& norm) {
+    if (!branch.defined()) return layernorm(context, x, norm.weight, norm.bias);
+    Normed result = residual_layernorm(context, x, branch, norm.weight, norm.bias);
+    x = std::move(result.sum);
+    branch = {};
+    return std::move(result.y);
+  }
+
+  Gpt2Options options_;
+  ParamId wte_ = 0;
+  ParamId wpe_ = 0;
+  std::vector<Block> blocks_;
+  int last_unit_ = 0;
+  Affine ln_f_ = {};
+};
+
+}  // namespace
+
+std::unique_ptr<Model> make_gpt2(const Gpt2Options& options) { return std::make_unique<Gpt2>(options); }
+
+}  // namespace lockstep::nn

@@ -1,0 +1,21 @@
+#pragma once
+
+#include "nn/model.hpp"
+
+namespace lockstep::nn {
+
+struct Gpt2Options {
+  int n_layer = 12;
+  int n_head = 12;
+  int n_embd = 768;
+  int block_size = 1024;  ///< longest sequence
+  int vocab_size = 50257;
+  int padded_vocab = 0;  ///< rows of wte in memory; 0: vocab_size rounded up to a multiple of 64
+};
+
+/// GPT-2 with Hugging Face's parameter names and layout ([in, out] projections, fused c_attn, tied wte).
+/// Radford et al., "Language Models are Unsupervised Multitask Learners", 2019. Residual projections start with
+/// stddev 0.02 / sqrt(2 n_layer).
+[[nodiscard]] std::unique_ptr<Model> make_gpt2(const Gpt2Options& options);
+
+}  // namespace lockstep::nn

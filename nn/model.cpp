@@ -1,0 +1,30 @@
+#include "nn/model.hpp"
+
+#include "core/error.hpp"
+#include "nn/ops.hpp"
+
+namespace lockstep::nn {
+
+void Model::loss(Context& context, const Batch& batch) {
+  cross_entropy(context, logits(context, batch), batch.targets, classes(), batch.target_count);
+  context.finish_forward();
+}
+
+std::int64_t Model::parameter_count() const {
+  std::int64_t count = 0;
+  for (const ParameterSpec& spec : parameters_) count += spec.elements();
+  return count;
+}
+
+ParamId Model::add(ParameterSpec spec) {
+  require(!spec.shape.empty(), "nn::Model::add: a parameter needs at least one dimension");
+  require(spec.unit >= 0 && spec.unit < units_, "nn::Model::add: the parameter's unit is not declared; call add_unit");
+  if (spec.stored_rows == 0) spec.stored_rows = spec.shape.front();
+  require(spec.stored_rows >= spec.shape.front(), "nn::Model::add: stored_rows is less than the first dimension");
+  for (const ParameterSpec& other : parameters_)
+    if (other.name == spec.name) fail(ErrorKind::internal, "the model declares two parameters named {}", spec.name);
+  parameters_.push_back(std::move(spec));
+  return static_cast<ParamId>(parameters_.size()) - 1;
+}
+
+}  // namespace lockstep::nn

@@ -1,0 +1,54 @@
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "nn/context.hpp"
+#include "nn/parameter.hpp"
+
+namespace lockstep::nn {
+
+struct BatchShape {
+  std::int64_t batch = 0;   ///< samples
+  std::int64_t length = 1;  ///< positions a sample; 1 for models without a sequence
+  bool operator==(const BatchShape&) const = default;
+};
+
+/// One micro-batch on the device; pointers are null while planning.
+struct Batch {
+  BatchShape shape;
+  const std::int32_t* tokens = nullptr;   ///< [batch, length], for language models
+  const float* features = nullptr;        ///< [batch, features], for others
+  const std::int32_t* targets = nullptr;  ///< [batch, length]; -1 is not counted
+  double target_count = 0;                ///< counted targets
+};
+
+/// A model declares its parameters and computes logits from operations; loss and backward follow.
+class Model {
+ public:
+  virtual ~Model() = default;
+  [[nodiscard]] const std::vector<ParameterSpec>& parameters() const { return parameters_; }
+  [[nodiscard]] int units() const { return units_; }
+  [[nodiscard]] virtual std::string describe() const = 0;  ///< "gpt2 10.7M: 6 layers, 6 heads, 384 wide, context 256"
+  [[nodiscard]] virtual int classes() const = 0;           ///< real columns of the logits
+  /// [batch * length, >= classes]
+  [[nodiscard]] virtual Tensor logits(Context& context, const Batch& batch) = 0;
+  /// Adds the batch's loss to the context's LossSum; in training records what backward needs.
+  void loss(Context& context, const Batch& batch);
+  [[nodiscard]] std::int64_t parameter_count() const;
+
+ protected:
+  /// Declares a parameter; its id is its position.
+  ParamId add(ParameterSpec spec);
+  int add_unit() { return units_++; }
+
+ private:
+  std::vector<ParameterSpec> parameters_;
+  int units_ = 0;
+};
+
+/// Runs `model` on shapes alone: no memory, no kernels, no MPI. `train` false plans an evaluation pass.
+[[nodiscard]] Plan plan(Model& model, const BatchShape& shape, DType compute, bool train = true);
+
+}  // namespace lockstep::nn

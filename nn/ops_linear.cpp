@@ -1,0 +1,207 @@
+// Operations made of matrix products: linear, linear_gelu, tied_head.
+#include <utility>
+
+#include "core/error.hpp"
+#include "nn/ops.hpp"
+
+namespace lockstep::nn {
+namespace {
+
+Shape with_last(Shape shape, std::int64_t last) {
+  shape.dim[static_cast<std::size_t>(shape.rank - 1)] = last;
+  return shape;
+}
+
+Cost matmul_cost(std::int64_t m, std::int64_t n, std::int64_t k, DType dtype) {
+  const auto dm = static_cast<double>(m), dn = static_cast<double>(n), dk = static_cast<double>(k);
+  return {2 * dm * dn * dk, static_cast<double>(size_of(dtype)) * (dm * dk + dk * dn + dm * dn)};
+}
+
+Cost twice(const Cost& cost) { return {2 * cost.flops, 2 * cost.bytes}; }
+
+/// y [rows, out] <- x [rows, in] W [in, out] (+ bias).
+void forward_product(Context& context, const Tensor& x, ParamId weight, ParamId bias, const Tensor& y) {
+  const std::int64_t in = x.shape().last(), out = y.shape().last();
+  context.run(kernels::matmul, MatmulArgs{.a = x.data(),
+                                          .b = context.value(weight),
+                                          .c = y.data(),
+                                          .bias = bias == no_parameter ? nullptr : context.value(bias),
+                                          .m = x.shape().rows(),
+                                          .n = out,
+                                          .k = in,
+                                          .lda = in,
+                                          .ldb = out,
+                                          .ldc = out,
+                                          .dtype = x.dtype(),
+                                          .c_dtype = y.dtype(),
+                                          .b_version = context.version(weight)});
+}
+
+/// dW += x^T dy.
+void weight_grad(Context& context, const Tensor& x, const Tensor& dy, ParamId weight) {
+  const std::int64_t in = x.shape().last(), out = dy.shape().last();
+  context.run(kernels::matmul, MatmulArgs{.a = x.data(),
+                                          .b = dy.data(),
+                                          .c = context.grad(weight),
+                                          .m = in,
+                                          .n = out,
+                                          .k = x.shape().rows(),
+                                          .lda = in,
+                                          .ldb = out,
+                                          .ldc = out,
+                                          .transpose_a = 1,
+                                          .accumulate = 1,
+                                          .dtype = x.dtype(),
+                                          .c_dtype = DType::f32});
+  context.contributed(weight);
+}
+
+/// dx <- dy W^T.
+Tensor input_grad(Context& context, const Shape& shape, const Tensor& dy, ParamId weight) {
+  const std::int64_t in = shape.last(), out = dy.shape().last();
+  const Tensor dx = context.make(shape, dy.dtype());
+  context.run(kernels::matmul, MatmulArgs{.a = dy.data(),
+                                          .b = context.value(weight),
+                                          .c = dx.data(),
+                                          .m = shape.rows(),
+                                          .n = in,
+                                          .k = out,
+                                          .lda = out,
+                                          .ldb = out,
+                                          .ldc = in,
+                                          .transpose_b = 1,
+                                          .dtype = dy.dtype(),
+                                          .c_dtype = dx.dtype(),
+                                          .b_version = context.version(weight)});
+  return dx;
+}
+
+/// The half that linear and linear_gelu share, given the gradient of the product. Frees x before it makes dx.
+void backward_product(Context& context, Tensor& x, const Tensor& dy, ParamId weight) {
+  weight_grad(context, x, dy, weight);
+  const TensorRef to = x;
+  x = {};
+  if (context.needs_grad(to)) context.give_grad(to, input_grad(context, to.shape, dy, weight), true);
+}
+
+Tensor scratch_for_bias(Context& context, const Shape& shape) {
+  const std::size_t bytes = bias_grad_scratch(shape.rows(), shape.last());
+  return context.make({static_cast<std::int64_t>(bytes)}, DType::u8);
+}
+
+}  // namespace
+
+Tensor linear(Context& context, Tensor x, std::int64_t out, ParamId weight, ParamId bias) {
+  const Shape shape = with_last(x.shape(), out);
+  const Cost cost = matmul_cost(x.shape().rows(), out, x.shape().last(), x.dtype());
+  context.begin("linear", shape, cost, twice(cost));
+  Tensor y = context.make(shape);
+  forward_product(context, x, weight, bias, y);
+
+  context.end([x = std::move(x), y = TensorRef(y), weight, bias](Context& c) mutable {
+    const Tensor dy = c.take_grad(y).tensor;
+    if (!dy.defined()) return;
+    if (bias != no_parameter) {
+      const Tensor scratch = scratch_for_bias(c, dy.shape());
+      c.run(kernels::bias_grad, BiasGradArgs{.dy = dy.data(),
+                                             .dbias = c.grad(bias),
+                                             .scratch = scratch.data(),
+                                             .rows = dy.shape().rows(),
+                                             .cols = dy.shape().last(),
+                                             .dtype = dy.dtype()});
+      c.contributed(bias);
+    }
+    backward_product(c, x, dy, weight);
+  });
+  return y;
+}
+
+Tensor linear_gelu(Context& context, Tensor x, std::int64_t out, ParamId weight, ParamId bias) {
+  const Shape shape = with_last(x.shape(), out);
+  Cost cost = matmul_cost(x.shape().rows(), out, x.shape().last(), x.dtype());
+  const auto elements = static_cast<double>(shape.elements());
+  const Cost gelu{10 * elements, 3 * elements * static_cast<double>(size_of(x.dtype()))};
+  Cost backward = twice(cost);
+  backward += twice(gelu);
+  cost += gelu;
+  context.begin("linear_gelu", shape, cost, backward);
+  Tensor pre = context.make(shape);
+  forward_product(context, x, weight, no_parameter, pre);
+  Tensor y = context.make(shape);
+  context.run(kernels::gelu_forward, GeluForwardArgs{.x = pre.data(),
+                                                     .bias = context.value(bias),
+                                                     .pre = pre.data(),
+                                                     .y = y.data(),
+                                                     .rows = shape.rows(),
+                                                     .cols = out,
+                                                     .dtype = y.dtype()});
+
+  context.end([x = std::move(x), pre = std::move(pre), y = TensorRef(y), weight, bias](Context& c) mutable {
+    Context::Grad dy = c.take_grad(y);
+    if (!dy.tensor.defined()) return;
+    const Tensor dpre = dy.writable ? dy.tensor : c.make(pre.shape(), pre.dtype());
+    {
+      const Tensor scratch = scratch_for_bias(c, pre.shape());
+      c.run(kernels::gelu_backward, GeluBackwardArgs{.dy = dy.tensor.data(),
+                                                     .pre = pre.data(),
+                                                     .dx = dpre.data(),
+                                                     .dbias = c.grad(bias),
+                                                     .scratch = scratch.data(),
+                                                     .rows = pre.shape().rows(),
+                                                     .cols = pre.shape().last(),
+                                                     .dtype = pre.dtype()});
+    }
+    c.contributed(bias);
+    dy = {};
+    pre = {};
+    backward_product(c, x, dpre, weight);
+  });
+  return y;
+}
+
+Tensor tied_head(Context& context, Tensor y, std::int64_t rows, ParamId wte) {
+  const Shape shape = with_last(y.shape(), rows);
+  const std::int64_t width = y.shape().last();
+  const Cost cost = matmul_cost(y.shape().rows(), rows, width, y.dtype());
+  context.begin("tied_head", shape, cost, twice(cost));
+  Tensor logits = context.make(shape);
+  context.run(kernels::matmul, MatmulArgs{.a = y.data(),
+                                          .b = context.value(wte),
+                                          .c = logits.data(),
+                                          .m = y.shape().rows(),
+                                          .n = rows,
+                                          .k = width,
+                                          .lda = width,
+                                          .ldb = width,
+                                          .ldc = rows,
+                                          .transpose_b = 1,
+                                          .dtype = y.dtype(),
+                                          .c_dtype = logits.dtype(),
+                                          .b_version = context.version(wte)});
+
+  context.end([y = std::move(y), logits = TensorRef(logits), wte](Context& c) mutable {
+    const Tensor dlogits = c.take_grad(logits).tensor;
+    if (!dlogits.defined()) return;
+    weight_grad(c, dlogits, y, wte);
+    const TensorRef to = y;
+    y = {};
+    const std::int64_t in = to.shape.last(), out = dlogits.shape().last();
+    const Tensor dy = c.make(to.shape, to.dtype);
+    c.run(kernels::matmul, MatmulArgs{.a = dlogits.data(),
+                                      .b = c.value(wte),
+                                      .c = dy.data(),
+                                      .m = to.shape.rows(),
+                                      .n = in,
+                                      .k = out,
+                                      .lda = out,
+                                      .ldb = in,
+                                      .ldc = in,
+                                      .dtype = to.dtype,
+                                      .c_dtype = dy.dtype(),
+                                      .b_version = c.version(wte)});
+    c.give_grad(to, dy, true);
+  });
+  return logits;
+}
+
+}  // namespace lockstep::nn

@@ -1,0 +1,45 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "nn/parameter.hpp"
+#include "nn/tensor.hpp"
+
+namespace lockstep::nn {
+
+/// Work of one operation: floating-point operations and bytes of memory touched.
+struct Cost {
+  double flops = 0;
+  double bytes = 0;
+  Cost& operator+=(const Cost& other) {
+    flops += other.flops;
+    bytes += other.bytes;
+    return *this;
+  }
+};
+
+struct OpPlan {
+  std::string name;
+  Shape out;
+  Cost forward;
+  Cost backward;
+};
+
+/// Everything about a step that follows from shapes alone.
+struct Plan {
+  std::vector<OpPlan> ops;
+  /// For each parameter the number of contributions its gradient gets in one micro-batch (a tied one gets several).
+  std::vector<int> grad_uses;
+  /// Parameters in the order in which their gradients are complete: at the last contribution.
+  std::vector<ParamId> completion_order;
+  /// Units in the order in which the forward pass acquires them (a tied parameter's unit comes twice); the backward
+  /// pass acquires them in reverse.
+  std::vector<int> unit_order;
+  std::size_t train_bytes = 0;  ///< activation memory of a training pass, exactly
+  Cost forward;                 ///< of one micro-batch
+  Cost backward;
+};
+
+}  // namespace lockstep::nn

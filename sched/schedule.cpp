@@ -1,0 +1,96 @@
+#include "sched/schedule.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cctype>
+
+#include "core/error.hpp"
+#include "sched/parameters.hpp"
+
+namespace lockstep::sched {
+namespace {
+
+const std::vector<const Type*>& registry() {
+  static const std::vector<const Type*> all = [] {
+    std::vector<const Type*> result;
+    for (const auto* family : {&lr_range_test_types(), &one_cycle_types(), &warmup_types(), &decay_types()})
+      for (const Type& type : *family) result.push_back(&type);
+    return result;
+  }();
+  return all;
+}
+
+std::string lower(std::string_view text) {
+  std::string result(text);
+  std::transform(result.begin(), result.end(), result.begin(),
+                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  return result;
+}
+
+const Type& find_type(std::string_view name) {
+  std::string known;
+  std::string hint;
+  for (const Type* type : registry()) {
+    if (type->name == name) return *type;
+    known += fmt::format("{}{}", known.empty() ? "" : ", ", type->name);
+    if (lower(type->name) == lower(name)) hint = fmt::format("; did you mean {}?", type->name);
+  }
+  fail(ErrorKind::config, "scheduler.type: there is no scheduler '{}'{} Known: {}", name, hint.empty() ? "." : hint,
+       known);
+}
+
+}  // namespace
+
+const Fields& fields_of(std::string_view type) { return find_type(type).fields; }
+
+std::vector<std::string> types() {
+  std::vector<std::string> names;
+  for (const Type* type : registry()) names.emplace_back(type->name);
+  return names;
+}
+
+Schedule::Schedule(std::string_view type, Params params, std::vector<GroupInitial> initial)
+    : type_(type),
+      params_(std::move(params)),
+      initial_(std::move(initial)),
+      first_index_(params_.integer("last_batch_iteration", -1)) {
+  require(!initial_.empty(), "schedule: the optimizer has no parameter group");
+}
+
+void Schedule::fill_initial(std::span<GroupValues> out) const {
+  require(out.size() == initial_.size(), "schedule: one GroupValues for each parameter group is needed");
+  for (std::size_t g = 0; g < out.size(); ++g) {
+    const GroupInitial& initial = initial_[g];
+    out[g] = {initial.lr, initial.beta1, initial.beta2, initial.momentum, initial.weight_decay};
+  }
+}
+
+void Schedule::values_at(std::int64_t update, std::span<GroupValues> out) const {
+  require(update >= 0, "schedule: updates count from 0");
+  if (update == 0) return values_at_construction(out);
+  values_at_index(first_index_ + update, out);
+}
+
+void Schedule::values_at_index(std::int64_t index, std::span<GroupValues> out) const {
+  fill_initial(out);
+  at_index(index, out);
+}
+
+void Schedule::values_at_construction(std::span<GroupValues> out) const {
+  fill_initial(out);
+  if (first_index_ == -1) at_construction(out);
+}
+
+bool Schedule::knows_lr_at_construction() const { return first_index_ == -1 && construction_sets_last_lr(); }
+
+std::unique_ptr<Schedule> make_schedule(std::string_view type, Params params, std::vector<GroupInitial> initial) {
+  const Type& found = find_type(type);
+  check_params(found.name, found.fields, params);
+  return found.make(found, params, std::move(initial));
+}
+
+std::unique_ptr<Schedule> make_constant(std::vector<GroupInitial> initial) {
+  return make_schedule("Constant", {}, std::move(initial));
+}
+
+}  // namespace lockstep::sched

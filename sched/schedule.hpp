@@ -1,0 +1,111 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "core/config/field.hpp"
+#include "core/config/params.hpp"
+
+namespace lockstep::sched {
+
+/// The optimizer's own values for one parameter group, before any schedule. `has_betas` tells the Adam family
+/// (beta1, beta2 count) from SGD (momentum counts).
+struct GroupInitial {
+  double lr = 0.0;
+  double beta1 = 0.0;
+  double beta2 = 0.0;
+  double momentum = 0.0;
+  bool has_betas = false;
+  double weight_decay = 0.0;
+};
+
+/// What one update uses for one parameter group.
+struct GroupValues {
+  double lr = 0.0;
+  double beta1 = 0.0;
+  double beta2 = 0.0;
+  double momentum = 0.0;
+  double weight_decay = 0.0;
+  bool operator==(const GroupValues&) const = default;
+};
+
+/// The parameters of a scheduler type, for the strict reader and the docs. Throws ErrorKind::config for a type
+/// that does not exist; the message lists those that do.
+const Fields& fields_of(std::string_view type);
+
+/// Every scheduler type, DeepSpeed's first. Names are case-sensitive, as in DeepSpeed.
+std::vector<std::string> types();
+
+/// A learning-rate schedule as a pure function of the number of applied updates. Immutable after construction,
+/// so any number of threads may ask at once, and every rank that asks gets the same bits: double arithmetic on the
+/// host, in a fixed order, without fused multiply-add.
+///
+/// The index n of DeepSpeed's documentation (`last_batch_iteration`) is -1 when fresh and grows by one with each
+/// applied update, so update k >= 1 uses n = k - 1, and update 0 what construction wrote.
+class Schedule {
+ public:
+  virtual ~Schedule() = default;
+  Schedule(const Schedule&) = delete;
+  Schedule& operator=(const Schedule&) = delete;
+
+  /// Values for update `update` (that many updates were applied before it). `out.size()` must equal groups().
+  /// With `last_batch_iteration: L` other than -1 in the parameters, update 0 uses the optimizer's own values
+  /// and update k uses n = L + k, which is what DeepSpeed does on such an object.
+  void values_at(std::int64_t update, std::span<GroupValues> out) const;
+
+  /// Values at DeepSpeed's index n; any integer is allowed. n = -1 gives what the formula says there, which for
+  /// OneCycle's momentum differs from what construction writes.
+  void values_at_index(std::int64_t index, std::span<GroupValues> out) const;
+
+  /// Values that construction writes into the optimizer: nothing (the optimizer's own) if the parameters name
+  /// a `last_batch_iteration` other than -1.
+  void values_at_construction(std::span<GroupValues> out) const;
+
+  /// Whether DeepSpeed's get_last_lr answers right after construction. OneCycle's does not.
+  [[nodiscard]] bool knows_lr_at_construction() const;
+
+  /// Likely mistakes, each a sentence for the user.
+  [[nodiscard]] const std::vector<std::string>& warnings() const { return warnings_; }
+  /// Surprising but correct behaviour, each a sentence for the user.
+  [[nodiscard]] const std::vector<std::string>& notes() const { return notes_; }
+  [[nodiscard]] std::string_view type() const { return type_; }
+  [[nodiscard]] const Params& params() const { return params_; }
+  [[nodiscard]] std::size_t groups() const { return initial_.size(); }
+  [[nodiscard]] const std::vector<GroupInitial>& initial() const { return initial_; }
+  /// `last_batch_iteration` of the parameters; -1 when fresh.
+  [[nodiscard]] std::int64_t first_index() const { return first_index_; }
+
+ protected:
+  /// `params` must have passed check_params (sched/parameters.hpp).
+  Schedule(std::string_view type, Params params, std::vector<GroupInitial> initial);
+  void warn(std::string text) { warnings_.push_back(std::move(text)); }
+  void note(std::string text) { notes_.push_back(std::move(text)); }
+
+ private:
+  /// The formula. `out` arrives holding the optimizer's own values; only what the schedule drives is written.
+  virtual void at_index(std::int64_t index, std::span<GroupValues> out) const = 0;
+  /// What a fresh construction writes; by default the formula at n = -1.
+  virtual void at_construction(std::span<GroupValues> out) const { at_index(-1, out); }
+  [[nodiscard]] virtual bool construction_sets_last_lr() const { return true; }
+  void fill_initial(std::span<GroupValues> out) const;
+
+  std::string type_;
+  Params params_;
+  std::vector<GroupInitial> initial_;
+  std::int64_t first_index_ = -1;
+  std::vector<std::string> warnings_;
+  std::vector<std::string> notes_;
+};
+
+/// Makes a schedule. Throws ErrorKind::config for an unknown type or parameter, a missing one, a wrong type or
+/// range, or a list whose length is not the number of groups.
+std::unique_ptr<Schedule> make_schedule(std::string_view type, Params params, std::vector<GroupInitial> initial);
+
+/// What a job without a scheduler block uses: the optimizer's own values for ever.
+std::unique_ptr<Schedule> make_constant(std::vector<GroupInitial> initial);
+
+}  // namespace lockstep::sched

@@ -1,0 +1,99 @@
+// The communicators' contract on the mpi backend, in real processes:
+//
+//   mpirun -n N --oversubscribe comm_mpi_test                 0 if every rank finds every promise kept
+//   mpirun -n N --oversubscribe comm_mpi_test --break-last    the last rank claims a failure: must not be 0
+//   mpirun -n N --oversubscribe comm_mpi_test --abort         the last rank aborts with code 5 while the others wait
+#include "comm/mpi.hpp"
+
+#include <chrono>
+#include <cstdio>
+#include <string_view>
+
+#include "tests/comm/contract.hpp"
+
+namespace {
+
+using namespace lockstep;
+using namespace lockstep::comm;
+namespace contract = lockstep::comm::contract;
+
+void environment_is_consistent(const MpiEnvironment& world) {
+  contract::expect(world.world_rank() >= 0 && world.world_rank() < world.world_size(), "rank {} of {}",
+                   world.world_rank(), world.world_size());
+  contract::expect(world.host_rank() < world.host_size() && world.host_size() <= world.world_size(),
+                   "host rank {} of {}, world {}", world.host_rank(), world.host_size(), world.world_size());
+  contract::expect(static_cast<int>(world.host_names().size()) == world.world_size(), "{} host names",
+                   world.host_names().size());
+  contract::expect(!world.host_names().front().empty() && world.host_cpus() >= 1, "no host name or no CPU");
+}
+
+void launcher_mismatch_is_explained() {
+  const auto says = [](std::string_view name, const char* value) {
+    return [=](const char* asked) { return asked == name ? value : nullptr; };
+  };
+  contract::expect(explain_launcher_mismatch(1, says("OMPI_COMM_WORLD_SIZE", "1")).empty(), "one rank is one rank");
+  contract::expect(explain_launcher_mismatch(4, says("OMPI_COMM_WORLD_SIZE", "4")).empty(), "four are four");
+  contract::expect(explain_launcher_mismatch(1, says("SLURM_NTASKS", "4")).empty(), "a batch script is one process");
+  for (const char* name : {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"}) {
+    const std::string text = explain_launcher_mismatch(1, says(name, "4"));
+    contract::expect(text.find("4 ranks") != std::string::npos && text.find(name) != std::string::npos,
+                     "{}=4 against one rank is explained as '{}'", name, text);
+  }
+}
+
+void run_all(const MpiEnvironment& world, Communicator& comm, bool break_last) {
+  const auto begin = std::chrono::steady_clock::now();
+  environment_is_consistent(world);
+  launcher_mismatch_is_explained();
+  for (const contract::Case& one : contract::cases()) {
+    try {
+      one.run({comm});
+    } catch (const std::exception& error) {
+      throw contract::Broken(fmt::format("{}: {}", one.name, error.what()));
+    }
+  }
+  // Pieces much smaller than the buffers, and a length that does not divide them.
+  const bool oversubscribed = world.oversubscribed(1);
+  const auto cut = make_mpi(world, {.oversubscribed = oversubscribed, .max_piece = 999});
+  contract::all_reduce<float>({*cut});
+  contract::all_reduce<bf16>({*cut});
+  contract::reduce_scatter<float>({*cut});
+  contract::all_gather<float>({*cut});
+  contract::broadcast<float>({*cut});
+  contract::several_in_flight({*cut});
+  if (comm.size() > 1) {
+    const auto impatient = make_mpi(world, {.timeout = Seconds(0.3), .oversubscribed = oversubscribed});
+    contract::late_rank(*impatient, Seconds(1.0));
+  }
+  contract::expect(!break_last || comm.rank() != comm.size() - 1, "the last rank was asked to fail");
+  comm.barrier();
+  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
+  if (comm.rank() == 0)
+    std::printf("%s: contract kept by %d ranks in %.1f s\n", comm.name().c_str(), comm.size(), seconds.count());
+}
+
+int run(std::string_view mode) {
+  const MpiEnvironment world;
+  const auto comm = make_mpi(world, {.timeout = Seconds(60), .oversubscribed = world.oversubscribed(1)});
+  try {
+    if (mode == "--abort") {
+      if (comm->rank() == comm->size() - 1) comm->abort("the numbers went bad", exit_code(ErrorKind::diverged));
+      comm->barrier();
+    }
+    run_all(world, *comm, mode == "--break-last");
+  } catch (const std::exception& error) {
+    comm->abort(error.what(), exit_code(ErrorKind::internal));
+  }
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    return run(argc > 1 ? argv[1] : "");
+  } catch (const Error& error) {  // there is no group to abort yet
+    std::fprintf(stderr, "%s\n", error.what());
+    return exit_code(error.kind());
+  }
+}

@@ -1,0 +1,132 @@
+#include "core/device.hpp"
+
+#include <gtest/gtest.h>
+
+#include <utility>
+#include <vector>
+
+namespace lockstep {
+namespace {
+
+TEST(CpuDevice, DoesEverythingAtOnce) {
+  const auto device = make_cpu_device();
+  EXPECT_EQ(device->name(), "cpu");
+  EXPECT_EQ(device->memory(), Memory::host);
+  EXPECT_TRUE(device->immediate());
+  const StreamRef stream = device->make_stream();
+  const EventRef event = device->make_event();
+  int from = 5, to = 0;
+  device->copy(&to, &from, sizeof to, stream);
+  EXPECT_EQ(to, 5);
+  device->fill_zero(&to, sizeof to, stream);
+  EXPECT_EQ(to, 0);
+  device->call_host([](void* p) { *static_cast<int*>(p) = 9; }, &to, stream);
+  EXPECT_EQ(to, 9);
+  device->record(event, stream);
+  device->wait(stream, event);
+  EXPECT_TRUE(device->done(event));
+  device->synchronize(event);
+  device->synchronize(stream);
+  device->copy(nullptr, nullptr, 0, stream);
+  device->destroy(event);
+  device->destroy(stream);
+}
+
+TEST(CpuDevice, MemoryIsZeroAndAligned) {
+  const auto device = make_cpu_device();
+  for (const std::size_t bytes : {std::size_t{0}, std::size_t{1}, std::size_t{1000}, std::size_t{5} << 20}) {
+    const Arena arena(*device, bytes);
+    ASSERT_NE(arena.data(), nullptr);
+    EXPECT_EQ(arena.bytes(), bytes);
+    const std::uintptr_t alignment = bytes >= (std::size_t{2} << 20) ? std::uintptr_t{2} << 20 : 256;
+    EXPECT_EQ(reinterpret_cast<std::uintptr_t>(arena.data()) % alignment, 0U);
+    for (std::size_t i = 0; i < bytes; ++i) ASSERT_EQ(arena.data()[i], std::byte{0});
+  }
+}
+
+/// A device that counts what is not given back.
+class CountingDevice final : public DeviceApi {
+ public:
+  int live = 0;
+  std::unique_ptr<DeviceApi> host = make_cpu_device();
+
+  [[nodiscard]] std::string name() const override { return "counting"; }
+  [[nodiscard]] Memory memory() const noexcept override { return Memory::host; }
+  [[nodiscard]] bool immediate() const noexcept override { return true; }
+  [[nodiscard]] void* allocate(std::size_t bytes) override { return ++live, host->allocate(bytes); }
+  void deallocate(void* data, std::size_t bytes) noexcept override { --live, host->deallocate(data, bytes); }
+  [[nodiscard]] void* allocate_pinned(std::size_t bytes) override { return allocate(bytes); }
+  void deallocate_pinned(void* data, std::size_t bytes) noexcept override { deallocate(data, bytes); }
+  [[nodiscard]] StreamRef make_stream() override { return {}; }
+  void destroy(StreamRef) noexcept override {}
+  [[nodiscard]] EventRef make_event() override { return {}; }
+  void destroy(EventRef) noexcept override {}
+  void record(EventRef, StreamRef) override {}
+  void wait(StreamRef, EventRef) override {}
+  [[nodiscard]] bool done(EventRef) override { return true; }
+  void synchronize(EventRef) override {}
+  void synchronize(StreamRef) override {}
+  void copy(void*, const void*, std::size_t, StreamRef) override {}
+  void fill_zero(void*, std::size_t, StreamRef) override {}
+  void call_host(void (*task)(void*), void* context, StreamRef) override { task(context); }
+};
+
+TEST(Arena, OwnsItsMemoryAcrossMoves) {
+  CountingDevice device;
+  {
+    Arena a(device, 100);
+    const std::byte* data = a.data();
+    Arena b(std::move(a));
+    EXPECT_EQ(b.data(), data);
+    Arena c;
+    c = std::move(b);
+    EXPECT_EQ(c.data(), data);
+    EXPECT_EQ(c.bytes(), 100U);
+    EXPECT_EQ(device.live, 1);
+    c = Arena(device, 50);
+    EXPECT_EQ(c.bytes(), 50U);
+  }
+  EXPECT_EQ(device.live, 0);
+}
+
+TEST(Arena, ViewsCountWholeElements) {
+  CountingDevice device;
+  const Arena arena(device, 4 * sizeof(double) + 3);
+  EXPECT_EQ(arena.as<double>().size(), 4U);
+  EXPECT_EQ(static_cast<void*>(arena.as<double>().data()), static_cast<void*>(arena.data()));
+}
+
+TEST(Pinned, GivesItsMemoryBack) {
+  CountingDevice device;
+  {
+    const Pinned<int> slots(device, 3);
+    slots[2] = 7;
+    EXPECT_EQ(slots.data()[2], 7);
+    EXPECT_EQ(slots.size(), 3U);
+    EXPECT_EQ(device.live, 1);
+  }
+  EXPECT_EQ(device.live, 0);
+}
+
+TEST(Buffer, PartsMoveByElements) {
+  std::vector<double> values(10);
+  const Buffer whole = buffer_of(View<double>(values.data(), values.size()));
+  EXPECT_EQ(whole.dtype, DType::f64);
+  EXPECT_EQ(whole.bytes(), 80U);
+  const Buffer part = whole.part(3, 4);
+  EXPECT_EQ(part.data, static_cast<void*>(values.data() + 3));
+  EXPECT_EQ(part.count, 4U);
+}
+
+TEST(View, IteratesAndNarrows) {
+  std::vector<int> values = {1, 2, 3, 4};
+  const View<int> view(values.data(), values.size());
+  const View<const int> tail = view.subview(1, 3);
+  int sum = 0;
+  for (const int x : tail) sum += x;
+  EXPECT_EQ(sum, 9);
+  EXPECT_TRUE(View<int>().empty());
+}
+
+}  // namespace
+}  // namespace lockstep

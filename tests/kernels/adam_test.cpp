@@ -1,0 +1,218 @@
+#include "kernels/adam/adam.hpp"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+
+#include "core/error.hpp"
+#include "kernels/adam/adam_rule.hpp"
+#include "tests/support/kernel_backends.hpp"
+#include "tests/support/numbers.hpp"
+
+namespace lockstep::testing {
+namespace {
+
+struct Case {
+  std::size_t count = 0;
+  int sources = 1;
+  DType grad = DType::f32;
+  bool copy = false;
+  DType copy_dtype = DType::bf16;
+  bool decoupled = true;
+};
+
+struct Result {
+  std::vector<float> master, m, v;
+  std::vector<std::uint16_t> copy;
+};
+
+/// Two groups: the first ends at a third of the space, where an odd gap of padding follows.
+std::vector<Tile> tiles_of(std::size_t count) {
+  std::vector<Tile> tiles;
+  const auto add = [&](std::size_t begin, std::size_t end, std::uint32_t group) {
+    for (std::size_t i = begin; i < end; i += tile_elements)
+      tiles.push_back({i, static_cast<std::uint32_t>(std::min<std::size_t>(tile_elements, end - i)), group});
+  };
+  const std::size_t third = count / 3, gap = std::min<std::size_t>(count - third, 5);
+  add(0, third, 0);
+  add(third + gap, count, 1);
+  return tiles;
+}
+
+const std::vector<GroupStep> groups = {{1e-3, 0.9, 0.999, 0, 0.1, 1 - 0.9, 1 - 0.999},
+                                       {3e-2, 0.8, 0.95, 0, 0.0, 1 - 0.8 * 0.8, 1 - 0.95 * 0.95}};
+
+template <class T>
+Array<T> gradient_array(const Session& session, std::size_t count, std::uint32_t lane) {
+  std::vector<T> values = normal_values<T>(count, lane, 64);
+  const float special[] = {0.0F,
+                           -0.0F,
+                           1e30F,
+                           -1e-30F,
+                           1e-40F,
+                           std::numeric_limits<float>::infinity(),
+                           std::numeric_limits<float>::quiet_NaN()};
+  for (std::size_t i = 0; i < std::size(special) && 2 * i + 20 < count; ++i) values[2 * i + 20] = T(special[i]);
+  return Array<T>(session, values);
+}
+
+template <class T>
+Result run_typed(const Session& session, const Case& c, const StepState& state_value) {
+  Array<float> master(session, normal_values<float>(c.count, 1)), m(session, normal_values<float>(c.count, 2, 0.1));
+  std::vector<float> squares = normal_values<float>(c.count, 3, 0.1);
+  for (float& x : squares) x *= x;
+  Array<float> v(session, squares);
+  Array<std::uint16_t> copy(session, std::vector<std::uint16_t>(c.count, 0xABCD));
+  std::vector<std::unique_ptr<Array<T>>> sources;
+  AdamArgs args;
+  for (int k = 0; k < c.sources; ++k) {
+    sources.push_back(
+        std::make_unique<Array<T>>(gradient_array<T>(session, c.count, static_cast<std::uint32_t>(10 + k))));
+    args.grad.source[k] = sources.back()->data();
+  }
+  const Array<Tile> tiles(session, tiles_of(c.count));
+  const Array<GroupStep> steps(session, groups);
+  const Array<StepState> state(session, std::vector<StepState>{state_value});
+  args.grad.count = c.sources;
+  args.grad.dtype = c.grad;
+  args.master = master.data();
+  args.m = m.data();
+  args.v = v.data();
+  args.param16 = c.copy ? copy.data() : nullptr;
+  args.param16_dtype = c.copy_dtype;
+  args.tiles = tiles.data();
+  args.tile_count = static_cast<std::uint32_t>(tiles.size());
+  args.groups = steps.data();
+  args.state = state.data();
+  args.decoupled = c.decoupled ? 1 : 0;
+  kernels::adam(session.exec(), args);
+  return {master.host(), m.host(), v.host(), copy.host()};
+}
+
+Result run(const Session& session, const Case& c, const StepState& state) {
+  if (c.grad == DType::bf16) return run_typed<bf16>(session, c, state);
+  if (c.grad == DType::f16) return run_typed<f16>(session, c, state);
+  return run_typed<float>(session, c, state);
+}
+
+void expect_equal(const Result& a, const Result& b) {
+  EXPECT_EQ(count_differing(a.master, b.master), 0U);
+  EXPECT_EQ(count_differing(a.m, b.m), 0U);
+  EXPECT_EQ(count_differing(a.v, b.v), 0U);
+  EXPECT_EQ(a.copy, b.copy);
+}
+
+StepState scaled_state() {
+  StepState state;
+  state.grad_factor = 1.0 / 96;
+  return state;
+}
+
+class Adam : public KernelTest {
+ protected:
+  const Session reference_{backend_list().front()};
+};
+
+std::vector<std::size_t> sizes(const Session& session) {
+  if (session.emulated()) return {0, 1, 31, 33, 257, 40003};
+  return {0, 1, 31, 32, 33, 257, 100003};
+}
+
+TEST_P(Adam, EqualsTheReferenceBitForBit) {
+  std::vector<Case> cases;
+  for (const std::size_t count : sizes(session())) cases.push_back({count});
+  const std::size_t some = 5003;
+  for (const int sources : {2, 3, 8}) cases.push_back({some, sources});
+  for (const DType grad : {DType::bf16, DType::f16})
+    for (const int sources : {1, 3}) cases.push_back({some, sources, grad, true, grad});
+  cases.push_back({some, 1, DType::f32, true, DType::bf16});
+  cases.push_back({some, 1, DType::f32, true, DType::f16});
+  cases.push_back({some, 1, DType::f32, false, DType::bf16, false});
+  cases.push_back({some, 2, DType::bf16, true, DType::bf16, false});
+  for (const Case& c : cases) {
+    SCOPED_TRACE(::testing::Message() << c.count << " elements, " << c.sources << " sources of " << to_string(c.grad));
+    const Result expected = run(reference_, c, scaled_state());
+    const auto body = [&] { return run(session(), c, scaled_state()); };
+    expect_equal(body(), expected);
+    under_thread_orders(session(), body, expect_equal);
+  }
+}
+
+TEST_P(Adam, ThreadsDoNotChangeTheResult) {
+  const Case c = {100003, 2};
+  Session one(GetParam(), 1), three(GetParam(), 3);
+  expect_equal(run(three, c, scaled_state()), run(one, c, scaled_state()));
+}
+
+TEST_P(Adam, LeavesPaddingAlone) {
+  const Case c = {300, 1, DType::f32, true};
+  const Result result = run(session(), c, scaled_state());
+  const std::vector<float> before = normal_values<float>(c.count, 1);
+  for (std::size_t i = 100; i < 105; ++i) {
+    EXPECT_EQ(result.master[i], before[i]);
+    EXPECT_EQ(result.copy[i], 0xABCD);
+  }
+  EXPECT_NE(result.master[99], before[99]);
+  EXPECT_NE(result.master[105], before[105]);
+}
+
+TEST_P(Adam, ChangesNothingInASkippedOrHaltedStep) {
+  const Case c = {300, 1, DType::f32, true};
+  StepState skip = scaled_state(), halt = scaled_state();
+  skip.skip = 1;
+  halt.halt = Halt::desync;
+  for (const StepState& state : {skip, halt}) {
+    const Result result = run(session(), c, state);
+    EXPECT_EQ(result.master, normal_values<float>(c.count, 1));
+    EXPECT_EQ(result.m, normal_values<float>(c.count, 2, 0.1));
+    EXPECT_EQ(result.copy, std::vector<std::uint16_t>(c.count, 0xABCD));
+  }
+}
+
+TEST_P(Adam, RefusesWhatItCannotRead) {
+  AdamArgs args;
+  args.tile_count = 1;
+  EXPECT_THROW(kernels::adam(exec(), args), Error);
+}
+
+INSTANTIATE_TEST_SUITE_P(Kernels, Adam, all_backends(), backend_name);
+
+/// The formula as the header writes it, in double.
+void update_in_double(double& p, double& m, double& v, double g, const GroupStep& s, double eps, bool decoupled) {
+  if (!decoupled) g += s.weight_decay * p;
+  m = s.beta1 * m + (1 - s.beta1) * g;
+  v = s.beta2 * v + (1 - s.beta2) * g * g;
+  double update = m / s.correction1 / (std::sqrt(v / s.correction2) + eps);
+  if (decoupled) update += s.weight_decay * p;
+  p -= s.lr * update;
+}
+
+TEST(AdamRule, FollowsTheFormulaInDoubleForTwentySteps) {
+  for (const bool decoupled : {false, true}) {
+    double p = 0.9, m = 0, v = 0, rule_p = p, rule_m = 0, rule_v = 0;
+    float float_p = 0.9F, float_m = 0, float_v = 0;
+    for (int t = 1; t <= 20; ++t) {
+      const GroupStep step = {0.01, 0.9, 0.999, 0, 0.1, 1 - std::pow(0.9, t), 1 - std::pow(0.999, t)};
+      const double g = normal_at(7, RngStream::synthetic, 9, static_cast<std::uint64_t>(t));
+      update_in_double(p, m, v, g / 8, step, 1e-8, decoupled);
+      adam_element(rule_p, rule_m, rule_v, g, adam_scalars<double>(step, 1.0 / 8, 1e-8, decoupled));
+      adam_element(float_p, float_m, float_v, static_cast<float>(g),
+                   adam_scalars<float>(step, 1.0 / 8, 1e-8, decoupled));
+      EXPECT_NEAR(rule_p, p, 1e-14);
+      EXPECT_NEAR(rule_v, v, 1e-15);
+      EXPECT_NEAR(static_cast<double>(float_p), p, 1e-6);
+    }
+  }
+}
+
+TEST(AdamRule, FirstStepMovesByTheLearningRate) {
+  // With m = v = 0 and full correction the first update is lr g / (|g| + eps).
+  const GroupStep step = {0.25, 0.9, 0.999, 0, 0, 1 - 0.9, 1 - 0.999};
+  double p = 1, m = 0, v = 0;
+  adam_element(p, m, v, -3.0, adam_scalars<double>(step, 1.0, 0.0, true));
+  EXPECT_NEAR(p, 1.25, 1e-12);
+}
+
+}  // namespace
+}  // namespace lockstep::testing

@@ -1,0 +1,129 @@
+#include "kernels/embedding/embedding.hpp"
+
+#include <gtest/gtest.h>
+
+#include "core/error.hpp"
+#include "tests/support/activations.hpp"
+
+namespace lockstep::testing {
+namespace {
+
+struct Case {
+  std::int64_t batch, length, cols;
+  std::int32_t vocabulary;
+  DType dtype = DType::f32;
+  bool positions = true;
+  std::size_t offset = 0;
+
+  [[nodiscard]] std::size_t tokens() const { return static_cast<std::size_t>(batch * length); }
+};
+
+Doubles forward(const Session& session, const Case& c) {
+  const auto width = static_cast<std::size_t>(c.cols);
+  const Array<std::int32_t> tokens(session, random_tokens(c.tokens(), 1, c.vocabulary));
+  const Tensor wte(session, c.dtype, random_values(static_cast<std::size_t>(c.vocabulary) * width, 2), c.offset);
+  const Tensor wpe(session, c.dtype, random_values(static_cast<std::size_t>(c.length) * width, 3), c.offset);
+  const Tensor y(session, c.dtype, Doubles(c.tokens() * width), c.offset);
+  kernels::embedding_forward(session.exec(), {.tokens = tokens.data(),
+                                              .wte = wte.data(),
+                                              .wpe = c.positions ? wpe.data() : nullptr,
+                                              .y = y.data(),
+                                              .batch = c.batch,
+                                              .length = c.length,
+                                              .cols = c.cols,
+                                              .vocabulary = c.vocabulary,
+                                              .dtype = c.dtype});
+  return y.host();
+}
+
+Results backward(const Session& session, const Case& c, const Doubles& dy_values) {
+  const auto width = static_cast<std::size_t>(c.cols);
+  const Array<std::int32_t> tokens(session, random_tokens(c.tokens(), 1, c.vocabulary));
+  const Tensor dy(session, c.dtype, dy_values, c.offset);
+  const Tensor dwte(session, DType::f32, Doubles(static_cast<std::size_t>(c.vocabulary) * width, 5.0));
+  const Tensor dwpe(session, DType::f32, Doubles(static_cast<std::size_t>(c.length) * width, -5.0));
+  const Array<std::byte> scratch(session, embedding_backward_scratch(c.batch, c.length, c.vocabulary));
+  kernels::embedding_backward(session.exec(), {.tokens = tokens.data(),
+                                               .dy = dy.data(),
+                                               .dwte = dwte.floats(),
+                                               .dwpe = c.positions ? dwpe.floats() : nullptr,
+                                               .scratch = scratch.data(),
+                                               .batch = c.batch,
+                                               .length = c.length,
+                                               .cols = c.cols,
+                                               .vocabulary = c.vocabulary,
+                                               .dtype = c.dtype});
+  return {{{"dwte", dwte.host()}, {"dwpe", dwpe.host()}}, c.dtype};
+}
+
+template <class Body>
+void for_each_case(const Session& session, const Body& body) {
+  for (const DType dtype : activation_dtypes)
+    for (const bool positions : {false, true}) {
+      body(Case{1, 1, 1, 1, dtype, positions});
+      body(Case{2, 31, 33, 7, dtype, positions});
+      body(Case{3, 100, 32, 63, dtype, positions, 1});
+      body(Case{2, 20, 264, 5, dtype, positions});
+      // Three ranges of tokens, most of them unused, and a list longer than a block.
+      if (!session.emulated()) body(Case{4, 257, 48, 1100, dtype, positions});
+    }
+  if (session.emulated()) body(Case{3, 100, 8, 1030, DType::bf16});
+}
+
+class EmbeddingTest : public KernelTest {};
+
+TEST_P(EmbeddingTest, ForwardEqualsTheReferenceExactly) {
+  for_each_case(session(),
+                [&](const Case& c) { expect_same(forward(session(), c), forward(reference_session(), c), "y"); });
+}
+
+TEST_P(EmbeddingTest, GradientsOfIntegersAddUpExactly) {
+  for_each_case(session(), [&](const Case& c) {
+    Doubles dy(c.tokens() * static_cast<std::size_t>(c.cols));
+    for (std::size_t i = 0; i < dy.size(); ++i) dy[i] = static_cast<double>(i * 11 % 17) - 8.0;
+    const std::vector<std::int32_t> tokens = random_tokens(c.tokens(), 1, c.vocabulary);
+    const auto width = static_cast<std::size_t>(c.cols), length = static_cast<std::size_t>(c.length);
+    Doubles dwte(static_cast<std::size_t>(c.vocabulary) * width, 5.0), dwpe(length * width, -5.0);
+    for (std::size_t p = 0; p < tokens.size(); ++p)
+      for (std::size_t k = 0; k < width; ++k) {
+        dwte[static_cast<std::size_t>(tokens[p]) * width + k] += dy[p * width + k];
+        if (c.positions) dwpe[p % length * width + k] += dy[p * width + k];
+      }
+    expect_same(backward(session(), c, dy), {{{"dwte", dwte}, {"dwpe", dwpe}}, c.dtype});
+  });
+}
+
+TEST_P(EmbeddingTest, BitsDoNotDependOnThreads) {
+  const Case c = session().emulated() ? Case{3, 50, 40, 5} : Case{4, 200, 200, 11};
+  const Doubles dy = random_values(c.tokens() * static_cast<std::size_t>(c.cols), 4);
+  session().set_threads(1);
+  const Results one = backward(session(), c, dy);
+  const Results want = backward(reference_session(), c, dy);
+  for (std::size_t i = 0; i < 2; ++i)
+    expect_close(one.list[i].second, want.list[i].second, DType::f32, 1e-5, 2e-5, one.list[i].first);
+  for (const int threads : {2, 3, 7, 64}) {
+    session().set_threads(threads);
+    expect_same(backward(session(), c, dy), one);
+  }
+  under_thread_orders(
+      session(), [&] { return backward(session(), c, dy); },
+      [](const Results& got, const Results& first) { expect_same(got, first); });
+}
+
+TEST_P(EmbeddingTest, ATokenOutsideTheVocabularyIsADataError) {
+  if (session().on_gpu()) GTEST_SKIP() << "the host cannot read the tokens: the GPU gives NaN instead";
+  const std::int32_t token = 3;
+  float value[4] = {};
+  try {
+    kernels::embedding_forward(
+        exec(), {.tokens = &token, .wte = value, .y = value, .batch = 1, .length = 1, .cols = 1, .vocabulary = 3});
+    FAIL() << "token 3 of a vocabulary of 3 passed";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::data);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Kernels, EmbeddingTest, all_backends(), backend_name);
+
+}  // namespace
+}  // namespace lockstep::testing

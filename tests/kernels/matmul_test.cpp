@@ -1,0 +1,285 @@
+#include "kernels/matmul/matmul.hpp"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <random>
+#include <vector>
+
+#include "core/error.hpp"
+#include "kernels/matmul/onednn_context.hpp"
+#include "tests/support/kernel_backends.hpp"
+
+namespace lockstep::testing {
+namespace {
+
+/// One product: sizes, layout and options. `spare` widens every leading dimension.
+struct Case {
+  std::int64_t m, n, k;
+  bool transpose_a = false, transpose_b = false, accumulate = false, bias = false;
+  std::int64_t spare = 0;
+  std::uint64_t version = 0;
+};
+
+template <class T>
+std::vector<T> random_values(std::int64_t count, unsigned seed) {
+  std::mt19937 random(seed);
+  std::normal_distribution<float> normal;
+  std::vector<T> values(static_cast<std::size_t>(count));
+  for (T& value : values) value = T(normal(random));
+  // Zeros, signed zeros, large and tiny values among the ordinary ones.
+  const float planted[] = {0.0F, -0.0F, 8.0F, -1.0e-6F};
+  for (std::size_t i = 0; i < values.size(); i += 7) values[i] = T(planted[i % 4]);
+  return values;
+}
+
+double real(float x) { return static_cast<double>(x); }
+double real(bf16 x) { return static_cast<double>(static_cast<float>(x)); }
+double real(f16 x) { return static_cast<double>(static_cast<float>(x)); }
+
+/// Half a unit in the last place of 1.
+template <class T>
+constexpr double rounding = 0.0;
+template <>
+constexpr double rounding<float> = 0x1p-24;
+template <>
+constexpr double rounding<bf16> = 0x1p-9;
+template <>
+constexpr double rounding<f16> = 0x1p-12;
+
+class Matmul : public KernelTest {
+ protected:
+  /// Runs the case and compares every element of c with sums in double made here, within the bound of fp32 summation in
+  /// any order, (k + 3) 2^-24 sum |a b|, and two roundings to the type of c (an accumulated c is rounded once more by a
+  /// library that adds it after rounding). Columns past n must stay as they were.
+  template <class T, class C>
+  void expect_right(const Case& c) const {
+    SCOPED_TRACE(fmt::format("{} x {} x {}, ta {} tb {} accumulate {} bias {} spare {}, {} -> {}", c.m, c.n, c.k,
+                             c.transpose_a, c.transpose_b, c.accumulate, c.bias, c.spare, to_string(dtype_of<T>),
+                             to_string(dtype_of<C>)));
+    const std::int64_t lda = (c.transpose_a ? c.m : c.k) + c.spare, ldb = (c.transpose_b ? c.k : c.n) + c.spare;
+    const std::int64_t ldc = c.n + c.spare;
+    const auto a = random_values<T>((c.transpose_a ? c.k : c.m) * lda, 1);
+    const auto b = random_values<T>((c.transpose_b ? c.n : c.k) * ldb, 2);
+    const auto bias = random_values<T>(c.n, 3);
+    const auto before = random_values<C>(c.m * ldc, 4);
+    const Array<T> device_a(session(), a), device_b(session(), b), device_bias(session(), bias);
+    const Array<C> device_c(session(), before);
+    kernels::matmul(exec(), {.a = device_a.data(),
+                             .b = device_b.data(),
+                             .c = device_c.data(),
+                             .bias = c.bias ? device_bias.data() : nullptr,
+                             .m = c.m,
+                             .n = c.n,
+                             .k = c.k,
+                             .lda = lda,
+                             .ldb = ldb,
+                             .ldc = ldc,
+                             .transpose_a = c.transpose_a,
+                             .transpose_b = c.transpose_b,
+                             .accumulate = c.accumulate,
+                             .dtype = dtype_of<T>,
+                             .c_dtype = dtype_of<C>,
+                             .b_version = c.version});
+    const auto got = device_c.host();
+    for (std::int64_t i = 0; i < c.m; ++i)
+      for (std::int64_t j = 0; j < ldc; ++j) {
+        const auto at = static_cast<std::size_t>(i * ldc + j);
+        if (j >= c.n) {
+          ASSERT_EQ(real(got[at]), real(before[at])) << "row " << i << ": padding column " << j << " was written";
+          continue;
+        }
+        double sum = 0.0, size = 0.0;
+        for (std::int64_t p = 0; p < c.k; ++p) {
+          const double x = real(a[static_cast<std::size_t>(c.transpose_a ? p * lda + i : i * lda + p)]) *
+                           real(b[static_cast<std::size_t>(c.transpose_b ? j * ldb + p : p * ldb + j)]);
+          sum += x;
+          size += std::fabs(x);
+        }
+        if (c.bias) sum += real(bias[static_cast<std::size_t>(j)]);
+        if (c.accumulate) sum += real(before[at]);
+        const double bound = static_cast<double>(c.k + 3) * 0x1p-24 * (size + std::fabs(sum)) +
+                             2.0 * rounding<C> * (std::fabs(sum) + std::fabs(real(before[at]))) + 1e-7;
+        ASSERT_NEAR(real(got[at]), sum, bound) << "row " << i << " column " << j;
+      }
+  }
+
+  void expect_right_in_every_type(const Case& c) const {
+    expect_right<float, float>(c);
+    expect_right<bf16, float>(c);
+    expect_right<bf16, bf16>(c);
+    expect_right<f16, float>(c);
+    expect_right<f16, f16>(c);
+  }
+};
+
+TEST_P(Matmul, EqualsSumsInDoubleForEveryLayoutAndOption) {
+  const std::int64_t sizes[][3] = {{1, 1, 1}, {5, 7, 3}, {31, 32, 33}, {17, 65, 129}, {64, 48, 257}};
+  for (const auto& [m, n, k] : sizes)
+    for (int options = 0; options < 16; ++options)
+      expect_right_in_every_type({.m = m,
+                                  .n = n,
+                                  .k = k,
+                                  .transpose_a = (options & 1) != 0,
+                                  .transpose_b = (options & 2) != 0,
+                                  .accumulate = (options & 4) != 0,
+                                  .bias = (options & 8) != 0,
+                                  .spare = options % 3});
+}
+
+TEST_P(Matmul, PassesTheBoundsOfTheWideningBlocks) {
+  expect_right_in_every_type({.m = 3, .n = 1029, .k = 2051, .accumulate = true, .bias = true});
+  expect_right_in_every_type({.m = 1027, .n = 5, .k = 9, .transpose_a = true, .transpose_b = true, .bias = true});
+}
+
+TEST_P(Matmul, EmptySumIsTheBiasAndAnEmptyResultIsNothing) {
+  expect_right_in_every_type({.m = 3, .n = 5, .k = 0, .bias = true});
+  expect_right_in_every_type({.m = 3, .n = 5, .k = 0, .accumulate = true});
+  expect_right_in_every_type({.m = 0, .n = 5, .k = 2});
+  expect_right_in_every_type({.m = 4, .n = 0, .k = 2});
+}
+
+TEST_P(Matmul, ANewVersionOfAWeightIsSeen) {
+  const std::int64_t n = 64;
+  const auto a = random_values<bf16>(n * n, 1);
+  const auto first = random_values<bf16>(n * n, 2), second = random_values<bf16>(n * n, 5);
+  const Array<bf16> device_a(session(), a), weight(session(), first), other(session(), second);
+  const Array<float> device_c(session(), static_cast<std::size_t>(n * n));
+  const auto product = [&](const void* b, std::uint64_t version, bool transpose) {
+    kernels::matmul(exec(), {.a = device_a.data(),
+                             .b = b,
+                             .c = device_c.data(),
+                             .m = n,
+                             .n = n,
+                             .k = n,
+                             .lda = n,
+                             .ldb = n,
+                             .ldc = n,
+                             .transpose_b = transpose,
+                             .dtype = DType::bf16,
+                             .c_dtype = DType::f32,
+                             .b_version = version});
+    return device_c.host();
+  };
+  for (const bool transpose : {false, true}) {
+    const auto old_values = product(weight.data(), 1, transpose);
+    EXPECT_EQ(product(weight.data(), 1, transpose), old_values);
+    // The same memory with new contents, in both directions as a training step uses it.
+    session().device().copy(weight.data(), second.data(), second.size() * sizeof(bf16), exec().stream);
+    session().device().synchronize(exec().stream);
+    const auto new_values = product(weight.data(), 2, transpose);
+    EXPECT_EQ(new_values, product(other.data(), 7, transpose));
+    EXPECT_NE(new_values, old_values);
+    session().device().copy(weight.data(), first.data(), first.size() * sizeof(bf16), exec().stream);
+    session().device().synchronize(exec().stream);
+    EXPECT_EQ(product(weight.data(), 3, transpose), old_values);
+  }
+}
+
+TEST_P(Matmul, RepeatsItselfBitForBit) {
+  const std::int64_t m = 96, n = 130, k = 700;
+  const Array<bf16> a(session(), random_values<bf16>(m * k, 1)), b(session(), random_values<bf16>(k * n, 2));
+  std::vector<float> first;
+  for (int round = 0; round < 3; ++round) {
+    const Array<float> c(session(), static_cast<std::size_t>(m * n));
+    kernels::matmul(exec(), {.a = a.data(),
+                             .b = b.data(),
+                             .c = c.data(),
+                             .m = m,
+                             .n = n,
+                             .k = k,
+                             .lda = m,
+                             .ldb = n,
+                             .ldc = n,
+                             .transpose_a = 1,
+                             .accumulate = 1,
+                             .dtype = DType::bf16,
+                             .c_dtype = DType::f32});
+    if (round == 0) first = c.host();
+    EXPECT_EQ(c.host(), first);
+  }
+}
+
+template <class T>
+void expect_overflow_reaches_its_row(const Session& session, float planted) {
+  const std::int64_t n = 48;
+  auto a = std::vector<T>(static_cast<std::size_t>(n * n), T(0.5F));
+  const std::vector<T> b = a;
+  a[static_cast<std::size_t>(5 * n + 11)] = T(planted);
+  const Array<T> device_a(session, a), device_b(session, b);
+  const Array<float> c(session, static_cast<std::size_t>(n * n));
+  kernels::matmul(session.exec(), {.a = device_a.data(),
+                                   .b = device_b.data(),
+                                   .c = c.data(),
+                                   .m = n,
+                                   .n = n,
+                                   .k = n,
+                                   .lda = n,
+                                   .ldb = n,
+                                   .ldc = n,
+                                   .dtype = dtype_of<T>,
+                                   .c_dtype = DType::f32});
+  const auto got = c.host();
+  for (std::int64_t i = 0; i < n; ++i)
+    for (std::int64_t j = 0; j < n; ++j)
+      ASSERT_EQ(std::isfinite(got[static_cast<std::size_t>(i * n + j)]), i != 5) << "row " << i << " column " << j;
+}
+
+TEST_P(Matmul, InfinityAndNanReachExactlyTheirRow) {
+  for (const float planted : {std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN()}) {
+    expect_overflow_reaches_its_row<float>(session(), planted);
+    expect_overflow_reaches_its_row<bf16>(session(), planted);
+    expect_overflow_reaches_its_row<f16>(session(), planted);
+  }
+}
+
+TEST_P(Matmul, RefusesImpossibleArguments) {
+  const Array<float> data(session(), std::size_t{16});
+  const MatmulArgs good = {
+      .a = data.data(), .b = data.data(), .c = data.data(), .m = 2, .n = 2, .k = 2, .lda = 2, .ldb = 2, .ldc = 2};
+  MatmulArgs narrow = good;
+  narrow.ldb = 1;
+  EXPECT_THROW(kernels::matmul(exec(), narrow), Error);
+  MatmulArgs mixed = good;
+  mixed.c_dtype = DType::bf16;
+  EXPECT_THROW(kernels::matmul(exec(), mixed), Error);
+  MatmulArgs missing = good;
+  missing.c = nullptr;
+  EXPECT_THROW(kernels::matmul(exec(), missing), Error);
+}
+
+INSTANTIATE_TEST_SUITE_P(Kernels, Matmul, all_backends(), backend_name);
+
+TEST(OnednnContext, PacksAWeightOncePerVersion) {
+  if (!has_amx_bf16()) GTEST_SKIP() << "this CPU has no bf16 tiles, so weights are not packed";
+  kernels::OnednnContext context;
+  auto weight = random_values<bf16>(64 * 96, 1);
+  MatmulArgs args = {.b = weight.data(),
+                     .m = 32,
+                     .n = 96,
+                     .k = 64,
+                     .lda = 64,
+                     .ldb = 96,
+                     .ldc = 96,
+                     .dtype = DType::bf16,
+                     .c_dtype = DType::f32,
+                     .b_version = 1};
+  const auto use = [&] { return context.packed_weight(args, context.product(args, 1)).get(true) != nullptr; };
+  EXPECT_TRUE(use());
+  EXPECT_TRUE(use());
+  EXPECT_EQ(context.packings(), 1U);
+  args.b_version = 2;
+  EXPECT_TRUE(use());
+  EXPECT_EQ(context.packings(), 2U);
+  const std::size_t bytes = context.packed_bytes();
+  EXPECT_GE(bytes, weight.size() * sizeof(bf16));
+  // A new version takes the place of the old one.
+  args.b_version = 3;
+  EXPECT_TRUE(use());
+  EXPECT_EQ(context.packed_bytes(), bytes);
+}
+
+}  // namespace
+}  // namespace lockstep::testing

@@ -1,0 +1,330 @@
+// Every operation's backward half against central differences of its forward half, on the reference and the CPU table.
+#include "nn/ops.hpp"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+
+#include "core/error.hpp"
+#include "tests/nn/rig.hpp"
+
+namespace lockstep::nn {
+namespace {
+
+using lockstep::testing::MemoryStore;
+using lockstep::testing::Rig;
+using lockstep::testing::table_named;
+
+/// An operation on `inputs` with `parameters`, all of unit 0.
+struct OpCase {
+  std::string name;
+  std::vector<ParameterSpec> parameters;
+  std::vector<Shape> inputs;
+  std::function<std::vector<Tensor>(Context&, const std::vector<Tensor>&)> op;
+};
+
+ParameterSpec parameter(const std::string& name, std::vector<std::int64_t> shape, Init init = Init::normal) {
+  const std::int64_t rows = shape.front();
+  return {.name = name, .shape = std::move(shape), .stored_rows = rows, .init = init};
+}
+
+const std::int32_t tokens[] = {3, 0, 3, 9, 1, 0, 3, 4, 9, 9, 2, 3};
+
+std::vector<OpCase> cases() {
+  const ParameterSpec gamma = parameter("gamma", {7}, Init::ones), beta = parameter("beta", {7});
+  return {
+      {"linear",
+       {parameter("w", {7, 5}), parameter("b", {5})},
+       {{3, 4, 7}},
+       [](Context& c, const auto& in) -> std::vector<Tensor> { return {linear(c, in[0], 5, 0, 1)}; }},
+      {"linear_without_bias",
+       {parameter("w", {1, 3})},
+       {{2, 1}},
+       [](Context& c, const auto& in) -> std::vector<Tensor> { return {linear(c, in[0], 3, 0, no_parameter)}; }},
+      {"linear_gelu",
+       {parameter("w", {7, 9}), parameter("b", {9})},
+       {{3, 4, 7}},
+       [](Context& c, const auto& in) -> std::vector<Tensor> { return {linear_gelu(c, in[0], 9, 0, 1)}; }},
+      {"layernorm",
+       {gamma, beta},
+       {{3, 4, 7}},
+       [](Context& c, const auto& in) -> std::vector<Tensor> { return {layernorm(c, in[0], 0, 1)}; }},
+      {"residual_layernorm",
+       {gamma, beta},
+       {{3, 4, 7}, {3, 4, 7}},
+       [](Context& c, const auto& in) -> std::vector<Tensor> {
+         const Normed n = residual_layernorm(c, in[0], in[1], 0, 1);
+         return {n.sum, n.y};
+       }},
+      {"residual_layernorm_with_an_unused_norm",
+       {gamma, beta},
+       {{3, 4, 7}, {3, 4, 7}},
+       [](Context& c, const auto& in) -> std::vector<Tensor> {
+         return {residual_layernorm(c, in[0], in[1], 0, 1).sum};
+       }},
+      {"residual_of_a_tensor_with_itself",
+       {gamma, beta},
+       {{3, 4, 7}},
+       [](Context& c, const auto& in) -> std::vector<Tensor> {
+         const Normed n = residual_layernorm(c, in[0], in[0], 0, 1);
+         return {n.sum, n.y};
+       }},
+      {"residual_block",  // x reaches the sum twice: directly and through its own norm
+       {gamma, beta, parameter("w", {7, 7}), parameter("b", {7})},
+       {{3, 4, 7}},
+       [](Context& c, const auto& in) -> std::vector<Tensor> {
+         Tensor branch = linear(c, layernorm(c, in[0], 0, 1), 7, 2, 3);
+         const Normed n = residual_layernorm(c, in[0], branch, 0, 1);
+         return {n.y, linear(c, n.sum, 7, 2, 3)};
+       }},
+      {"attention",
+       {},
+       {{2, 5, 3 * 6}},
+       [](Context& c, const auto& in) -> std::vector<Tensor> { return {attention(c, in[0], 2)}; }},
+      {"attention_of_one_position",
+       {},
+       {{1, 1, 3 * 3}},
+       [](Context& c, const auto& in) -> std::vector<Tensor> { return {attention(c, in[0], 1)}; }},
+      {"tied_head",
+       {parameter("wte", {11, 7})},
+       {{3, 4, 7}},
+       [](Context& c, const auto& in) -> std::vector<Tensor> { return {tied_head(c, in[0], 11, 0)}; }},
+      {"embedding",
+       {parameter("wte", {11, 7}), parameter("wpe", {6, 7})},
+       {},
+       [](Context& c, const auto&) -> std::vector<Tensor> { return {embedding(c, tokens, 3, 4, 7, 11, 0, 1)}; }},
+      {"input_needs_no_gradient",
+       {parameter("w", {7, 5}), parameter("b", {5})},
+       {},
+       [](Context& c, const auto&) -> std::vector<Tensor> {
+         static const float features[] = {0.5F, -1, 2, 0.25F, 1, -0.5F, 3, 0, 1, 1, -2, 0.125F, 0.75F, -1};
+         return {linear(c, input(c, features, {2, 7}), 5, 0, 1)};
+       }},
+  };
+}
+
+/// Weights of the linear functional whose gradient is checked: L = sum over outputs of w_j y_j, in double.
+float functional(std::int64_t output, std::int64_t j) {
+  return static_cast<float>(std::cos(0.7 * static_cast<double>(j) + 2.0 * static_cast<double>(output)));
+}
+
+using Inputs = std::vector<std::vector<float>>;
+
+struct Result {
+  double value = 0;
+  Inputs grads;  ///< of the inputs
+};
+
+Result run_case(const Rig& rig, const OpCase& op_case, MemoryStore& store, const Inputs& inputs) {
+  const Arena memory(rig.device(), 1 << 18);
+  Workspace workspace(memory.data(), memory.bytes());
+  Context context({.exec = rig.exec(), .store = &store, .workspace = &workspace});
+  std::vector<Tensor> in;
+  for (std::size_t i = 0; i < inputs.size(); ++i) {
+    in.push_back(context.make(op_case.inputs[i]));
+    std::copy(inputs[i].begin(), inputs[i].end(), in.back().as<float>());
+  }
+  Result result;
+  {
+    const Context::UnitScope scope(context, 0);
+    const std::vector<Tensor> outputs = op_case.op(context, in);
+    for (std::size_t o = 0; o < outputs.size(); ++o) {
+      const Tensor& y = outputs[o];
+      const auto output = static_cast<std::int64_t>(o);
+      for (std::int64_t j = 0; j < y.shape().elements(); ++j)
+        result.value += static_cast<double>(functional(output, j)) * static_cast<double>(y.as<float>()[j]);
+      context.begin("seed", y.shape(), {}, {});
+      context.end([to = TensorRef(y), output](Context& c) {
+        const Tensor seed = c.make(to.shape);
+        for (std::int64_t j = 0; j < to.shape.elements(); ++j) seed.as<float>()[j] = functional(output, j);
+        c.give_grad(to, seed, true);
+      });
+    }
+  }
+  context.backward();
+  for (std::size_t i = 0; i < in.size(); ++i) {
+    const Tensor grad = context.take_grad(in[i]).tensor;
+    const float* data = grad.as<float>();
+    result.grads.emplace_back(data, data + grad.shape().elements());
+  }
+  return result;
+}
+
+class Gradients : public ::testing::TestWithParam<std::tuple<std::string, OpCase>> {};
+
+TEST_P(Gradients, AgreeWithCentralDifferences) {
+  const auto& [table, op_case] = GetParam();
+  const Rig rig(table_named(table));
+  MemoryStore store(rig.device(), op_case.parameters, DType::f32, testing::sine_values(op_case.parameters));
+  Inputs inputs;
+  for (const Shape& shape : op_case.inputs) {
+    inputs.emplace_back();
+    for (std::int64_t j = 0; j < shape.elements(); ++j)
+      inputs.back().push_back(static_cast<float>(std::sin(
+          1.3 * static_cast<double>(j) + 0.01 * static_cast<double>(j * j) + static_cast<double>(inputs.size()))));
+  }
+  const Result analytic = run_case(rig, op_case, store, inputs);
+  std::vector<float> parameter_grads(store.flat_grads(), store.flat_grads() + store.flat_elements());
+
+  // Richardson's extrapolation of two central differences: the error of the rule is O(h^4), so h may be large and
+  // float32's rounding (1e-7 of values of order 1) stays below 1e-4.
+  const auto derivative = [&](float& variable) {
+    const float at = variable;
+    const auto difference = [&](float h) {
+      variable = at + h;
+      const double up_at = variable;
+      store.changed();
+      const double up = run_case(rig, op_case, store, inputs).value;
+      variable = at - h;
+      const double down_at = variable;
+      store.changed();
+      const double down = run_case(rig, op_case, store, inputs).value;
+      variable = at;
+      return (up - down) / (up_at - down_at);
+    };
+    const double coarse = difference(0.04F), fine = difference(0.02F);
+    store.changed();
+    return fine + (fine - coarse) / 3;
+  };
+  const auto expect_near = [](double got, double numeric, const std::string& where) {
+    EXPECT_NEAR(got, numeric, 3e-4 + 1e-3 * std::fabs(numeric)) << where;
+  };
+  for (std::size_t i = 0; i < inputs.size(); ++i)
+    for (std::size_t j = 0; j < inputs[i].size(); ++j)
+      expect_near(analytic.grads[i][j], derivative(inputs[i][j]), fmt::format("input {} element {}", i, j));
+  for (std::size_t p = 0; p < op_case.parameters.size(); ++p) {
+    const auto id = static_cast<ParamId>(p);
+    for (std::int64_t j = 0; j < op_case.parameters[p].elements(); ++j)
+      expect_near(parameter_grads[store.offset(id) + static_cast<std::size_t>(j)], derivative(store.master(id)[j]),
+                  fmt::format("{} element {}", op_case.parameters[p].name, j));
+  }
+}
+
+TEST_P(Gradients, AreAddedToWhatIsThere) {
+  const auto& [table, op_case] = GetParam();
+  if (op_case.parameters.empty()) {
+    EXPECT_FALSE(op_case.inputs.empty()) << "an operation without parameters has inputs";
+    return;
+  }
+  const Rig rig(table_named(table));
+  MemoryStore store(rig.device(), op_case.parameters, DType::f32, testing::sine_values(op_case.parameters));
+  Inputs inputs;
+  for (const Shape& shape : op_case.inputs) inputs.emplace_back(static_cast<std::size_t>(shape.elements()), 0.5F);
+
+  (void)run_case(rig, op_case, store, inputs);
+  const std::vector<float> once(store.flat_grads(), store.flat_grads() + store.flat_elements());
+  (void)run_case(rig, op_case, store, inputs);
+
+  for (std::size_t i = 0; i < once.size(); ++i)
+    EXPECT_NEAR(store.flat_grads()[i], 2 * once[i], 1e-5F * (1 + std::fabs(once[i]))) << i;
+}
+
+INSTANTIATE_TEST_SUITE_P(Ops, Gradients,
+                         ::testing::Combine(::testing::Values("reference", "cpu"), ::testing::ValuesIn(cases())),
+                         [](const auto& test) { return std::get<0>(test.param) + "_" + std::get<1>(test.param).name; });
+
+class CrossEntropy : public ::testing::TestWithParam<std::string> {};
+
+TEST_P(CrossEntropy, LossAndGradientAreThoseOfTheFormula) {
+  const Rig rig(table_named(GetParam()));
+  const std::int64_t rows = 3, stride = 8, classes = 5;
+  const std::int32_t targets[] = {4, -1, 0};
+  const StepState state = {.scale = 4};
+  LossSum loss;
+  MemoryStore store(rig.device(), {}, DType::f32, {});
+  const Arena memory(rig.device(), 1 << 12);
+  Workspace workspace(memory.data(), memory.bytes());
+  Context context(
+      {.exec = rig.exec(), .store = &store, .workspace = &workspace, .loss = &loss, .state = &state, .grad_accum = 3});
+  const Tensor logits = context.make({rows, stride});
+  std::vector<double> x;
+  for (std::int64_t i = 0; i < rows * stride; ++i) {
+    x.push_back(static_cast<double>(static_cast<float>(std::sin(2.1 * static_cast<double>(i)))));
+    logits.as<float>()[i] = static_cast<float>(x.back());
+  }
+
+  cross_entropy(context, logits, targets, classes, 2);
+  context.backward();
+  const Tensor grad = context.take_grad(logits).tensor;
+
+  EXPECT_EQ(grad.data(), logits.data()) << "in place";
+  double expected = 0;
+  for (std::int64_t r = 0; r < rows; ++r) {
+    double sum = 0;
+    const auto at = [&](std::int64_t c) { return x[static_cast<std::size_t>(r * stride + c)]; };
+    for (std::int64_t c = 0; c < classes; ++c) sum += std::exp(at(c));
+    const std::int32_t target = targets[r];
+    if (target >= 0) expected += std::log(sum) - at(target);
+    for (std::int64_t c = 0; c < stride; ++c) {
+      double want = 0;
+      // 4 loss scale, 2 targets, 3 micro-batches.
+      if (target >= 0 && c < classes) want = (std::exp(at(c)) / sum - (c == target ? 1 : 0)) * 4 / (2 * 3);
+      EXPECT_NEAR(grad.as<float>()[r * stride + c], want, 2e-6) << r << ", " << c;
+    }
+  }
+  EXPECT_NEAR(loss.loss, expected, 1e-5);
+  EXPECT_EQ(loss.weight, 2);
+}
+
+INSTANTIATE_TEST_SUITE_P(Ops, CrossEntropy, ::testing::Values("reference", "cpu"),
+                         [](const auto& test) { return test.param; });
+
+/// Plans, so no kernel runs: only who may write what.
+TEST(Ops, AResidualsGradientIsWritableForTheEarlierTensorOnly) {
+  for (const bool x_first : {true, false}) {
+    Workspace workspace;
+    Context context({.workspace = &workspace, .mode = Mode::plan});
+    const Tensor first = context.make({2, 5}), second = context.make({2, 5});
+    const Tensor sum = residual_layernorm(context, x_first ? first : second, x_first ? second : first, 0, 1).sum;
+    context.give_grad(sum, context.make({2, 5}), true);
+    const std::size_t before = workspace.in_use();
+
+    context.backward();
+
+    EXPECT_FALSE(context.take_grad(second).writable);
+    EXPECT_TRUE(context.take_grad(first).writable);
+    EXPECT_LE(workspace.in_use(), before) << "no copy";
+  }
+}
+
+/// The reference table, with products written down as well.
+std::vector<MatmulArgs> products;
+Status matmul_noted(const Exec& exec, const MatmulArgs& args) {
+  products.push_back(args);
+  return kernels::reference_table().matmul(exec, args);
+}
+
+TEST(Ops, ProductsWithWeightsCarryTheVersionThatKeysPackedCopies) {
+  KernelTable table = kernels::reference_table();
+  table.matmul = matmul_noted;
+  const Rig rig(table);
+  const std::vector<ParameterSpec> specs = {parameter("w", {7, 7}), parameter("b", {7}), parameter("wte", {11, 7})};
+  MemoryStore store(rig.device(), specs, DType::f32, testing::sine_values(specs));
+  store.changed();
+  const OpCase op_case{"", specs, {{4, 7}}, [](Context& c, const auto& in) -> std::vector<Tensor> {
+                         return {tied_head(c, linear_gelu(c, linear(c, in[0], 7, 0, 1), 7, 0, 1), 11, 2)};
+                       }};
+  products.clear();
+
+  (void)run_case(rig, op_case, store, {std::vector<float>(28, 0.5F)});
+
+  ASSERT_EQ(products.size(), 9U) << "three forward, six backward";
+  for (const MatmulArgs& args : products) {
+    const bool weight = args.b == store.master(0) || args.b == store.master(2);
+    EXPECT_EQ(args.b_version, weight ? store.version(0) : 0);
+    EXPECT_EQ(args.accumulate, weight ? 0 : 1) << "gradients of weights are added to, everything else is replaced";
+  }
+}
+
+TEST(Ops, RefuseShapesThatDoNotFit) {
+  Workspace workspace;
+  Context context({.workspace = &workspace, .mode = Mode::plan});
+  EXPECT_THROW((void)attention(context, context.make({2, 5, 16}), 2), Error);
+  EXPECT_THROW((void)residual_layernorm(context, context.make({2, 5}), context.make({5, 2}), 0, 1), Error);
+  EXPECT_THROW(cross_entropy(context, context.make({2, 5}), nullptr, 6, 2), Error);
+}
+
+}  // namespace
+}  // namespace lockstep::nn

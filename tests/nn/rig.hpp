@@ -1,0 +1,110 @@
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "kernels/emu_device.hpp"
+#include "kernels/table.hpp"
+#include "nn/context.hpp"
+#include "nn/model.hpp"
+#include "tests/support/memory_store.hpp"
+
+namespace lockstep::testing {
+
+/// An implementation to run on, with its device and context.
+class Rig {
+ public:
+  explicit Rig(const KernelTable& table, std::unique_ptr<DeviceApi> device = make_cpu_device())
+      : device_(std::move(device)), context_(table, *device_) {
+    exec_ = {.table = &table, .device = device_.get(), .stream = {}, .threads = 1, .context = context_.get()};
+  }
+  [[nodiscard]] const Exec& exec() const { return exec_; }
+  [[nodiscard]] DeviceApi& device() const { return *device_; }
+  void synchronize() const { device_->synchronize(exec_.stream); }
+
+ private:
+  std::unique_ptr<DeviceApi> device_;
+  kernels::Context context_;
+  Exec exec_;
+};
+
+/// "reference" or "cpu" as a test parameter.
+inline const KernelTable& table_named(const std::string& name) {
+  return name == "reference" ? kernels::reference_table() : kernels::cpu_table();
+}
+
+/// A batch in the device's memory (which hosts of the test devices can write).
+class TestBatch {
+ public:
+  TestBatch(DeviceApi& device, nn::BatchShape shape, std::int64_t features = 0)
+      : tokens_(device, static_cast<std::size_t>(shape.batch * shape.length) * sizeof(std::int32_t)),
+        targets_(device, tokens_.bytes()),
+        features_(device, static_cast<std::size_t>(shape.batch * features) * sizeof(float)) {
+    batch_ = {.shape = shape,
+              .tokens = tokens_.as<std::int32_t>().data(),
+              .features = features_.as<float>().data(),
+              .targets = targets_.as<std::int32_t>().data()};
+  }
+  [[nodiscard]] View<std::int32_t> tokens() const { return tokens_.as<std::int32_t>(); }
+  [[nodiscard]] View<std::int32_t> targets() const { return targets_.as<std::int32_t>(); }
+  [[nodiscard]] View<float> features() const { return features_.as<float>(); }
+  [[nodiscard]] nn::Batch get() const {
+    nn::Batch batch = batch_;
+    for (const std::int32_t target : targets()) batch.target_count += target >= 0 ? 1 : 0;
+    return batch;
+  }
+
+ private:
+  Arena tokens_;
+  Arena targets_;
+  Arena features_;
+  nn::Batch batch_;
+};
+
+/// The tokens and targets of record_gpt2_oracle.py; one target is not counted.
+inline void fill_tokens(const TestBatch& batch, std::int32_t vocabulary) {
+  for (std::size_t i = 0; i < batch.tokens().size(); ++i) {
+    const auto position = static_cast<std::int32_t>(i);
+    batch.tokens()[i] = (7 * position + 3) % vocabulary;
+    batch.targets()[i] = i == 3 ? -1 : (5 * position + 1) % vocabulary;
+  }
+}
+
+struct PassOptions {
+  DType compute = DType::f32;
+  nn::Mode mode = nn::Mode::train;
+  const StepState* state = nullptr;
+  int grad_accum = 1;
+};
+
+/// One micro-batch in exactly the memory that was planned; backward too if it trains. Returns the mean loss.
+inline double run_pass(const Rig& rig, nn::Model& model, const nn::Plan& plan, nn::ParameterStore& store,
+                       const nn::Batch& batch, const PassOptions& options = {}) {
+  const Arena memory(rig.device(), plan.train_bytes);
+  const Arena loss(rig.device(), sizeof(LossSum));
+  nn::Workspace workspace(memory.data(), memory.bytes());
+  {
+    nn::Context context({.exec = rig.exec(),
+                         .compute = options.compute,
+                         .store = &store,
+                         .workspace = &workspace,
+                         .mode = options.mode,
+                         .expected = &plan.ops,
+                         .loss = loss.as<LossSum>().data(),
+                         .state = options.state,
+                         .grad_accum = options.grad_accum});
+    model.loss(context, batch);
+    if (options.mode == nn::Mode::train) context.backward();
+  }
+  rig.synchronize();
+  EXPECT_EQ(workspace.in_use(), 0U);
+  EXPECT_EQ(workspace.peak(), plan.train_bytes);
+  const LossSum sum = loss.as<LossSum>()[0];
+  EXPECT_EQ(sum.weight, batch.target_count);
+  return sum.loss / sum.weight;
+}
+
+}  // namespace lockstep::testing

@@ -1,0 +1,84 @@
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <vector>
+
+#include "core/error.hpp"
+#include "sched/schedule.hpp"
+
+namespace lockstep::sched {
+
+inline std::vector<GroupInitial> adam_groups(std::size_t n = 1) {
+  std::vector<GroupInitial> groups;
+  for (std::size_t g = 0; g < n; ++g)
+    groups.push_back({.lr = 0.5 / static_cast<double>(g + 1),
+                      .beta1 = 0.9,
+                      .beta2 = 0.999,
+                      .has_betas = true,
+                      .weight_decay = 0.1 * static_cast<double>(g)});
+  return groups;
+}
+
+inline std::vector<GroupInitial> sgd_groups() { return {{.lr = 0.5, .momentum = 0.9}}; }
+
+/// A type with valid parameters, so that laws can be stated for every one.
+struct Case {
+  const char* type;
+  Params params;
+};
+
+inline std::vector<Case> cases() {
+  return {{"LRRangeTest", {{"lr_range_test_step_size", 7}}},
+          {"OneCycle",
+           {{"cycle_min_lr", 0.01},
+            {"cycle_max_lr", 0.1},
+            {"cycle_first_step_size", 9},
+            {"decay_step_size", 3},
+            {"decay_lr_rate", 0.5},
+            {"decay_mom_rate", 0.01}}},
+          {"WarmupLR", {{"warmup_num_steps", 8}}},
+          {"WarmupDecayLR", {{"warmup_num_steps", 8}, {"total_num_steps", 20}}},
+          {"WarmupCosineLR", {{"warmup_num_steps", 8}, {"total_num_steps", 20}}},
+          {"Constant", {{"factor", 0.5}}},
+          {"LinearDecay", {{"total_steps", 20}, {"warmup_steps", 4}, {"final_ratio", 0.1}}},
+          {"CosineDecay", {{"total_steps", 20}, {"warmup_steps", 4}, {"final_ratio", 0.1}}},
+          {"StepDecay", {{"step_size", 5}, {"gamma", 0.5}}},
+          {"MultiStepDecay", {{"milestones", ParamValue::List{4, 9}}}},
+          {"ExponentialDecay", {{"gamma", 0.9}}},
+          {"PolynomialDecay", {{"total_steps", 20}, {"power", 2.0}}},
+          {"InverseSqrt", {{"warmup_steps", 4}}},
+          {"WSD", {{"stable_steps", 5}, {"decay_steps", 5}, {"decay", "cosine"}}}};
+}
+
+inline double lr_at(const Schedule& schedule, std::int64_t update, std::size_t group = 0) {
+  std::vector<GroupValues> values(schedule.groups());
+  schedule.values_at(update, values);
+  return values[group].lr;
+}
+
+inline GroupValues values_at(const Schedule& schedule, std::int64_t update) {
+  std::vector<GroupValues> values(schedule.groups());
+  schedule.values_at(update, values);
+  return values[0];
+}
+
+/// The message of the configuration error that `make` must raise.
+template <class Make>
+std::string refusal(Make make) {
+  try {
+    make();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::config);
+    return error.what();
+  }
+  ADD_FAILURE() << "nothing was refused";
+  return {};
+}
+
+inline std::string refusal(const char* type, Params params, std::size_t groups = 1) {
+  return refusal([&] { (void)make_schedule(type, std::move(params), adam_groups(groups)); });
+}
+
+}  // namespace lockstep::sched

@@ -1,0 +1,146 @@
+#pragma once
+
+// One test body over every implementation of a kernel: INSTANTIATE_TEST_SUITE_P(x, Suite, all_backends(),
+// backend_name).
+
+#include <gtest/gtest.h>
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <ostream>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "core/isa.hpp"
+#include "kernels/cuda_loader.hpp"
+#include "kernels/simt/machine_order.hpp"
+#include "kernels/table.hpp"
+
+namespace lockstep::testing {
+
+struct Backend {
+  enum class Kind { reference, cpu, emulated, cuda };
+  std::string name;
+  Kind kind = Kind::reference;
+  Isa isa = Isa::baseline;
+
+  /// Whether this machine can run it.
+  [[nodiscard]] bool available() const {
+    if (kind == Kind::cuda) return cuda_is_available();
+    return kind != Kind::cpu || isa <= current_isa();
+  }
+};
+
+inline void PrintTo(const Backend& backend, std::ostream* out) { *out << backend.name; }
+
+/// For ::testing::ValuesIn: each implementation once.
+[[nodiscard]] inline std::vector<Backend> backend_list() {
+  using Kind = Backend::Kind;
+  return {{"reference", Kind::reference, Isa::baseline},
+          {"cpu_baseline", Kind::cpu, Isa::baseline},
+          {"cpu_avx2", Kind::cpu, Isa::avx2},
+          {"cpu_avx512", Kind::cpu, Isa::avx512},
+          {"emulated", Kind::emulated, Isa::baseline},
+          {"cuda", Kind::cuda, Isa::baseline}};
+}
+[[nodiscard]] inline auto all_backends() { return ::testing::ValuesIn(backend_list()); }
+[[nodiscard]] inline std::string backend_name(const ::testing::TestParamInfo<Backend>& info) { return info.param.name; }
+
+/// An Exec on a backend with what it points at. Emulated kernels run at once, on host memory.
+class Session {
+ public:
+  explicit Session(const Backend& backend, int threads = 2) : backend_(backend) {
+    switch (backend.kind) {
+      case Backend::Kind::reference:
+        table_ = &kernels::reference_table();
+        break;
+      case Backend::Kind::cpu:
+        table_ = &kernels::cpu_table(backend.isa);
+        break;
+      case Backend::Kind::emulated:
+        table_ = &kernels::emulated_table();
+        break;
+      case Backend::Kind::cuda:
+        table_ = load_cuda_module().table;
+        device_ = load_cuda_module().make_device(0);
+        break;
+    }
+    if (device_ == nullptr) device_ = make_cpu_device();
+    context_ = std::make_unique<kernels::Context>(*table_, *device_);
+    exec_ = {table_, device_.get(), device_->make_stream(), threads, context_->get()};
+  }
+  Session(const Session&) = delete;
+  Session& operator=(const Session&) = delete;
+  ~Session() { device_->destroy(exec_.stream); }
+
+  [[nodiscard]] const Exec& exec() const { return exec_; }
+  [[nodiscard]] DeviceApi& device() const { return *device_; }
+  [[nodiscard]] bool emulated() const { return backend_.kind == Backend::Kind::emulated; }
+  [[nodiscard]] bool on_gpu() const { return backend_.kind == Backend::Kind::cuda; }
+  [[nodiscard]] bool is_reference() const { return backend_.kind == Backend::Kind::reference; }
+  void set_threads(int threads) { exec_.threads = threads; }
+
+ private:
+  Backend backend_;
+  const KernelTable* table_ = nullptr;
+  std::unique_ptr<DeviceApi> device_;
+  std::unique_ptr<kernels::Context> context_;
+  Exec exec_;
+};
+
+/// An array in a backend's memory, filled from the host and read back.
+template <class T>
+class Array {
+ public:
+  Array(const Session& session, const std::vector<T>& values)
+      : session_(session), size_(values.size()), arena_(session.device(), values.size() * sizeof(T)) {
+    session.device().copy(arena_.data(), values.data(), size_ * sizeof(T), session.exec().stream);
+    session.device().synchronize(session.exec().stream);
+  }
+  Array(const Session& session, std::size_t size) : Array(session, std::vector<T>(size)) {}
+
+  [[nodiscard]] T* data() const { return reinterpret_cast<T*>(arena_.data()); }
+  [[nodiscard]] std::size_t size() const { return size_; }
+  /// After all work enqueued so far.
+  [[nodiscard]] std::vector<T> host() const {
+    std::vector<T> values(size_);
+    session_.device().copy(values.data(), arena_.data(), size_ * sizeof(T), session_.exec().stream);
+    session_.device().synchronize(session_.exec().stream);
+    return values;
+  }
+
+ private:
+  const Session& session_;
+  std::size_t size_;
+  Arena arena_;
+};
+
+/// Runs `body` once; on the emulator under several thread orders, and then calls `same` with every later result and
+/// the first one: emulated results must not depend on the order.
+template <class Body, class Same>
+void under_thread_orders(const Session& session, const Body& body, const Same& same) {
+  const auto first = body();
+  if (!session.emulated()) return;
+  for (const std::uint64_t seed : {simt::reverse_order, std::uint64_t{1}, std::uint64_t{2}}) {
+    const simt::ScopedOrder order(seed);
+    same(body(), first);
+  }
+}
+
+/// A fixture whose cases skip, visibly, where the machine cannot run the backend.
+class KernelTest : public ::testing::TestWithParam<Backend> {
+ protected:
+  void SetUp() override {
+    if (!GetParam().available()) GTEST_SKIP() << GetParam().name << " is not available on this machine";
+    session_ = std::make_unique<Session>(GetParam());
+  }
+  [[nodiscard]] Session& session() const { return *session_; }
+  [[nodiscard]] const Exec& exec() const { return session_->exec(); }
+
+ private:
+  std::unique_ptr<Session> session_;
+};
+
+}  // namespace lockstep::testing

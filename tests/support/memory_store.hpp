@@ -1,0 +1,192 @@
+#pragma once
+
+// Parameter stores for tests, both on a device whose work is done at once or that the caller synchronises.
+
+#include <cmath>
+#include <cstring>
+#include <functional>
+#include <limits>
+#include <map>
+#include <vector>
+
+#include "core/device.hpp"
+#include "core/error.hpp"
+#include "nn/parameter.hpp"
+#include "nn/plan.hpp"
+
+namespace lockstep::testing {
+
+/// Value of element `element` of parameter `id` before training.
+using InitialValue = std::function<double(nn::ParamId id, std::int64_t element)>;
+
+/// 0.25 sin(0.017 i^2 + 0.61 i + 1.7 id), plus 1 for a norm's weight: what record_gpt2_oracle.py uses too.
+inline InitialValue sine_values(const std::vector<nn::ParameterSpec>& specs) {
+  return [&specs](nn::ParamId id, std::int64_t element) {
+    const nn::ParameterSpec& spec = specs[static_cast<std::size_t>(id)];
+    const auto i = static_cast<double>(element);
+    return (spec.init == nn::Init::ones ? 1.0 : 0.0) + 0.25 * std::sin(0.017 * i * i + 0.61 * i + 1.7 * id);
+  };
+}
+
+/// Everything whole and always there: fp32 masters, values in the compute dtype, fp32 gradients, in one flat space with
+/// each parameter on a 256-byte boundary.
+class MemoryStore : public nn::ParameterStore {
+ public:
+  MemoryStore(DeviceApi& device, const std::vector<nn::ParameterSpec>& specs, DType compute,
+              const InitialValue& initial)
+      : specs_(specs), compute_(compute), contributions_(specs.size(), 0) {
+    std::size_t total = 0;
+    for (const nn::ParameterSpec& spec : specs_) {
+      offsets_.push_back(total);
+      total += (static_cast<std::size_t>(spec.stored_elements()) + 63) / 64 * 64;
+    }
+    elements_ = total;
+    masters_ = Arena(device, total * sizeof(float));
+    grads_ = Arena(device, total * sizeof(float));
+    if (compute != DType::f32) values_ = Arena(device, total * size_of(compute));
+    for (std::size_t id = 0; id < specs_.size(); ++id)
+      for (std::int64_t i = 0; i < specs_[id].elements(); ++i)
+        master(static_cast<nn::ParamId>(id))[i] = static_cast<float>(initial(static_cast<nn::ParamId>(id), i));
+    changed();
+  }
+
+  void acquire(int unit, nn::Phase phase) override {
+    require(!open_.contains(unit), "MemoryStore: unit acquired twice");
+    open_[unit] = phase;
+  }
+  void release(int unit, nn::Phase phase) override {
+    require(open_.contains(unit) && open_.at(unit) == phase, "MemoryStore: released a unit that is not acquired");
+    open_.erase(unit);
+  }
+  [[nodiscard]] const void* value(nn::ParamId id) override {
+    require_open(id);
+    if (compute_ == DType::f32) return master(id);
+    return values_.data() + offset(id) * size_of(compute_);
+  }
+  [[nodiscard]] std::uint64_t version(nn::ParamId) override { return version_; }
+  [[nodiscard]] float* grad(nn::ParamId id) override {
+    require_open(id);
+    return flat_grads() + offset(id);
+  }
+  void grad_contributed(nn::ParamId id) override { ++contributions_[static_cast<std::size_t>(id)]; }
+
+  /// To be called after masters were written.
+  void changed() {
+    ++version_;
+    for (std::size_t i = 0; compute_ != DType::f32 && i < elements_; ++i) {
+      const float from = flat_masters()[i];
+      if (compute_ == DType::bf16) reinterpret_cast<bf16*>(values_.data())[i] = bf16(from);
+      if (compute_ == DType::f16) reinterpret_cast<f16*>(values_.data())[i] = f16(from);
+    }
+  }
+  void zero_grads() { std::memset(grads_.data(), 0, grads_.bytes()); }
+
+  // What a test reads; no bracket needed.
+  [[nodiscard]] float* master(nn::ParamId id) { return flat_masters() + offset(id); }
+  [[nodiscard]] const float* final_grad(nn::ParamId id) const { return flat_grads() + offset(id); }
+  [[nodiscard]] float* flat_masters() const { return reinterpret_cast<float*>(masters_.data()); }
+  [[nodiscard]] float* flat_grads() const { return reinterpret_cast<float*>(grads_.data()); }
+  [[nodiscard]] std::size_t offset(nn::ParamId id) const { return offsets_[static_cast<std::size_t>(id)]; }
+  [[nodiscard]] std::size_t flat_elements() const { return elements_; }
+  [[nodiscard]] const std::vector<int>& contributions() const { return contributions_; }
+  [[nodiscard]] const std::vector<nn::ParameterSpec>& specs() const { return specs_; }
+
+ protected:
+  void require_open(nn::ParamId id) const {
+    require(open_.contains(specs_[static_cast<std::size_t>(id)].unit), "MemoryStore: used outside acquire and release");
+  }
+  [[nodiscard]] const std::map<int, nn::Phase>& open() const { return open_; }
+
+ private:
+  std::vector<nn::ParameterSpec> specs_;
+  DType compute_;
+  std::vector<std::size_t> offsets_;
+  std::size_t elements_ = 0;
+  Arena masters_;
+  Arena values_;
+  Arena grads_;
+  std::map<int, nn::Phase> open_;
+  std::vector<int> contributions_;
+  std::uint64_t version_ = 0;
+};
+
+/// As ZeRO stage 3 has it, without ranks: between uses values exist only in uneven shards. acquire gathers a unit into
+/// fresh memory; release poisons that memory and frees it. Gradients too exist only from the unit's first backward use
+/// until its last contribution has come; then they are cut into shards. fp32, on a device whose work is done at once.
+class GatheringStore final : public MemoryStore {
+ public:
+  GatheringStore(DeviceApi& device, const std::vector<nn::ParameterSpec>& specs, const InitialValue& initial,
+                 std::vector<int> grad_uses)
+      : MemoryStore(device, specs, DType::f32, initial), uses_(std::move(grad_uses)), left_(uses_) {
+    scatter();
+  }
+
+  void acquire(int unit, nn::Phase phase) override {
+    MemoryStore::acquire(unit, phase);
+    for_each_of(unit, [&](nn::ParamId id, std::size_t count) {
+      std::vector<float>& whole = gathered_[id];
+      whole.clear();
+      for (const std::vector<float>& shard : shards_[id]) whole.insert(whole.end(), shard.begin(), shard.end());
+      require(whole.size() == count, "GatheringStore: shards do not make up the parameter");
+      if (phase == nn::Phase::backward && !unit_grads_.contains(id)) unit_grads_[id].assign(count, 0.0F);
+    });
+  }
+  void release(int unit, nn::Phase phase) override {
+    MemoryStore::release(unit, phase);
+    for_each_of(unit, [&](nn::ParamId id, std::size_t count) {
+      poison_and_erase(gathered_, id);
+      if (phase == nn::Phase::forward || left_[static_cast<std::size_t>(id)] > 0) return;
+      for (std::size_t i = 0; i < count; ++i) flat_grads()[offset(id) + i] += unit_grads_.at(id)[i];
+      poison_and_erase(unit_grads_, id);
+      left_[static_cast<std::size_t>(id)] = uses_[static_cast<std::size_t>(id)];
+    });
+  }
+  [[nodiscard]] const void* value(nn::ParamId id) override {
+    require_open(id);
+    return gathered_.at(id).data();
+  }
+  [[nodiscard]] float* grad(nn::ParamId id) override {
+    require_open(id);
+    return unit_grads_.at(id).data();
+  }
+  void grad_contributed(nn::ParamId id) override {
+    MemoryStore::grad_contributed(id);
+    require(--left_[static_cast<std::size_t>(id)] >= 0, "GatheringStore: more contributions than planned");
+  }
+
+  /// Cuts the masters into shards and poisons nothing else: to be called after masters were written.
+  void scatter() {
+    changed();
+    for (std::size_t p = 0; p < specs().size(); ++p) {
+      const auto id = static_cast<nn::ParamId>(p);
+      const auto count = static_cast<std::size_t>(specs()[p].stored_elements());
+      const float* from = master(id);
+      const std::size_t cuts[] = {0, count / 5, count / 2, count};
+      shards_[id].clear();
+      for (int s = 0; s < 3; ++s) shards_[id].emplace_back(from + cuts[s], from + cuts[s + 1]);
+    }
+  }
+  /// Nothing is gathered any more and no gradient waits for a contribution.
+  [[nodiscard]] bool idle() const { return gathered_.empty() && unit_grads_.empty() && open().empty(); }
+
+ private:
+  template <class F>
+  void for_each_of(int unit, F f) {
+    for (std::size_t p = 0; p < specs().size(); ++p)
+      if (specs()[p].unit == unit)
+        f(static_cast<nn::ParamId>(p), static_cast<std::size_t>(specs()[p].stored_elements()));
+  }
+  static void poison_and_erase(std::map<nn::ParamId, std::vector<float>>& buffers, nn::ParamId id) {
+    std::vector<float>& buffer = buffers.at(id);
+    buffer.assign(buffer.size(), std::numeric_limits<float>::quiet_NaN());
+    buffers.erase(id);
+  }
+
+  std::map<nn::ParamId, std::vector<std::vector<float>>> shards_;
+  std::map<nn::ParamId, std::vector<float>> gathered_;
+  std::map<nn::ParamId, std::vector<float>> unit_grads_;
+  std::vector<int> uses_;
+  std::vector<int> left_;  ///< contributions still to come in this micro-batch
+};
+
+}  // namespace lockstep::testing

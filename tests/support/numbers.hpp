@@ -1,0 +1,43 @@
+#pragma once
+
+#include <bit>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+#include <vector>
+
+#include "core/dtype.hpp"
+#include "core/rng.hpp"
+
+namespace lockstep::testing {
+
+[[nodiscard]] inline std::uint64_t bits_of(float value) { return std::bit_cast<std::uint32_t>(value); }
+[[nodiscard]] inline std::uint64_t bits_of(double value) { return std::bit_cast<std::uint64_t>(value); }
+[[nodiscard]] inline std::uint64_t bits_of(bf16 value) { return value.bits; }
+[[nodiscard]] inline std::uint64_t bits_of(f16 value) { return value.bits; }
+
+/// How many elements differ in their bits. Two NaNs are the same: their payload depends on the order of operands, which
+/// compilers choose.
+template <class T>
+[[nodiscard]] std::size_t count_differing(const std::vector<T>& a, const std::vector<T>& b) {
+  if (a.size() != b.size()) return a.size() + b.size();
+  std::size_t differing = 0;
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    const auto x = static_cast<std::conditional_t<std::is_same_v<T, double>, double, float>>(a[i]);
+    const auto y = static_cast<std::conditional_t<std::is_same_v<T, double>, double, float>>(b[i]);
+    if (bits_of(a[i]) != bits_of(b[i]) && !(std::isnan(x) && std::isnan(y))) ++differing;
+  }
+  return differing;
+}
+
+/// Normal numbers times `size`, rounded to T; a function of (lane, index) alone.
+template <class T>
+[[nodiscard]] std::vector<T> normal_values(std::size_t count, std::uint32_t lane, double size = 1.0) {
+  std::vector<T> values(count);
+  for (std::size_t i = 0; i < count; ++i)
+    values[i] = T(static_cast<float>(size * normal_at(7, RngStream::synthetic, lane, i)));
+  return values;
+}
+
+}  // namespace lockstep::testing

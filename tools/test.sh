@@ -1,0 +1,113 @@
+#!/usr/bin/env bash
+# Sets up a fresh Debian 12, builds everything and runs every test, as CI does. Run it again: only what changed is redone.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+# shellcheck source=tools/lib.sh
+source tools/lib.sh
+
+usage='usage: tools/test.sh [--no-install] [--quick]
+
+  --no-install   install nothing; say what is missing
+  --quick        format check, release build and its tests only: no sanitizers'
+
+install=yes
+quick=no
+while (($#)); do
+  case $1 in
+    --no-install) install=no ;;
+    --quick) quick=yes ;;
+    -h | --help) echo "$usage" && exit 0 ;;
+    *) echo "$usage" >&2 && exit 2 ;;
+  esac
+  shift
+done
+
+# Programs of the layers whose own code runs under AddressSanitizer. comm_test runs under ThreadSanitizer, and the MPI
+# programs in the release build: Open MPI itself is not clean under either.
+asan_programs=(core_test kernels_test nn_test optim_test sched_test data_test engine_test golden_test)
+tsan_programs=(comm_test)
+cores=$(nproc)
+
+failed=()
+summary=()
+# stage NAME COMMAND...: runs one part, times it and notes its result, which is also its status.
+stage() {
+  local name=$1 begin=$SECONDS
+  shift
+  say "$name"
+  if "$@"; then
+    summary+=("$(printf 'passed  %4d s  %s' $((SECONDS - begin)) "$name")")
+  else
+    summary+=("$(printf 'FAILED  %4d s  %s' $((SECONDS - begin)) "$name")")
+    failed+=("$name")
+    return 1
+  fi
+}
+
+# `set -e` does not hold inside a function that `if` calls: every status is passed on by hand.
+build() {
+  local preset=$1
+  shift
+  cmake --preset "$preset" >"build/$preset.log" 2>&1 || {
+    cat "build/$preset.log"
+    return 1
+  }
+  grep -E '^-- CUDA|CMake Warning' "build/$preset.log" || true
+  cmake --build --preset "$preset" -j "$cores" ${1:+--target "$@"}
+}
+
+# run_programs PRESET PROGRAM...: whole test programs at once. Under a sanitizer a process takes longer to start than
+# most tests to run, so ctest's one process a test would take several times as long.
+run_programs() {
+  local preset=$1 program status=0
+  shift
+  for program in "$@"; do
+    say "$preset: $program"
+    timeout 900 "build/$preset/bin/$program" --gtest_brief=1 </dev/null || {
+      echo "$preset: $program failed with status $?"
+      status=1
+    }
+  done
+  return "$status"
+}
+
+# Randomised addresses can collide with ThreadSanitizer's fixed map on kernels newer than its gcc.
+thread_sanitized() {
+  local fixed=()
+  if setarch -R true 2>/dev/null; then fixed=(setarch -R); fi
+  OMP_NUM_THREADS=1 "${fixed[@]}" bash -c "$(declare -f say run_programs); run_programs \"\$@\"" run tsan "$@"
+}
+
+packages=("${build_packages[@]}" "${test_packages[@]}" "${corpus_packages[@]}")
+install_missing "$install" "${packages[@]}"
+use_ccache
+mkdir -p build
+# The CUDA toolkit's own packages do not put nvcc on the path.
+if ! command -v nvcc >/dev/null && [[ -x /usr/local/cuda/bin/nvcc ]]; then PATH+=:/usr/local/cuda/bin; fi
+export ASAN_OPTIONS=${ASAN_OPTIONS:-strict_string_checks=1}
+export UBSAN_OPTIONS=${UBSAN_OPTIONS:-halt_on_error=1:print_stacktrace=1}
+export TSAN_OPTIONS=${TSAN_OPTIONS:-halt_on_error=1:second_deadlock_stack=1}
+
+# A failed part does not stop the others: one run shows all that is wrong.
+stage 'format' tools/format.sh --check || true
+if stage 'release: build' build release; then
+  stage 'release: tests' ctest --preset release -j "$cores" || true
+fi
+if [[ $quick == no ]]; then
+  if stage 'address and undefined-behaviour sanitizers: build' build asan "${asan_programs[@]}"; then
+    stage 'address and undefined-behaviour sanitizers: tests' run_programs asan "${asan_programs[@]}" || true
+  fi
+  if stage 'thread sanitizer: build' build tsan "${tsan_programs[@]}"; then
+    stage 'thread sanitizer: tests' thread_sanitized "${tsan_programs[@]}" || true
+  fi
+fi
+
+say "summary (${SECONDS} s on $cores CPUs)"
+printf '%s\n' "${summary[@]}"
+[[ $quick == no ]] || echo 'left out by --quick: both sanitizer builds'
+command -v nvcc >/dev/null || echo 'no nvcc here: the CUDA sources ran under the emulator only'
+if ((${#failed[@]})); then
+  printf 'FAILED: %s\n' "${failed[@]}"
+  exit 1
+fi
+echo 'ALL PASSED'
