@@ -73,8 +73,9 @@ class MpiCommunicator final : public Communicator {
   void abort(std::string_view why, int exit_code) noexcept override {
     if (aborted_) return;
     aborted_ = true;
-    std::fprintf(stderr, "lockstep: rank %d ends the job: %.*s\n", context_.rank, static_cast<int>(why.size()),
-                 why.data());
+    if (!why.empty())
+      std::fprintf(stderr, "lockstep: rank %d ends the job: %.*s\n", context_.rank, static_cast<int>(why.size()),
+                   why.data());
     std::fflush(nullptr);
     MPI_Abort(MPI_COMM_WORLD, exit_code);
   }

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <charconv>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -77,53 +78,12 @@ class FolderStore final : public CheckpointStore {
   FolderStore(fs::path folder, std::int64_t keep_last) : folder_(std::move(folder)), keep_last_(keep_last) {}
 
   std::string save(Engine& engine, const RunState& state) override {
-    const fs::path final_path = folder_ / fmt::format("step-{}", state.step.attempted);
-    const fs::path temporary = folder_ / fmt::format(".step-{}.partial", state.step.attempted);
-    fs::remove_all(temporary);
-    fs::create_directories(temporary);
-
-    std::string bytes;
-    json tensors = json::array();
-    for (const std::string& buffer : engine.buffer_names()) {
-      const std::vector<float> values = engine.read_buffer(buffer);
-      for (std::size_t p = 0; p < engine.model().parameters().size(); ++p) {
-        const nn::ParameterSpec& spec = engine.model().parameters()[p];
-        const FlatLayout::Slice& slice = engine.layout().of(static_cast<nn::ParamId>(p));
-        const auto size = static_cast<std::size_t>(spec.elements()) * sizeof(float);
-        tensors.push_back({{"name", spec.name},
-                           {"kind", buffer},
-                           {"shape", spec.shape},
-                           {"dtype", "fp32"},
-                           {"begin", bytes.size()},
-                           {"bytes", size}});
-        bytes.append(reinterpret_cast<const char*>(values.data() + slice.begin), size);
-      }
+    try {
+      return write(engine, state);
+    } catch (const fs::filesystem_error& error) {
+      fail(ErrorKind::checkpoint, "{}: the checkpoint of step {} cannot be saved: {}", folder_.string(),
+           state.step.attempted, error.what());
     }
-    write_file(temporary / "tensors.bin", bytes);
-    const json manifest = {
-        {"format_version", format_version},
-        {"step_state", to_json(state.step)},
-        {"sample_position", state.sample_position},
-        {"seed", state.seed},
-        {"train_batch_size", state.train_batch},
-        {"micro_batch", state.micro_batch},
-        {"world_size", state.world},
-        {"threads", state.threads},
-        {"isa", state.isa},
-        {"job", state.job},
-        {"files",
-         {{{"name", "tensors.bin"}, {"bytes", bytes.size()}, {"xxh3_128", checksum(bytes.data(), bytes.size())}}}},
-        {"tensors", tensors}};
-    write_file(temporary / "manifest.json", manifest.dump(1));
-    sync_path(temporary);
-    fs::remove_all(final_path);
-    fs::rename(temporary, final_path);
-    sync_path(folder_);
-
-    const std::vector<std::int64_t> steps = all_steps();
-    for (std::size_t i = 0; i + static_cast<std::size_t>(std::max<std::int64_t>(keep_last_, 1)) < steps.size(); ++i)
-      fs::remove_all(folder_ / fmt::format("step-{}", steps[i]));
-    return final_path.string();
   }
 
   [[nodiscard]] std::optional<std::string> newest() const override {
@@ -190,12 +150,67 @@ class FolderStore final : public CheckpointStore {
   }
 
  private:
+  std::string write(Engine& engine, const RunState& state) {
+    const fs::path final_path = folder_ / fmt::format("step-{}", state.step.attempted);
+    const fs::path temporary = folder_ / fmt::format(".step-{}.partial", state.step.attempted);
+    fs::remove_all(temporary);
+    fs::create_directories(temporary);
+
+    std::string bytes;
+    json tensors = json::array();
+    for (const std::string& buffer : engine.buffer_names()) {
+      const std::vector<float> values = engine.read_buffer(buffer);
+      for (std::size_t p = 0; p < engine.model().parameters().size(); ++p) {
+        const nn::ParameterSpec& spec = engine.model().parameters()[p];
+        const FlatLayout::Slice& slice = engine.layout().of(static_cast<nn::ParamId>(p));
+        const auto size = static_cast<std::size_t>(spec.elements()) * sizeof(float);
+        tensors.push_back({{"name", spec.name},
+                           {"kind", buffer},
+                           {"shape", spec.shape},
+                           {"dtype", "fp32"},
+                           {"begin", bytes.size()},
+                           {"bytes", size}});
+        bytes.append(reinterpret_cast<const char*>(values.data() + slice.begin), size);
+      }
+    }
+    write_file(temporary / "tensors.bin", bytes);
+    const json manifest = {
+        {"format_version", format_version},
+        {"step_state", to_json(state.step)},
+        {"sample_position", state.sample_position},
+        {"seed", state.seed},
+        {"train_batch_size", state.train_batch},
+        {"micro_batch", state.micro_batch},
+        {"world_size", state.world},
+        {"threads", state.threads},
+        {"isa", state.isa},
+        {"job", state.job},
+        {"files",
+         {{{"name", "tensors.bin"}, {"bytes", bytes.size()}, {"xxh3_128", checksum(bytes.data(), bytes.size())}}}},
+        {"tensors", tensors}};
+    write_file(temporary / "manifest.json", manifest.dump(1));
+    sync_path(temporary);
+    fs::remove_all(final_path);
+    fs::rename(temporary, final_path);
+    sync_path(folder_);
+
+    const std::vector<std::int64_t> steps = all_steps();
+    for (std::size_t i = 0; i + static_cast<std::size_t>(std::max<std::int64_t>(keep_last_, 1)) < steps.size(); ++i)
+      fs::remove_all(folder_ / fmt::format("step-{}", steps[i]));
+    return final_path.string();
+  }
+
   [[nodiscard]] std::vector<std::int64_t> all_steps() const {
     std::vector<std::int64_t> steps;
     std::error_code ignored;
     for (const auto& entry : fs::directory_iterator(folder_, ignored)) {
+      // Only what save() makes: a folder somebody called "step-40.bak" or "step-old" is theirs.
       const std::string name = entry.path().filename().string();
-      if (name.rfind("step-", 0) == 0) steps.push_back(std::stoll(name.substr(5)));
+      std::int64_t step = 0;
+      const char* end = name.data() + name.size();
+      if (name.rfind("step-", 0) != 0) continue;
+      const auto [stop, error] = std::from_chars(name.data() + 5, end, step);
+      if (error == std::errc() && stop == end && step >= 0) steps.push_back(step);
     }
     std::sort(steps.begin(), steps.end());
     return steps;
@@ -203,11 +218,11 @@ class FolderStore final : public CheckpointStore {
 
   static json read_manifest(const std::string& path) {
     const json manifest = json::parse(read_file(fs::path(path) / "manifest.json"), nullptr, false);
-    if (manifest.is_discarded())
-      fail(ErrorKind::checkpoint, "{}/manifest.json is not JSON; the checkpoint is damaged", path);
-    const int version = manifest.value("format_version", 0);
+    if (!manifest.is_object() || !manifest.contains("format_version"))
+      fail(ErrorKind::checkpoint, "{}/manifest.json is not a manifest; the checkpoint is damaged", path);
+    const json& version = manifest.at("format_version");
     if (version != format_version)
-      fail(ErrorKind::checkpoint, "{}: format version {}; this program reads version {}", path, version,
+      fail(ErrorKind::checkpoint, "{}: format version {}; this program reads version {}", path, version.dump(),
            format_version);
     return manifest;
   }

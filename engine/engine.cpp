@@ -53,8 +53,8 @@ struct Engine::Device {
     state = Arena(api, sizeof(StepState));
     loss = Arena(api, sizeof(LossSum));
     eval_loss = Arena(api, sizeof(LossSum));
-    received = Arena(api, record_size);
-    own = Arena(api, record_size);
+    received = Arena(api, slots * record_size);
+    own = Arena(api, slots * record_size);
     reports = Arena(api, static_cast<std::size_t>(comm.size()) * sizeof(StepReport));
     result = Arena(api, sizeof(StepResult));
     for (int r = 0; r <= comm.size(); ++r) report_offsets.push_back(static_cast<std::size_t>(r) * sizeof(StepReport));
@@ -83,6 +83,11 @@ struct Engine::Device {
 
   [[nodiscard]] StepRecord& record_slot(std::int64_t step) {
     return *reinterpret_cast<StepRecord*>(pinned_records.data() + static_cast<std::size_t>(step) % slots * record_size);
+  }
+  /// One step's record in device memory; as many as steps can be in flight.
+  [[nodiscard]] Buffer record_in(const Arena& records, std::int64_t step) const {
+    return {records.data() + static_cast<std::size_t>(step) % slots * record_size, record_size, DType::u8,
+            api.memory()};
   }
   [[nodiscard]] Buffer buffer(const Arena& arena) const {
     return {arena.data(), arena.bytes(), DType::u8, api.memory()};
@@ -114,7 +119,8 @@ struct Engine::Device {
   std::vector<std::unique_ptr<Pinned<std::byte>>> pinned_batches;
 
   comm::Pending record_pending = {};
-  std::int64_t collected = 0;  ///< steps whose result was read
+  std::vector<std::byte> desync_records;  ///< rank 0's and this rank's, of the step at which they differed
+  std::int64_t collected = 0;             ///< steps whose result was read
 };
 
 Engine::Engine(nn::Model& model, comm::Communicator& comm, Place place, EngineOptions options)
@@ -203,9 +209,10 @@ void Engine::begin_step() {
   StepRecord& record = d.record_slot(attempted_);
   fill_record(record, known_applied_, in_flight + 1);
   const std::size_t bytes = record_bytes(record.count, record.groups);
-  d.api.copy(d.own.data(), &record, bytes, d.stream);
-  if (comm_.rank() == 0) d.api.copy(d.received.data(), &record, bytes, d.stream);
-  d.record_pending = comm_.start_broadcast(d.buffer(d.received), 0, d.stream);
+  const Buffer received = d.record_in(d.received, attempted_);
+  d.api.copy(d.record_in(d.own, attempted_).data, &record, bytes, d.stream);
+  if (comm_.rank() == 0) d.api.copy(received.data, &record, bytes, d.stream);
+  d.record_pending = comm_.start_broadcast(received, 0, d.stream);
 
   d.api.fill_zero(d.grad->data(), d.grad->bytes(), d.stream);
   d.api.fill_zero(d.loss.data(), d.loss.bytes(), d.stream);
@@ -311,8 +318,8 @@ void Engine::step() {
                             .report = reports + rank});
   comm_.wait(comm_.start_all_gather(d.buffer(d.reports), d.report_offsets, d.stream), d.stream);
   comm_.wait(d.record_pending, d.stream);
-  kernels::decide(exec, {.record = Device::at<const StepRecord>(d.received),
-                         .own = Device::at<const StepRecord>(d.own),
+  kernels::decide(exec, {.record = static_cast<const StepRecord*>(d.record_in(d.received, attempted_).data),
+                         .own = static_cast<const StepRecord*>(d.record_in(d.own, attempted_).data),
                          .reports = reports,
                          .world = comm_.size(),
                          .replicated = 1,
@@ -357,6 +364,14 @@ void Engine::collect(bool block) {
     block = false;  // one is enough; the rest only if they are done
     finished_.push_back(d.pinned_results[slot]);
     known_applied_ = finished_.back().applied;
+    if (finished_.back().halt == Halt::desync && d.desync_records.empty()) {
+      // Now: a later step uses the records' memory again.
+      d.desync_records.resize(2 * d.record_size);
+      const std::size_t at = slot * d.record_size;
+      d.api.copy(d.desync_records.data(), d.received.data() + at, d.record_size, d.stream);
+      d.api.copy(d.desync_records.data() + d.record_size, d.own.data() + at, d.record_size, d.stream);
+      d.api.synchronize(d.stream);
+    }
     ++d.collected;
   }
 }
@@ -385,14 +400,10 @@ std::vector<StepResult> Engine::results() {
 void Engine::raise(const StepResult& result) {
   Device& d = *device_;
   if (result.halt == Halt::desync) {
-    std::vector<std::byte> bytes(2 * d.record_size);
-    d.api.copy(bytes.data(), d.received.data(), d.record_size, d.stream);
-    d.api.copy(bytes.data() + d.record_size, d.own.data(), d.record_size, d.stream);
-    d.api.synchronize(d.stream);
     // An aligned copy: StepRecord asks for 64 bytes.
     const auto rows_at = [&](std::size_t offset) {
       std::vector<StepRow> rows(static_cast<std::size_t>(groups_));
-      std::memcpy(rows.data(), bytes.data() + offset + sizeof(StepRecord), rows.size() * sizeof(StepRow));
+      std::memcpy(rows.data(), d.desync_records.data() + offset + sizeof(StepRecord), rows.size() * sizeof(StepRow));
       return rows;
     };
     const std::vector<StepRow> theirs = rows_at(0), ours = rows_at(d.record_size);
@@ -559,6 +570,7 @@ StepState Engine::read_state() {
 }
 
 void Engine::write_state(const StepState& state) {
+  drain();
   Device& d = *device_;
   d.api.copy(d.state.data(), &state, sizeof(StepState), d.stream);
   d.api.synchronize(d.stream);

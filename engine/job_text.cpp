@@ -68,9 +68,9 @@ class List {
       table::group(config, inner);
       std::vector<std::string> parts;
       for (const Line& line : inner.lines) parts.push_back(line.key + ": " + line.value);
-      blocks.push_back("{" + join(parts) + "}");
+      blocks.push_back(fmt::format("{{{}}}", join(parts)));
     }
-    put("parameter_groups", "[" + join(blocks) + "]", false);
+    put("parameter_groups", fmt::format("[{}]", join(blocks)), false);
   }
 
   std::vector<Line> lines;

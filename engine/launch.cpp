@@ -15,6 +15,7 @@
 #include "comm/run_ranks.hpp"
 #include "core/error.hpp"
 #include "core/isa.hpp"
+#include "engine/stop_signals.hpp"
 #include "kernels/cuda_loader.hpp"
 
 namespace lockstep::engine {
@@ -115,7 +116,7 @@ int run_rank(const JobConfig& job, comm::Communicator& comm, int threads, const 
     }
     std::this_thread::sleep_for(grace);
     print_error(error, kind, comm.rank(), comm.size());
-    if (comm.size() > 1) comm.abort(error.what(), exit_code(kind));
+    if (comm.size() > 1) comm.abort("", exit_code(kind));
     return exit_code(kind);
   }
 }
@@ -161,6 +162,8 @@ int launcher_rank() {
 }
 
 int run_on_ranks(const JobConfig& job, const std::function<void(RankContext&)>& body) {
+  // Before MPI and OpenMP make threads: they inherit what is blocked.
+  const StopSignals signals;
   try {
     refuse_missing_device(job);
     if (job.comm.backend == "nccl")

@@ -17,9 +17,10 @@ std::string duration_text(double seconds) {
 }
 
 std::string short_number(double value) {
-  if (value >= 1e9) return fmt::format("{:.2f}G", value / 1e9);
-  if (value >= 1e6) return fmt::format("{:.2f}M", value / 1e6);
-  if (value >= 1e3) return fmt::format("{:.1f}k", value / 1e3);
+  // The bounds are where rounding reaches the next unit: 999,960 is "1.00M", not "1000.0k".
+  if (value >= 999.995e6) return fmt::format("{:.2f}G", value / 1e9);
+  if (value >= 999.95e3) return fmt::format("{:.2f}M", value / 1e6);
+  if (value >= 999.5) return fmt::format("{:.1f}k", value / 1e3);
   return fmt::format("{:.0f}", value);
 }
 

@@ -1,9 +1,7 @@
 #include "engine/trainer.hpp"
 
 #include <algorithm>
-#include <atomic>
 #include <chrono>
-#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
@@ -15,26 +13,13 @@
 #include "engine/metrics.hpp"
 #include "engine/progress.hpp"
 #include "engine/setup.hpp"
+#include "engine/stop_signals.hpp"
 
 namespace lockstep::engine {
 namespace {
 
 namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
-
-std::atomic<int> stop_signal{0};
-
-extern "C" void on_stop_signal(int signal) {
-  stop_signal.store(signal);
-  // A second signal ends the process in the ordinary way.
-  std::signal(signal, SIG_DFL);
-}
-
-void catch_stop_signals() {
-  stop_signal.store(0);
-  std::signal(SIGTERM, on_stop_signal);
-  std::signal(SIGINT, on_stop_signal);
-}
 
 /// Rank 0: moves an existing run aside for `never`, finds the checkpoint to go on from otherwise. The answer is the
 /// same on every rank.
@@ -139,13 +124,13 @@ class Training {
       metrics_.emplace(folder_ + "/metrics.jsonl", first);
     }
     Progress progress(first, job_.run.steps, job_.print_every(), is_root());
-    catch_stop_signals();
+    const StopSignals::Graceful graceful;
     const auto begin = Clock::now();
     step_began_ = begin;
 
     bool stopped = false;
     for (std::int64_t step = first; step < job_.run.steps && !stopped; ++step) {
-      if (stop_signal.load() != 0) engine_->request_stop();
+      if (graceful.stop_asked()) engine_->request_stop();
       train_step(step);
       const std::int64_t done = step + 1;
       const bool last = done == job_.run.steps;

@@ -284,10 +284,9 @@ LOCKSTEP_INLINE Floats exp(Floats x) {
 #endif
 }
 
-/// 2^x for callers that fold log2(e) into a constant of theirs: error below 2 units in the last place; -126 and 126
-/// stand for what is beyond them, NaN for NaN. The polynomial is exp2f's of Moshier's cephes library.
-LOCKSTEP_INLINE Floats exp2_bounded(Floats x) {
-  x = smaller(splat(126.0F), larger(splat(-126.0F), x));
+/// 2^x for x from -126 to 126: error below 2 units in the last place. For callers that fold log2(e) into a constant of
+/// theirs and bound x themselves. NaN for NaN. The polynomial is exp2f's of Moshier's cephes library.
+LOCKSTEP_INLINE Floats exp2_within(Floats x) {
 #if defined(__AVX512F__)
   const Floats n = _mm512_maskz_roundscale_ps(every_lane, x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 #else
@@ -308,6 +307,9 @@ LOCKSTEP_INLINE Floats exp2_bounded(Floats x) {
   return p * reinterpret_cast<Floats>((reinterpret_cast<Ints>(shifted) - (0x4b400000 - 127)) << 23);
 #endif
 }
+
+/// 2^x as above; -126 and 126 stand for what is beyond them.
+LOCKSTEP_INLINE Floats exp2_bounded(Floats x) { return exp2_within(smaller(splat(126.0F), larger(splat(-126.0F), x))); }
 
 /// 1 / x for normal x and 1 / x: error below 2 units in the last place. One Newton step instead of the slow division.
 LOCKSTEP_INLINE Floats reciprocal(Floats x) {

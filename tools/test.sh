@@ -22,9 +22,13 @@ while (($#)); do
   shift
 done
 
-# Programs of the layers whose own code runs under AddressSanitizer. comm_test runs under ThreadSanitizer, and the MPI
-# programs in the release build: Open MPI itself is not clean under either.
-asan_programs=(core_test kernels_test nn_test optim_test sched_test data_test engine_test golden_test)
+# Every program under AddressSanitizer, but for comm_test, which runs under ThreadSanitizer, and the MPI programs, which
+# run in the release build only: Open MPI itself is not clean under either.
+asan_programs=()
+for folder in tests/*/; do
+  layer=$(basename "$folder")
+  if [[ $layer != comm ]] && compgen -G "$folder*_test.cpp" >/dev/null; then asan_programs+=("${layer}_test"); fi
+done
 tsan_programs=(comm_test)
 cores=$(nproc)
 

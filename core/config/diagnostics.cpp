@@ -48,8 +48,9 @@ std::string excerpt(const Place& place, const std::string& remedy) {
   for (std::size_t i = 0; i < start; ++i)
     if (!is_continuation_byte(line[i])) margin += line[i] == '\t' ? '\t' : ' ';
   const int width = std::max(1, characters(std::string_view(line).substr(start, length)));
-  std::string caret = "^" + std::string(static_cast<std::size_t>(width - 1), '~');
-  if (!remedy.empty()) caret += " " + remedy;
+  std::string caret(static_cast<std::size_t>(width), '~');
+  caret[0] = '^';
+  if (!remedy.empty()) caret.append(1, ' ').append(remedy);
   if (line.size() > 300) return fmt::format("   {}\n", remedy.empty() ? "(a long line)" : remedy);
   return fmt::format("{:>5} | {}\n      | {}{}\n", place.line, line, margin, caret);
 }

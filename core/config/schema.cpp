@@ -509,7 +509,7 @@ std::string to_yaml(const ParamValue& value) {
     std::string operator()(const ParamValue::List& v) const {
       std::vector<std::string> parts;
       for (const ParamValue& entry : v) parts.push_back(to_yaml(entry));
-      return "[" + join(parts) + "]";
+      return fmt::format("[{}]", join(parts));
     }
   };
   return std::visit(Writer{}, value.value);

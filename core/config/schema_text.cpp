@@ -61,6 +61,11 @@ std::string explain_field(const std::string& path, const std::string& types, con
   return text;
 }
 
+void add_paragraph(std::string& text, const std::string& paragraph) {
+  if (!text.empty()) text += '\n';
+  text += paragraph;
+}
+
 std::string explain_section(const Block& block) {
   std::string text = (block.path.empty() ? "the job file" : block.path) +
                      (block.type.empty() ? "" : fmt::format("  (type: {})", block.type)) + "\n";
@@ -142,8 +147,10 @@ Json field_schema(const Field& field) {
     if (field.nullable) any.push_back({{"type", "null"}});
     schema = {{"anyOf", any}};
   }
-  schema["description"] = field.doc + (field.unit.empty() ? "" : " Unit: " + field.unit + ".") +
-                          (field.required ? "" : " Default: " + default_of(field) + ".");
+  std::string text = field.doc;
+  if (!field.unit.empty()) text += fmt::format(" Unit: {}.", field.unit);
+  if (!field.required) text += fmt::format(" Default: {}.", default_of(field));
+  schema["description"] = text;
   return schema;
 }
 
@@ -202,7 +209,7 @@ std::string explain_key(const Section& root, const std::string& key) {
     if ((!block.path.empty() && ends_with_path(block.path, key) &&
          (block.type.empty() || block.section->find_variant(block.type) != nullptr)) ||
         block.section->name == key)
-      if (block.path != "" || key == "job") sections += (sections.empty() ? "" : "\n") + explain_section(block);
+      if (block.path != "" || key == "job") add_paragraph(sections, explain_section(block));
     known.push_back(block.section->name);
     for (const Field& field : block.section->fields) {
       const std::string path = block.path.empty() ? field.name : block.path + "." + field.name;
@@ -220,7 +227,7 @@ std::string explain_key(const Section& root, const std::string& key) {
     }
   });
   std::string text = sections;
-  for (const Hit& hit : hits) text += (text.empty() ? "" : "\n") + explain_field(hit.path, hit.types, *hit.field);
+  for (const Hit& hit : hits) add_paragraph(text, explain_field(hit.path, hit.types, *hit.field));
   if (!text.empty()) return text;
   const std::size_t dot = key.rfind('.');
   const std::string near = nearest(dot == std::string::npos ? key : key.substr(dot + 1), known);
@@ -233,14 +240,14 @@ std::string reference_markdown(const Section& root) {
   text += "This page is printed by `lockstep config --reference` from the table that the reader itself uses.\n";
   walk(root, "", "", [&text](const Block& block) {
     const Section& section = *block.section;
-    const std::string title = block.path.empty() ? "Top level" : "`" + block.path + "`";
+    const std::string title = block.path.empty() ? "Top level" : fmt::format("`{}`", block.path);
     text += fmt::format("\n{} {}{}\n", block.type.empty() ? "##" : "###", title,
                         block.type.empty() ? "" : fmt::format(" with `type: {}`", block.type));
     // The top level's text stands at the head of the page already.
-    if (!section.doc.empty() && !block.path.empty()) text += "\n" + section.doc + "\n";
+    if (!section.doc.empty() && !block.path.empty()) text += fmt::format("\n{}\n", section.doc);
     if (!section.variants.empty()) {
       std::vector<std::string> types;
-      for (const Section& variant : section.variants) types.push_back("`" + variant.name + "`");
+      for (const Section& variant : section.variants) types.push_back(fmt::format("`{}`", variant.name));
       text += fmt::format("\n`{}`: {} One of {}.\n", section.variant_key, section.variant_doc, join(types));
     }
     if (section.fields.empty()) return;

@@ -27,6 +27,8 @@ void update_strip(float* __restrict p, float* __restrict m, float* __restrict v,
       prefetch_line(v + line);
       prefetch_line(g + line);
     }
+    if constexpr (!__is_same(T16, NoCopy))
+      for (std::size_t line = i; line < i + block; line += 32) prefetch_line(p16 + line);
 #pragma omp simd
     for (std::size_t j = i; j < i + block; ++j) update(j);
   }

@@ -19,6 +19,7 @@ bool amx_attention_backward(const Exec&, const AttentionBackwardArgs&) { return 
 
 #include "core/isa.hpp"
 #include "kernels/matmul/matmul_onednn.hpp"
+#include "kernels/vector_math.hpp"
 
 // One head of one sequence is one thread's work. Both passes keep a strip of scores, never the whole matrix, and skip
 // masked blocks of 32 x 32. Weights and score gradients are rounded to bf16 before they are multiplied, sums are fp32.
@@ -277,16 +278,11 @@ void backward_head(const Sizes& s, const bf16* dy, const bf16* qkv, std::int64_t
   pack_pairs(query, s.rows, s.columns, work.query);
   pack_pairs(d_out, s.rows, s.columns, work.d_out);
   for (std::int64_t i = 0; i < s.rows; ++i) work.lse[i] = i < s.length ? lse[i] * log2_e : 0.0F;
-  for (std::int64_t i = 0; i < s.rows; ++i) {
-    float sum = 0.0F;
-    if (i < s.length) {
-#pragma omp simd reduction(+ : sum)
-      for (std::int64_t d = 0; d < s.size; ++d)
-        sum += static_cast<float>(y[i * width + d]) * static_cast<float>(dy[i * width + d]);
-      delta[i] = sum;
-    }
-    work.delta[i] = sum;
-  }
+  for (std::int64_t i = 0; i < s.length; ++i)
+    delta[i] = work.delta[i] = sum_over(s.size, [&](std::int64_t d, auto count) {
+      return load(y + i * width + d, count) * load(dy + i * width + d, count);
+    });
+  for (std::int64_t i = s.length; i < s.rows; ++i) work.delta[i] = 0.0F;
 
   for (std::int64_t strip = 0; strip < s.rows; strip += key_strip) {
     const std::int64_t blocks = smaller(strip_blocks, (s.rows - strip) / block_side);

@@ -4,10 +4,10 @@
 
 #include "kernels/attention/attention.hpp"
 #include "kernels/attention/attention_amx.hpp"
-#include "kernels/attention/exp2.hpp"
 #include "kernels/attention/tile_product.hpp"
 #include "kernels/isa_namespace.hpp"
 #include "kernels/matmul/matmul_onednn.hpp"
+#include "kernels/vector_math.hpp"
 
 // One head of one sequence is one thread's work: its keys and values are widened to fp32 once and stay in the
 // second-level cache, queries pass in tiles, and of the score matrix only one tile's rows exist. Row groups skip the
@@ -49,25 +49,23 @@ struct Sizes {
 
 /// to [padded_rows, columns] <- from [rows, size], the rest zero.
 template <class T>
-void load(const Sizes& sizes, const T* from, std::int64_t stride, std::int64_t rows, std::int64_t padded_rows,
-          float* to) {
+void load_rows(const Sizes& sizes, const T* from, std::int64_t stride, std::int64_t rows, std::int64_t padded_rows,
+               float* to) {
   for (std::int64_t t = 0; t < padded_rows; ++t) {
     float* target = to + t * sizes.columns;
-    const std::int64_t filled = t < rows ? sizes.size : 0;
     const T* source = from + t * stride;
-#pragma omp simd
-    for (std::int64_t d = 0; d < filled; ++d) target[d] = static_cast<float>(source[d]);
+    const std::int64_t filled = t < rows ? sizes.size : 0;
+    for_lanes(filled, [&](std::int64_t d, auto count) { store(target + d, load(source + d, count), count); });
     for (std::int64_t d = filled; d < sizes.columns; ++d) target[d] = 0.0F;
   }
 }
 
 template <class T>
-void store(const Sizes& sizes, const float* from, std::int64_t rows, T* to, std::int64_t stride) {
+void store_rows(const Sizes& sizes, const float* from, std::int64_t rows, T* to, std::int64_t stride) {
   for (std::int64_t t = 0; t < rows; ++t) {
     const float* source = from + t * sizes.columns;
     T* target = to + t * stride;
-#pragma omp simd
-    for (std::int64_t d = 0; d < sizes.size; ++d) target[d] = static_cast<T>(source[d]);
+    for_lanes(sizes.size, [&](std::int64_t d, auto count) { store(target + d, load(source + d, count), count); });
   }
 }
 
@@ -100,25 +98,24 @@ std::int64_t read_columns(std::int64_t first, std::int64_t rows) {
   return round_up(first + rows, column_group) + column_group;
 }
 
-/// In place: weights 2^(score - top), zero from column `query` + 1 to `end`; returns their sum. The loops are free of
-/// conditions, so that they vectorise: the columns past the diagonal pass as scores of no weight.
+/// In place: weights 2^(score - top), zero from column `query` + 1 to `end`; returns their sum.
 float softmax_row(float* row, std::int64_t query, std::int64_t end, float scale, float* top_out) {
-  const std::int64_t columns = round_up(query + 1, column_group);
+  const std::int64_t columns = round_up(query + 1, lanes);
+  // Past the diagonal, up to whole vectors, stand scores that neither are the largest nor weigh anything.
   for (std::int64_t j = query + 1; j < columns; ++j) row[j] = -INFINITY;
-  float top = -INFINITY;
-#pragma omp simd reduction(max : top)
-  for (std::int64_t j = 0; j < columns; ++j) top = row[j] > top ? row[j] : top;
-  const float offset = top * scale;
-  float sum = 0.0F;
-#pragma omp simd reduction(+ : sum)
-  for (std::int64_t j = 0; j < columns; ++j) {
-    const float weight = fast_exp2(row[j] * scale - offset);
-    row[j] = weight;
+  Floats top = load(row, AllLanes{});
+  for (std::int64_t j = lanes; j < columns; j += lanes) top = larger(load(row + j, AllLanes{}), top);
+  const float offset = max_lanes(top) * scale;
+  const Floats scales = splat(scale), offsets = splat(-offset);
+  Floats sum{};
+  for (std::int64_t j = 0; j < columns; j += lanes) {
+    const Floats weight = exp2_bounded(multiply_add(load(row + j, AllLanes{}), scales, offsets));
+    store(row + j, weight, AllLanes{});
     sum += weight;
   }
   for (std::int64_t j = query + 1; j < end; ++j) row[j] = 0.0F;
   *top_out = offset;
-  return sum;
+  return sum_lanes(sum);
 }
 
 template <class T>
@@ -129,13 +126,13 @@ void forward_head(const Sizes& sizes, const T* qkv, std::int64_t width, T* y, fl
   float* out = query + sizes.tile();
   float* scores = out + sizes.tile();
 
-  load(sizes, qkv + width, 3 * width, sizes.length, sizes.rows, value);
+  load_rows(sizes, qkv + width, 3 * width, sizes.length, sizes.rows, value);
   transpose(sizes.rows, sizes.columns, value, sizes.columns, key_t, sizes.scores);
-  load(sizes, qkv + 2 * width, 3 * width, sizes.length, sizes.rows, value);
+  load_rows(sizes, qkv + 2 * width, 3 * width, sizes.length, sizes.rows, value);
 
   for (std::int64_t first = 0; first < sizes.length; first += tile_rows) {
     const std::int64_t rows = smaller(tile_rows, sizes.length - first);
-    load(sizes, qkv + first * 3 * width, 3 * width, rows, tile_rows, query);
+    load_rows(sizes, qkv + first * 3 * width, 3 * width, rows, tile_rows, query);
     score_tile(sizes, first, rows, query, key_t, scores);
     float inverse[tile_rows];
     for (std::int64_t i = 0; i < rows; ++i) {
@@ -147,23 +144,29 @@ void forward_head(const Sizes& sizes, const T* qkv, std::int64_t width, T* y, fl
     weighted_rows(sizes, first, rows, scores, value, out);
     for (std::int64_t i = 0; i < rows; ++i)
       for (std::int64_t d = 0; d < sizes.columns; ++d) out[i * sizes.columns + d] *= inverse[i];
-    store(sizes, out, rows, y + first * width, width);
+    store_rows(sizes, out, rows, y + first * width, width);
   }
 }
 
 /// Row `query` of a tile: scores -> weights p, products dp -> the gradient of the scores; both zero past the diagonal.
-void backward_row(float* __restrict p, float* __restrict dp, std::int64_t query, std::int64_t end, float scale,
-                  float lse, float delta) {
-  const std::int64_t columns = round_up(query + 1, column_group);
-  const float offset = lse * log2_e;
-  const float factor = scale * ln_2;
-#pragma omp simd
-  for (std::int64_t j = 0; j < columns; ++j) {
-    const float weight = fast_exp2(p[j] * scale - offset);
-    dp[j] = weight * (dp[j] - delta) * factor;
-    p[j] = weight;
+void backward_row(float* p, float* dp, std::int64_t query, std::int64_t end, float scale, float lse, float delta) {
+  const Floats scales = splat(scale), offsets = splat(-lse * log2_e);
+  const Floats deltas = splat(delta), factors = splat(scale * ln_2);
+  for (std::int64_t j = 0; j <= query; j += lanes) {
+    const Floats weight = exp2_bounded(multiply_add(load(p + j, AllLanes{}), scales, offsets));
+    const Floats gradient = weight * (load(dp + j, AllLanes{}) - deltas) * factors;
+    store(p + j, weight, AllLanes{});
+    store(dp + j, gradient, AllLanes{});
   }
   for (std::int64_t j = query + 1; j < end; ++j) p[j] = dp[j] = 0.0F;
+}
+
+/// delta [rows] <- sum over the head of y dy.
+void row_products(const Sizes& sizes, const float* y, const float* dy, std::int64_t rows, float* delta) {
+  for (std::int64_t i = 0; i < rows; ++i)
+    delta[i] = sum_over(sizes.columns, [&](std::int64_t d, auto count) {
+      return load(y + i * sizes.columns + d, count) * load(dy + i * sizes.columns + d, count);
+    });
 }
 
 template <class T>
@@ -180,24 +183,18 @@ void backward_head(const Sizes& sizes, const T* dy, const T* qkv, std::int64_t w
   float* weights = d_out + sizes.tile();
   float* products = weights + sizes.tile_scores();
 
-  load(sizes, qkv + 2 * width, 3 * width, sizes.length, sizes.rows, key);
+  load_rows(sizes, qkv + 2 * width, 3 * width, sizes.length, sizes.rows, key);
   transpose(sizes.rows, sizes.columns, key, sizes.columns, value_t, sizes.scores);
-  load(sizes, qkv + width, 3 * width, sizes.length, sizes.rows, key);
+  load_rows(sizes, qkv + width, 3 * width, sizes.length, sizes.rows, key);
   transpose(sizes.rows, sizes.columns, key, sizes.columns, key_t, sizes.scores);
   for (std::int64_t i = 0; i < 2 * sizes.matrix(); ++i) d_key[i] = 0.0F;
 
   for (std::int64_t first = 0; first < sizes.length; first += tile_rows) {
     const std::int64_t rows = smaller(tile_rows, sizes.length - first);
-    load(sizes, y + first * width, width, rows, tile_rows, query);
-    load(sizes, dy + first * width, width, rows, tile_rows, d_out);
-    for (std::int64_t i = 0; i < rows; ++i) {
-      float sum = 0.0F;
-#pragma omp simd reduction(+ : sum)
-      for (std::int64_t d = 0; d < sizes.columns; ++d)
-        sum += query[i * sizes.columns + d] * d_out[i * sizes.columns + d];
-      delta[first + i] = sum;
-    }
-    load(sizes, qkv + first * 3 * width, 3 * width, rows, tile_rows, query);
+    load_rows(sizes, y + first * width, width, rows, tile_rows, query);
+    load_rows(sizes, dy + first * width, width, rows, tile_rows, d_out);
+    row_products(sizes, query, d_out, rows, delta + first);
+    load_rows(sizes, qkv + first * 3 * width, 3 * width, rows, tile_rows, query);
     score_tile(sizes, first, rows, query, key_t, weights);
     score_tile(sizes, first, rows, d_out, value_t, products);
     for (std::int64_t i = 0; i < rows; ++i)
@@ -206,10 +203,10 @@ void backward_head(const Sizes& sizes, const T* dy, const T* qkv, std::int64_t w
     weighted_rows(sizes, first, rows, products, key, d_query);
     weighted_columns(sizes, first, rows, products, query, d_key);
     weighted_columns(sizes, first, rows, weights, d_out, d_value);
-    store(sizes, d_query, rows, dqkv + first * 3 * width, 3 * width);
+    store_rows(sizes, d_query, rows, dqkv + first * 3 * width, 3 * width);
   }
-  store(sizes, d_key, sizes.length, dqkv + width, 3 * width);
-  store(sizes, d_value, sizes.length, dqkv + 2 * width, 3 * width);
+  store_rows(sizes, d_key, sizes.length, dqkv + width, 3 * width);
+  store_rows(sizes, d_value, sizes.length, dqkv + 2 * width, 3 * width);
 }
 
 template <class T>

@@ -3,39 +3,28 @@
 // Small fp32 products out of cache for the tiles of attention, one thread. For *_cpu.cpp files only: everything here
 // is local to the including file and compiled for its instruction set.
 
-#include <immintrin.h>
+#include <xmmintrin.h>
 
 #include <cstdint>
+
+#include "kernels/vector_math.hpp"
 
 namespace lockstep::kernels {
 namespace {
 
+/// All lanes a. splat() would add it to zero, which costs an instruction where a is no constant.
+LOCKSTEP_INLINE Floats broadcast(float a) {
 #if defined(__AVX512F__)
-using Lane = __m512;
-constexpr int widest = 4;  // 6 x 4 sums of the 32 registers
-inline Lane lane_load(const float* p) { return _mm512_loadu_ps(p); }
-inline void lane_store(float* p, Lane x) { _mm512_storeu_ps(p, x); }
-inline Lane lane_zero() { return _mm512_setzero_ps(); }
-inline Lane lane_fill(float x) { return _mm512_set1_ps(x); }
-inline Lane lane_madd(Lane a, Lane b, Lane c) { return _mm512_fmadd_ps(a, b, c); }
+  return _mm512_set1_ps(a);
 #elif defined(__AVX2__)
-using Lane = __m256;
-constexpr int widest = 2;  // 6 x 2 sums of the 16 registers
-inline Lane lane_load(const float* p) { return _mm256_loadu_ps(p); }
-inline void lane_store(float* p, Lane x) { _mm256_storeu_ps(p, x); }
-inline Lane lane_zero() { return _mm256_setzero_ps(); }
-inline Lane lane_fill(float x) { return _mm256_set1_ps(x); }
-inline Lane lane_madd(Lane a, Lane b, Lane c) { return _mm256_fmadd_ps(a, b, c); }
+  return _mm256_set1_ps(a);
 #else
-using Lane = __m128;
-constexpr int widest = 2;
-inline Lane lane_load(const float* p) { return _mm_loadu_ps(p); }
-inline void lane_store(float* p, Lane x) { _mm_storeu_ps(p, x); }
-inline Lane lane_zero() { return _mm_setzero_ps(); }
-inline Lane lane_fill(float x) { return _mm_set1_ps(x); }
-inline Lane lane_madd(Lane a, Lane b, Lane c) { return _mm_add_ps(_mm_mul_ps(a, b), c); }
+  return _mm_set1_ps(a);
 #endif
-constexpr int lane_size = static_cast<int>(sizeof(Lane) / sizeof(float));
+}
+
+/// Vectors of a row that a group of rows sums at once: 6 x 4 of the 32 registers, or 6 x 2 of 16.
+constexpr int widest = lanes == 16 ? 4 : 2;
 
 /// Results are computed in groups of this many rows; buffers have rows to spare up to a multiple of it.
 constexpr std::int64_t row_group = 6;
@@ -53,36 +42,36 @@ struct Left {
   std::int64_t column;
 };
 
-template <int lanes>
+template <int vectors>
 inline void micro_product(std::int64_t depth, Left a, const float* b, std::int64_t ldb, float* c, std::int64_t ldc,
                           bool accumulate) {
-  Lane sum[row_group][lanes];
+  Floats sum[row_group][vectors];
   for (int i = 0; i < row_group; ++i)
-    for (int j = 0; j < lanes; ++j) sum[i][j] = accumulate ? lane_load(c + i * ldc + j * lane_size) : lane_zero();
+    for (int j = 0; j < vectors; ++j) sum[i][j] = accumulate ? load(c + i * ldc + j * lanes, AllLanes{}) : Floats{};
   for (std::int64_t p = 0; p < depth; ++p) {
-    Lane right[lanes];
-    for (int j = 0; j < lanes; ++j) right[j] = lane_load(b + p * ldb + j * lane_size);
+    Floats right[vectors];
+    for (int j = 0; j < vectors; ++j) right[j] = load(b + p * ldb + j * lanes, AllLanes{});
 #pragma GCC unroll 6
     for (int i = 0; i < row_group; ++i) {
-      const Lane left = lane_fill(a.data[i * a.row + p * a.column]);
-      for (int j = 0; j < lanes; ++j) sum[i][j] = lane_madd(left, right[j], sum[i][j]);
+      const Floats left = broadcast(a.data[i * a.row + p * a.column]);
+      for (int j = 0; j < vectors; ++j) sum[i][j] = multiply_add(left, right[j], sum[i][j]);
     }
   }
   for (int i = 0; i < row_group; ++i)
-    for (int j = 0; j < lanes; ++j) lane_store(c + i * ldc + j * lane_size, sum[i][j]);
+    for (int j = 0; j < vectors; ++j) store(c + i * ldc + j * lanes, sum[i][j], AllLanes{});
 }
 
 /// c [row_group, columns] (+)= a [row_group, depth] b [depth, columns].
 inline void strip_product(std::int64_t columns, std::int64_t depth, Left a, const float* b, std::int64_t ldb, float* c,
                           std::int64_t ldc, bool accumulate) {
   std::int64_t j = 0;
-  for (; j + widest * lane_size <= columns; j += widest * lane_size)
+  for (; j + widest * lanes <= columns; j += widest * lanes)
     micro_product<widest>(depth, a, b + j, ldb, c + j, ldc, accumulate);
-  if (widest > 2 && j + 2 * lane_size <= columns) {
+  if (widest > 2 && j + 2 * lanes <= columns) {
     micro_product<2>(depth, a, b + j, ldb, c + j, ldc, accumulate);
-    j += 2 * lane_size;
+    j += 2 * lanes;
   }
-  for (; j < columns; j += lane_size) micro_product<1>(depth, a, b + j, ldb, c + j, ldc, accumulate);
+  for (; j < columns; j += lanes) micro_product<1>(depth, a, b + j, ldb, c + j, ldc, accumulate);
 }
 
 /// c [rows, columns] (+)= a [rows, depth] b [depth, columns] where row group r needs only the columns below

@@ -43,7 +43,7 @@ __global__ void __launch_bounds__(most_threads) rows_kernel(CrossEntropyArgs arg
     sum = block_reduce<Sum>(sum, 0.0F, shared);
     if (threadIdx.x == 0) args.losses[r] = logf(sum) - shifted;
     if (args.want_grad == 0) continue;
-    __syncthreads();  // everyone has read logits[target]
+    __syncthreads();  // everyone has read logits[target]: a shuffle alone does not order memory
     for (std::int64_t c = start; c < args.stride; c += step) {
       auto x = load_pack<N>(logits + c);
       for (int k = 0; k < N; ++k) {

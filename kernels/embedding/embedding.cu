@@ -56,7 +56,7 @@ __global__ void __launch_bounds__(list_threads) list_positions_kernel(EmbeddingB
   for (std::int64_t base = 0; base < count; base += blockDim.x) {
     const std::int64_t p = base + threadIdx.x;
     const bool mine = p < count && args.tokens[p] >= first && args.tokens[p] < end;
-    __syncthreads();
+    __syncthreads();  // the counts of the batch before may still be read
     const Rank rank = block_rank(mine, shared);
     if (mine) lists.positions[place + rank.before] = static_cast<std::int32_t>(p);
     place += rank.total;
@@ -81,9 +81,8 @@ __global__ void __launch_bounds__(sum_threads) sum_tokens_kernel(EmbeddingBackwa
     const std::int32_t i = base + static_cast<std::int32_t>(threadIdx.x);
     const std::int32_t p = i < end ? lists.positions[i] : 0;
     const bool mine = i < end && args.tokens[p] == token;
-    __syncthreads();  // the batch before may still be read
     const Rank rank = block_rank(mine, shared);
-    if (mine) found[rank.before] = p;
+    if (mine) found[rank.before] = p;  // block_rank has waited for the readers of the batch before
     __syncthreads();
     if (c < args.cols)
       for (int j = 0; j < rank.total; ++j) {

@@ -11,17 +11,23 @@ constexpr float linear = 2.30220819813F;   // 2 sqrt(2 / pi) log2(e)
 constexpr float cubic = 0.102943239579F;   // 0.044715 of it
 constexpr float slope = 1.59576912161F;    // 2 sqrt(2 / pi)
 constexpr float slope3 = 0.214064448864F;  // 3 times 0.044715 of it
+constexpr float bound = 9.9F;              // sigmoid(2 u) is 1 to the last bit above it and below 2^-122 under -9.9
+
+/// sigmoid(2 u) of x within the bound.
+LOCKSTEP_INLINE Floats sigmoid_of_twice_u(Floats x, Floats square) {
+  return reciprocal(1.0F + exp2_within(x * multiply_add(square, splat(-cubic), splat(-linear))));
+}
 
 LOCKSTEP_INLINE Floats gelu(Floats x) {
-  const Floats s = sigmoid2(x * multiply_add(x * x, splat(cubic), splat(linear)));
-  return larger(splat(-30.0F), x) * s;  // below -30 the bound of s would show; NaN stays
+  const Floats above = larger(splat(-bound), x);  // in this order of operands NaN stays
+  const Floats within = smaller(splat(bound), above);
+  return above * sigmoid_of_twice_u(within, within * within);
 }
 
 LOCKSTEP_INLINE Floats gelu_derivative(Floats x) {
-  // Beyond +-30 the derivative is 1 or 0 to the last bit; the bound keeps it from 0 times infinity. NaN stays.
-  x = smaller(splat(30.0F), larger(splat(-30.0F), x));
+  x = smaller(splat(bound), larger(splat(-bound), x));
   const Floats square = x * x;
-  const Floats s = sigmoid2(x * multiply_add(square, splat(cubic), splat(linear)));
+  const Floats s = sigmoid_of_twice_u(x, square);
   const Floats inner = multiply_add(square, splat(slope3), splat(slope));
   return multiply_add(x * s * inner, 1.0F - s, s);
 }

@@ -1,5 +1,6 @@
 #include "kernels/isa_namespace.hpp"
 #include "kernels/matmul/matmul_onednn.hpp"
+#include "kernels/vector_math.hpp"
 
 // The products themselves are oneDNN's. Compiled per instruction set are the passes around them: widening 16-bit
 // operands where the library has no fast 16-bit product, bias, and rounding to a 16-bit result.
@@ -21,13 +22,13 @@ bool worth_threads(std::int64_t rows, std::int64_t columns) { return rows > 1 &&
 
 /// to [rows, columns] dense <- from [rows, columns] with leading dimension `leading`.
 template <class T>
-void widen(const Exec& exec, const T* from, std::int64_t leading, std::int64_t rows, std::int64_t columns, float* to) {
+void widen_block(const Exec& exec, const T* from, std::int64_t leading, std::int64_t rows, std::int64_t columns,
+                 float* to) {
 #pragma omp parallel for num_threads(exec.threads) if (exec.threads > 1 && worth_threads(rows, columns))
   for (std::int64_t i = 0; i < rows; ++i) {
     const T* source = from + i * leading;
     float* target = to + i * columns;
-#pragma omp simd
-    for (std::int64_t j = 0; j < columns; ++j) target[j] = static_cast<float>(source[j]);
+    for_lanes(columns, [&](std::int64_t j, auto count) { store(target + j, load(source + j, count), count); });
   }
 }
 
@@ -39,20 +40,12 @@ void finish(const Exec& exec, const float* sum, const T* bias, bool accumulate, 
   for (std::int64_t i = 0; i < rows; ++i) {
     const float* from = sum + i * columns;
     C* to = c + i * ldc;
-    if (bias != nullptr && accumulate) {
-#pragma omp simd
-      for (std::int64_t j = 0; j < columns; ++j)
-        to[j] = static_cast<C>(static_cast<float>(to[j]) + (from[j] + static_cast<float>(bias[j])));
-    } else if (bias != nullptr) {
-#pragma omp simd
-      for (std::int64_t j = 0; j < columns; ++j) to[j] = static_cast<C>(from[j] + static_cast<float>(bias[j]));
-    } else if (accumulate) {
-#pragma omp simd
-      for (std::int64_t j = 0; j < columns; ++j) to[j] = static_cast<C>(static_cast<float>(to[j]) + from[j]);
-    } else {
-#pragma omp simd
-      for (std::int64_t j = 0; j < columns; ++j) to[j] = static_cast<C>(from[j]);
-    }
+    for_lanes(columns, [&](std::int64_t j, auto count) {
+      Floats value = load(from + j, count);
+      if (bias != nullptr) value += load(bias + j, count);
+      if (accumulate) value += load(to + j, count);
+      store(to + j, value, count);
+    });
   }
 }
 
@@ -75,13 +68,13 @@ void widened(const Exec& exec, const MatmulArgs& args) {
       for (std::int64_t p = 0; p < args.k; p += block_depth) {
         const std::int64_t k = smaller(block_depth, args.k - p);
         if (ta)
-          widen(exec, a + p * args.lda + i, args.lda, k, m, wide_a);
+          widen_block(exec, a + p * args.lda + i, args.lda, k, m, wide_a);
         else
-          widen(exec, a + i * args.lda + p, args.lda, m, k, wide_a);
+          widen_block(exec, a + i * args.lda + p, args.lda, m, k, wide_a);
         if (tb)
-          widen(exec, b + j * args.ldb + p, args.ldb, n, k, wide_b);
+          widen_block(exec, b + j * args.ldb + p, args.ldb, n, k, wide_b);
         else
-          widen(exec, b + p * args.ldb + j, args.ldb, k, n, wide_b);
+          widen_block(exec, b + p * args.ldb + j, args.ldb, k, n, wide_b);
         onednn_sgemm({.a = wide_a,
                       .b = wide_b,
                       .c = sum,
@@ -135,8 +128,8 @@ void single(const Exec& exec, const MatmulArgs& args) {
 #pragma omp parallel for num_threads(exec.threads) if (exec.threads > 1 && worth_threads(args.m, args.n))
   for (std::int64_t i = 0; i < args.m; ++i) {
     float* row = c + i * args.ldc;
-#pragma omp simd
-    for (std::int64_t j = 0; j < args.n; ++j) row[j] += bias[j];
+    for_lanes(args.n,
+              [&](std::int64_t j, auto count) { store(row + j, load(row + j, count) + load(bias + j, count), count); });
   }
 }
 

@@ -14,8 +14,8 @@ struct Shape {
 std::size_t elements(Shape shape) { return static_cast<std::size_t>(shape.rows * shape.cols); }
 
 std::vector<Shape> shapes(const Session& session) {
-  std::vector<Shape> list = {{1, 1}, {3, 31}, {5, 32}, {33, 33}, {17, 257}, {20, 128}};
-  if (!session.emulated()) list.insert(list.end(), {{100, 384}, {70, 1536}, {2, 7001}});
+  std::vector<Shape> list = {{1, 1}, {3, 31}, {5, 32}, {33, 33}, {17, 257}, {20, 128}, {1, 6200}};
+  if (!session.emulated()) list.insert(list.end(), {{40, 384}, {18, 1536}, {2, 7001}});
   return list;
 }
 
@@ -110,9 +110,7 @@ class LayernormTest : public KernelTest {};
 
 TEST_P(LayernormTest, ForwardEqualsTheReference) {
   for_each_case(session(), [&](const Case& c) {
-    const Results want = forward(reference_session(), c, inputs(c, 1));
-    const auto body = [&] { return forward(session(), c, inputs(c, 1)); };
-    expect_close_results(body(), want);
+    expect_close_results(forward(session(), c, inputs(c, 1)), forward(reference_session(), c, inputs(c, 1)));
   });
 }
 
@@ -132,7 +130,6 @@ TEST_P(LayernormTest, BitsDoNotDependOnTheOrderOfThreads) {
 }
 
 TEST_P(LayernormTest, BitsDoNotDependOnTheNumberOfThreads) {
-  if (session().emulated()) session().set_threads(1);
   const Case c{session().emulated() ? Shape{20, 64} : Shape{150, 385}, DType::f32, true};
   session().set_threads(1);
   const Results one_forward = forward(session(), c, inputs(c, 1)), one_backward = backward(session(), c);

@@ -116,7 +116,7 @@ class Matmul : public KernelTest {
 };
 
 TEST_P(Matmul, EqualsSumsInDoubleForEveryLayoutAndOption) {
-  const std::int64_t sizes[][3] = {{1, 1, 1}, {5, 7, 3}, {31, 32, 33}, {17, 65, 129}, {64, 48, 257}};
+  const std::int64_t sizes[][3] = {{1, 1, 1}, {5, 7, 3}, {31, 32, 33}, {17, 65, 129}, {33, 48, 257}};
   for (const auto& [m, n, k] : sizes)
     for (int options = 0; options < 16; ++options)
       expect_right_in_every_type({.m = m,
@@ -130,8 +130,8 @@ TEST_P(Matmul, EqualsSumsInDoubleForEveryLayoutAndOption) {
 }
 
 TEST_P(Matmul, PassesTheBoundsOfTheWideningBlocks) {
-  expect_right_in_every_type({.m = 3, .n = 1029, .k = 2051, .accumulate = true, .bias = true});
-  expect_right_in_every_type({.m = 1027, .n = 5, .k = 9, .transpose_a = true, .transpose_b = true, .bias = true});
+  expect_right_in_every_type({.m = 2, .n = 1029, .k = 2051, .accumulate = true, .bias = true});
+  expect_right_in_every_type({.m = 1027, .n = 3, .k = 5, .transpose_a = true, .transpose_b = true, .bias = true});
 }
 
 TEST_P(Matmul, EmptySumIsTheBiasAndAnEmptyResultIsNothing) {

@@ -1,0 +1,196 @@
+#include "optim/optimizer.hpp"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "core/error.hpp"
+#include "tests/support/kernel_backends.hpp"
+#include "tests/support/numbers.hpp"
+
+namespace lockstep::optim {
+namespace {
+
+using testing::Array;
+using testing::Backend;
+using testing::Session;
+using Kind = OptimizerOptions::Kind;
+
+constexpr std::size_t elements = 1000;
+constexpr std::size_t padding_begin = 400;  ///< in no tile, as is what follows up to padding_end
+constexpr std::size_t padding_end = 512;
+
+/// The numbers of one step; two groups, the second from padding_end on.
+struct Step {
+  std::vector<GroupStep> groups;
+  StepState state;
+};
+
+Step step_of(int applied_before, double grad_factor = 0.5) {
+  Step step;
+  const auto t = static_cast<double>(applied_before + 1);
+  for (const double lr : {0.01, 0.002})
+    step.groups.push_back({.lr = lr,
+                           .beta1 = 0.9,
+                           .beta2 = 0.95,
+                           .momentum = 0.8,
+                           .weight_decay = lr == 0.01 ? 0.1 : 0.0,
+                           .correction1 = 1 - std::pow(0.9, t),
+                           .correction2 = 1 - std::pow(0.95, t)});
+  step.state.applied = applied_before + 1;  // decide has counted this update already
+  step.state.attempted = step.state.applied;
+  step.state.grad_factor = grad_factor;
+  return step;
+}
+
+/// Flat buffers in a backend's memory.
+struct Flat {
+  explicit Flat(const Session& on, std::size_t moment_count)
+      : session(on),
+        master(on, testing::normal_values<float>(elements, 1)),
+        param16(on, std::vector<bf16>(elements)),
+        grad(on, testing::normal_values<float>(elements, 2, 0.1)) {
+    for (std::size_t i = 0; i < moment_count; ++i)
+      moments.push_back(std::make_unique<Array<float>>(on, std::vector<float>(elements, 0.0F)));
+  }
+
+  void update(const Optimizer& optimizer, const Step& step, bool with_copy = true) {
+    const Array<Tile> tiles(session, {{.begin = 0, .count = 300, .group = 0},
+                                      {.begin = 300, .count = padding_begin - 300, .group = 0},
+                                      {.begin = padding_end, .count = elements - padding_end, .group = 1}});
+    const Array<GroupStep> groups(session, step.groups);
+    const Array<StepState> state(session, std::vector<StepState>{step.state});
+    std::vector<float*> moment_pointers;
+    for (const auto& moment : moments) moment_pointers.push_back(moment->data());
+    optimizer.update(session.exec(),
+                     {.master = master.data(),
+                      .param16 = with_copy ? param16.data() : nullptr,
+                      .param16_dtype = DType::bf16,
+                      .grad = {.source = {grad.data()}, .count = 1, .dtype = DType::f32},
+                      .tiles = tiles.data(),
+                      .tile_count = 3,
+                      .groups = groups.data(),
+                      .state = state.data()},
+                     moment_pointers);
+    (void)master.host();  // the tiles and numbers above live until the work is done
+  }
+
+  const Session& session;
+  Array<float> master;
+  Array<bf16> param16;
+  Array<float> grad;
+  std::vector<std::unique_ptr<Array<float>>> moments;
+};
+
+bool is_padding(std::size_t i) { return i >= padding_begin && i < padding_end; }
+std::size_t group_of(std::size_t i) { return i < padding_end ? 0 : 1; }
+
+class OptimizerTest : public testing::KernelTest {};
+
+/// Adam's update in double, written from the paper (Kingma and Ba 2015; decoupled decay: Loshchilov and Hutter 2019).
+void adam_in_double(double& p, double& m, double& v, double g, const GroupStep& s, bool decoupled) {
+  if (!decoupled) g += s.weight_decay * p;
+  m = s.beta1 * m + (1 - s.beta1) * g;
+  v = s.beta2 * v + (1 - s.beta2) * g * g;
+  const double direction = (m / s.correction1) / (std::sqrt(v / s.correction2) + 1e-8);
+  p -= s.lr * (direction + (decoupled ? s.weight_decay * p : 0));
+}
+
+TEST_P(OptimizerTest, AdamTakesTheStepsOfTheFormula) {
+  for (const bool decoupled : {true, false}) {
+    const auto optimizer = make_optimizer({.kind = Kind::adam, .decoupled = decoupled});
+    Flat flat(session(), 2);
+    const std::vector<float> before = flat.master.host(), grad = flat.grad.host();
+    for (int t = 0; t < 3; ++t) flat.update(*optimizer, step_of(t));
+    const std::vector<float> after = flat.master.host();
+    const std::vector<bf16> copy = flat.param16.host();
+    const std::vector<float> mean = flat.moments[0]->host(), square = flat.moments[1]->host();
+    for (std::size_t i = 0; i < elements; ++i) {
+      if (is_padding(i)) {
+        ASSERT_EQ(after[i], before[i]) << i;
+        continue;
+      }
+      double p = before[i], m = 0, v = 0;
+      for (int t = 0; t < 3; ++t)
+        adam_in_double(p, m, v, 0.5 * static_cast<double>(grad[i]), step_of(t).groups[group_of(i)], decoupled);
+      ASSERT_NEAR(after[i], p, 2e-6 * (1 + std::abs(p))) << i;
+      ASSERT_NEAR(mean[i], m, 4e-6 * std::abs(m) + 2e-9) << i;
+      ASSERT_NEAR(square[i], v, 4e-6 * v + 1e-11) << i;
+      ASSERT_EQ(copy[i].bits, bf16(after[i]).bits) << i;
+    }
+  }
+}
+
+TEST_P(OptimizerTest, SgdTakesTheStepsOfTheFormula) {
+  for (const bool nesterov : {false, true}) {
+    const double dampening = nesterov ? 0.0 : 0.25;
+    const auto optimizer =
+        make_optimizer({.kind = Kind::sgd, .momentum = true, .dampening = dampening, .nesterov = nesterov});
+    Flat flat(session(), 1);
+    const std::vector<float> before = flat.master.host(), grad = flat.grad.host();
+    for (int t = 0; t < 3; ++t) flat.update(*optimizer, step_of(t), false);
+    const std::vector<float> after = flat.master.host(), buffers = flat.moments[0]->host();
+    for (std::size_t i = 0; i < elements; ++i) {
+      double p = before[i], buffer = 0;
+      for (int t = 0; t < 3 && !is_padding(i); ++t) {
+        const GroupStep s = step_of(t).groups[group_of(i)];
+        const double g = 0.5 * static_cast<double>(grad[i]) + s.weight_decay * p;
+        buffer = t == 0 ? g : s.momentum * buffer + (1 - dampening) * g;
+        p -= s.lr * (nesterov ? g + s.momentum * buffer : buffer);
+      }
+      ASSERT_NEAR(after[i], p, 2e-6 * (1 + std::abs(p))) << i;
+      ASSERT_NEAR(buffers[i], buffer, 1e-6) << i;
+    }
+  }
+}
+
+TEST_P(OptimizerTest, PlainSgdNeedsNoBuffer) {
+  const auto optimizer = make_optimizer({.kind = Kind::sgd});
+  Flat flat(session(), 0);
+  const std::vector<float> before = flat.master.host(), grad = flat.grad.host();
+  Step step = step_of(0);
+  for (GroupStep& group : step.groups) group.momentum = 0;
+  flat.update(*optimizer, step);
+  const std::vector<float> after = flat.master.host();
+  for (std::size_t i = 0; i < elements; ++i) {
+    const GroupStep& s = step.groups[group_of(i)];
+    const double p = before[i];
+    const double expected = is_padding(i) ? p : p - s.lr * (0.5 * static_cast<double>(grad[i]) + s.weight_decay * p);
+    ASSERT_NEAR(after[i], expected, 1e-6) << i;
+  }
+}
+
+TEST_P(OptimizerTest, ASkippedStepChangesNothing) {
+  for (const Kind kind : {Kind::adam, Kind::sgd}) {
+    const auto optimizer = make_optimizer({.kind = kind, .momentum = true});
+    Flat flat(session(), optimizer->moments().size());
+    const std::vector<float> before = flat.master.host();
+    Step step = step_of(0);
+    step.state.skip = 1;
+    flat.update(*optimizer, step);
+    EXPECT_EQ(flat.master.host(), before);
+    for (const auto& moment : flat.moments) EXPECT_EQ(moment->host(), std::vector<float>(elements, 0.0F));
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Optimizers, OptimizerTest, testing::all_backends(), testing::backend_name);
+
+TEST(Optimizer, NamesAndMoments) {
+  EXPECT_EQ(make_optimizer({.kind = Kind::adam})->name(), "AdamW");
+  EXPECT_EQ(make_optimizer({.kind = Kind::adam, .decoupled = false})->name(), "Adam");
+  EXPECT_EQ(make_optimizer({.kind = Kind::sgd})->name(), "SGD");
+  EXPECT_EQ(make_optimizer({.kind = Kind::adam})->moments(), (std::vector<std::string>{"exp_avg", "exp_avg_sq"}));
+  EXPECT_EQ(make_optimizer({.kind = Kind::sgd})->moments(), std::vector<std::string>{});
+  EXPECT_EQ(make_optimizer({.kind = Kind::sgd, .momentum = true})->moments(),
+            std::vector<std::string>{"momentum_buffer"});
+  EXPECT_EQ(make_optimizer({.kind = Kind::adam})->granularity(), Granularity::element);
+}
+
+TEST(Optimizer, NesterovNeedsMomentumWithoutDampening) {
+  EXPECT_NO_THROW(make_optimizer({.kind = Kind::sgd, .momentum = true, .nesterov = true}));
+  EXPECT_THROW(make_optimizer({.kind = Kind::sgd, .nesterov = true}), Error);
+  EXPECT_THROW(make_optimizer({.kind = Kind::sgd, .momentum = true, .dampening = 0.1, .nesterov = true}), Error);
+}
+
+}  // namespace
+}  // namespace lockstep::optim
