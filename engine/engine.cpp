@@ -376,6 +376,10 @@ void Engine::collect(bool block) {
   }
 }
 
+std::int64_t Engine::result_delay() const {
+  return place_.device->immediate() ? 0 : static_cast<std::int64_t>(device_->slots);
+}
+
 void Engine::drain() {
   while (device_->collected < attempted_) collect(true);
 }

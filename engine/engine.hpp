@@ -90,6 +90,8 @@ class Engine {
   [[nodiscard]] std::vector<StepResult> results();
   /// Waits for every step in flight; results() then returns them all.
   void drain();
+  /// A step's result has surely been returned by results() after this many further steps: 0 on CPUs.
+  [[nodiscard]] std::int64_t result_delay() const;
 
   /// Sum of losses over a batch and its number of targets, without gradients. Rank-local.
   [[nodiscard]] LossSum evaluate(const data::HostBatch& batch);

@@ -109,7 +109,7 @@ void run(Config& c, V& v) {
   v.field(c.seed,
           {.name = "seed", .doc = "Decides the initial weights, the order of the data and all noise.", .min = 0});
   v.field(c.device, {.name = "device",
-                     .doc = "auto takes a GPU where driver, device and the CUDA module are there, and says which.",
+                     .doc = "auto: cpu, since this version trains on CPUs only; cuda says what is missing.",
                      .choices = {"auto", "cpu", "cuda"},
                      .refused = {{"gpu", "a GPU is called cuda here"}}});
   v.field(c.threads, {.name = "threads",
@@ -153,10 +153,13 @@ void comm(Config& c, V& v) {
                    .choices = {"fp32"},
                    .refused = {{"fp16", "this version sends gradients as fp32 only"},
                                {"bf16", "this version sends gradients as fp32 only"}}});
-  v.field(c.intra_host, {.name = "intra_host",
-                         .doc = "shared: ranks of one host reduce in shared memory; buckets: they exchange messages.",
-                         .choices = {"shared", "buckets"}});
-  v.field(c.share_gpu, {.name = "share_gpu", .doc = "Allows several ranks on one GPU."});
+  v.field(
+      c.intra_host,
+      {.name = "intra_host",
+       .doc = "How ranks of one host exchange gradients. This version decides by the backend: threads share memory, "
+              "MPI ranks exchange messages; the key changes nothing yet.",
+       .choices = {"shared", "buckets"}});
+  v.field(c.share_gpu, {.name = "share_gpu", .doc = "Allows several ranks on one GPU; nothing on CPUs."});
   v.field(c.timeout_s, {.name = "timeout_s",
                         .doc = "A rank that does not answer for so long ends the job with exit code 6.",
                         .unit = "seconds",

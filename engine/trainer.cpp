@@ -27,19 +27,24 @@ std::string choose_checkpoint(const std::string& folder, const std::string& resu
                               comm::Communicator& comm, std::string& remark) {
   std::string path;
   if (comm.rank() == 0) {
-    if (resume == "auto") {
-      path = store.newest().value_or("");
-    } else if (resume == "never") {
-      if (fs::exists(folder) && !fs::is_empty(folder)) {
-        std::string aside;
-        for (int n = 1; aside.empty() || fs::exists(aside); ++n) aside = fmt::format("{}.old-{}", folder, n);
-        fs::rename(folder, aside);
-        remark = fmt::format("resume: never; the run that was here is now {}", aside);
+    try {
+      if (resume == "auto") {
+        path = store.newest().value_or("");
+      } else if (resume == "never") {
+        if (fs::exists(folder) && !fs::is_empty(folder)) {
+          std::string aside;
+          for (int n = 1; aside.empty() || fs::exists(aside); ++n) aside = fmt::format("{}.old-{}", folder, n);
+          fs::rename(folder, aside);
+          remark = fmt::format("resume: never; the run that was here is now {}", aside);
+        }
+      } else {
+        path = resume;
       }
-    } else {
-      path = resume;
+      fs::create_directories(fs::path(folder) / "checkpoints");
+    } catch (const fs::filesystem_error& error) {
+      fail(ErrorKind::environment, "the run's folder {} cannot be made: {}; run.output_dir says where it lies", folder,
+           error.code().message());
     }
-    fs::create_directories(fs::path(folder) / "checkpoints");
   }
   comm.broadcast_text(path, 0);
   return path;
@@ -128,19 +133,19 @@ class Training {
     const auto begin = Clock::now();
     step_began_ = begin;
 
-    bool stopped = false;
-    for (std::int64_t step = first; step < job_.run.steps && !stopped; ++step) {
+    last_step_ = job_.run.steps;
+    for (std::int64_t step = first; step < last_step_; ++step) {
       if (graceful.stop_asked()) engine_->request_stop();
       train_step(step);
       const std::int64_t done = step + 1;
-      const bool last = done == job_.run.steps;
-      const bool evaluate = job_.run.eval_every > 0 && (last || done % job_.run.eval_every == 0);
-      const bool save = last || (job_.run.checkpoint.every > 0 && done % job_.run.checkpoint.every == 0);
-      if (evaluate || save) engine_->drain();
-      stopped = record(engine_->results(), evaluate, progress);
-      if (save || stopped) save_checkpoint(progress);
+      const bool end = done == job_.run.steps;
+      const bool evaluate = job_.run.eval_every > 0 && (end || done % job_.run.eval_every == 0);
+      const bool save = end || (job_.run.checkpoint.every > 0 && done % job_.run.checkpoint.every == 0);
+      if (evaluate || save || done == last_step_) engine_->drain();
+      record(engine_->results(), evaluate, progress);
+      if (save || done == last_step_) save_checkpoint(progress);
     }
-    if (stopped)
+    if (state_.attempted < job_.run.steps)
       fail(ErrorKind::preempted,
            "stopped by signal after step {}; everything is saved. The same command goes on from there.",
            state_.attempted);
@@ -213,9 +218,9 @@ class Training {
     engine_->step();
   }
 
-  /// Writes what has finished; returns whether a rank asked to stop.
-  bool record(const std::vector<StepResult>& results, bool evaluate, Progress& progress) {
-    bool stop = false;
+  /// Writes what has finished. If a rank asked to stop, fixes the step after which all of them do: the same one,
+  /// although they may see the wish at different moments.
+  void record(const std::vector<StepResult>& results, bool evaluate, Progress& progress) {
     for (std::size_t i = 0; i < results.size(); ++i) {
       const StepResult& r = results[i];
       const auto now = Clock::now();
@@ -245,9 +250,8 @@ class Training {
         progress.note(fmt::format("step {}: val_loss {:.4f} ({} validation samples)", m.step, *m.val_loss,
                                   dataset_->eval_samples()));
       if (metrics_) metrics_->write(m);
-      stop = stop || r.stop != 0;
+      if (r.stop != 0) last_step_ = std::min(last_step_, r.step + 1 + engine_->result_delay());
     }
-    return stop;
   }
 
   [[nodiscard]] std::vector<double> lr_at(std::int64_t update) const {
@@ -293,6 +297,7 @@ class Training {
   data::HostBatch host_batch_;
   StepState state_;
   std::optional<double> val_loss_;
+  std::int64_t last_step_ = 0;  ///< run.steps, or less once somebody asked to stop
   Clock::time_point step_began_;
 };
 

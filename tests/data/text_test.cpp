@@ -1,5 +1,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
@@ -18,7 +19,8 @@ class TextFile : public testing::Test {
  protected:
   void SetUp() override {
     const auto* test = testing::UnitTest::GetInstance()->current_test_info();
-    path_ = std::filesystem::path(testing::TempDir()) / (std::string("lockstep_text_") + test->name() + ".txt");
+    path_ = std::filesystem::path(testing::TempDir()) /
+            ("lockstep_text_" + std::to_string(getpid()) + "_" + test->name() + ".txt");
   }
   void TearDown() override { std::filesystem::remove(path_); }
 

@@ -1,5 +1,7 @@
 #include "engine/trainer.hpp"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <chrono>
 #include <csignal>
@@ -8,6 +10,7 @@
 #include <thread>
 
 #include "engine/checkpoint.hpp"
+#include "engine/stop_signals.hpp"
 #include "kernels/decide/decide_rule.hpp"
 #include "tests/engine/training.hpp"
 
@@ -283,21 +286,24 @@ TEST_F(Trainer, SomeCheckpointsAreKept) {
 }
 
 TEST_F(Trainer, ASignalStopsAllRanksAfterTheSameStepAndSaves) {
+  const StopSignals signals;
   JobConfig config = job(mlp_job, "stopped");
   config.run.steps = 1000000;
   config.run.eval_every = 0;
   config.run.checkpoint.every = 0;
   const std::string metrics = run_folder(config) + "/metrics.jsonl";
   std::jthread stopper([&](const std::stop_token& token) {
-    // A line in the file: the run is in its loop and its handler is in place.
+    // Lines in the file: the run is in its loop.
     const auto started = [&] {
       std::error_code none;
       return fs::exists(metrics, none) && fs::file_size(metrics, none) > 1000;
     };
     while (!started() && !token.stop_requested()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    if (!token.stop_requested()) std::raise(SIGTERM);
+    if (!token.stop_requested()) ::kill(::getpid(), SIGTERM);  // to the process, as a launcher does
   });
   const std::string text = error_text(ErrorKind::preempted, [&] { run(config, 2); });
+  stopper.request_stop();
+  stopper.join();
   const auto stopped = lines(config);
   ASSERT_FALSE(stopped.empty());
   const auto last = stopped.back().at("step").get<std::int64_t>();
@@ -312,6 +318,15 @@ TEST_F(Trainer, ASignalStopsAllRanksAfterTheSameStepAndSaves) {
   whole.run.name = "not_stopped";
   run(whole, 2);
   expect_same_lines(lines(config), lines(whole));
+}
+
+TEST_F(Trainer, AFolderThatCannotBeMadeIsNamed) {
+  testing::write_text(folder() / "runs", "a file is in the way");
+  for (const char* resume : {"auto", "never"}) {
+    const std::string text = error_text(ErrorKind::environment, [&] { run(job(mlp_job, "a"), 2, resume); });
+    EXPECT_NE(text.find(folder() / "runs/a"), std::string::npos) << text;
+    EXPECT_NE(text.find("run.output_dir"), std::string::npos) << text;
+  }
 }
 
 TEST_F(Trainer, ABf16SkipNamesTheParameter) {
