@@ -49,7 +49,7 @@ struct Located {
 /// not given.
 struct Values {
   bool given = false;
-  Place place;  ///< of the block's key
+  Place place;               ///< of the block's key
   std::string variant = {};  ///< the canonical type name
   Place variant_place = {};
   std::map<std::string, Located> values = {};
