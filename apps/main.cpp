@@ -1,9 +1,11 @@
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
 
 #include "apps/config_command.hpp"
 #include "apps/explain_command.hpp"
 #include "apps/lr_command.hpp"
+#include "core/config/diagnostics.hpp"
 #include "core/error.hpp"
 #include "engine/bench_step.hpp"
 #include "engine/generate.hpp"
@@ -151,6 +153,14 @@ int run(int argc, char** argv) {
                    "symbols of the random data; the job's data file is then not read");
   step->callback([&] { code = bench_step_command(job, bench_options); });
 
+  std::vector<std::string> commands;
+  for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; }))
+    commands.push_back(command->get_name());
+  if (argc > 1 && argv[1][0] != '-' && std::find(commands.begin(), commands.end(), argv[1]) == commands.end()) {
+    const std::string meant = nearest(argv[1], commands);
+    fail(ErrorKind::config, "lockstep: unknown command '{}'{}; commands: {}", argv[1],
+         meant.empty() ? "" : fmt::format(", did you mean '{}'?", meant), fmt::join(commands, ", "));
+  }
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
