@@ -1,6 +1,7 @@
 #include "engine/job_deepspeed.hpp"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -31,7 +32,7 @@ const char* const cifar = R"({
 class DeepSpeedFile : public testing::Test {
  protected:
   void SetUp() override {
-    folder_ = std::filesystem::path(testing::TempDir()) / "lockstep_deepspeed_test";
+    folder_ = std::filesystem::path(testing::TempDir()) / ("lockstep_deepspeed_test_" + std::to_string(::getpid()));
     std::filesystem::create_directories(folder_);
   }
   void TearDown() override { std::filesystem::remove_all(folder_); }

@@ -1,6 +1,7 @@
 #include "engine/job.hpp"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
@@ -142,7 +143,7 @@ TEST(Job, PresetsFillWhatIsNotGiven) {
 }
 
 TEST(Job, TakesTheNameOfTheFileAndPathsFromItsFolder) {
-  const auto folder = std::filesystem::path(testing::TempDir()) / "lockstep_job_test";
+  const auto folder = std::filesystem::path(testing::TempDir()) / ("lockstep_job_test_" + std::to_string(::getpid()));
   std::filesystem::create_directories(folder);
   std::ofstream(folder / "tiny.yaml") << "model: {type: gpt2}\ndata: {type: text, path: ../x/c.txt}\n"
                                          "run: {steps: 1}\ntrain_batch_size: 1\n";
