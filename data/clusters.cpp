@@ -1,3 +1,5 @@
+#include <xxhash.h>
+
 #include <algorithm>
 
 #include "core/error.hpp"
@@ -35,6 +37,10 @@ class Clusters final : public Dataset {
     return fmt::format("clusters ({} points of {} features around {} centres, noise {}: {} to train, {} to validate)",
                        options_.samples, options_.features, options_.classes, options_.noise, train_samples_,
                        eval_samples());
+  }
+  std::uint64_t fingerprint() const override {
+    const XXH64_hash_t content = XXH3_64bits(points_.data(), points_.size() * sizeof(float));
+    return XXH3_64bits_withSeed(&train_samples_, sizeof(train_samples_), content);
   }
   int classes() const override { return options_.classes; }
   int features() const override { return options_.features; }

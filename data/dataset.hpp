@@ -23,6 +23,9 @@ class Dataset {
  public:
   virtual ~Dataset() = default;
   [[nodiscard]] virtual std::string describe() const = 0;
+  /// XXH3-64 of the samples and how they are divided: ranks, resumes and `generate` compare it, because other data
+  /// under the same name would go unnoticed.
+  [[nodiscard]] virtual std::uint64_t fingerprint() const = 0;
   [[nodiscard]] virtual int classes() const = 0;                 ///< symbols of the vocabulary, or labels
   [[nodiscard]] virtual int features() const { return 0; }       ///< columns of HostBatch::features
   [[nodiscard]] virtual std::int64_t train_samples() const = 0;  ///< an epoch

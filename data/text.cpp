@@ -1,3 +1,5 @@
+#include <xxhash.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
@@ -50,13 +52,14 @@ Tokenizer make_tokenizer(const std::string& name, std::span<const std::uint8_t> 
 class Text final : public Dataset {
  public:
   Text(std::string path, std::vector<std::uint8_t> symbols, Tokenizer tokenizer, std::int64_t train_symbols,
-       std::int64_t length, std::uint64_t seed)
+       std::int64_t length, std::uint64_t seed, std::uint64_t fingerprint)
       : path_(std::move(path)),
         symbols_(std::move(symbols)),
         tokenizer_(std::move(tokenizer)),
         train_symbols_(train_symbols),
         length_(length),
-        seed_(seed) {
+        seed_(seed),
+        fingerprint_(fingerprint) {
     // One window less than would fit leaves room for every offset in [0, length), so each symbol pair is a target of
     // some epoch; a text with room for one window only is used from as many offsets as it has.
     train_windows_ = std::max<std::int64_t>(1, train_symbols / length - 1);
@@ -69,6 +72,7 @@ class Text final : public Dataset {
     return fmt::format("{} ({} symbols of {} kinds: {} to train, {} to validate)", path_, symbols_.size(), classes(),
                        train_symbols_, validation_symbols());
   }
+  std::uint64_t fingerprint() const override { return fingerprint_; }
   int classes() const override { return tokenizer_.size(); }
   std::int64_t train_samples() const override { return train_windows_; }
   std::int64_t eval_samples() const override { return eval_windows_; }
@@ -123,6 +127,7 @@ class Text final : public Dataset {
   std::int64_t train_symbols_;
   std::int64_t length_;
   std::uint64_t seed_;
+  std::uint64_t fingerprint_;
   std::int64_t train_windows_ = 0;
   std::int64_t offsets_ = 1;  ///< an epoch's first window begins at one of [0, offsets_)
   std::int64_t eval_windows_ = 0;
@@ -134,6 +139,7 @@ std::unique_ptr<Dataset> make_text(const TextOptions& options) {
   require(options.length >= 1, "make_text: length must be at least 1");
   std::vector<std::uint8_t> symbols = read_bytes(options.path);
   Tokenizer tokenizer = make_tokenizer(options.tokenizer, symbols);
+  const XXH64_hash_t content = XXH3_64bits(symbols.data(), symbols.size());
   for (std::uint8_t& symbol : symbols) {
     symbol = static_cast<std::uint8_t>(tokenizer.symbol(symbol));
   }
@@ -154,7 +160,7 @@ std::unique_ptr<Dataset> make_text(const TextOptions& options) {
          options.validation_fraction, total, options.path, validation);
   }
   return std::make_unique<Text>(options.path, std::move(symbols), std::move(tokenizer), train, options.length,
-                                options.seed);
+                                options.seed, XXH3_64bits_withSeed(&train, sizeof(train), content));
 }
 
 }  // namespace lockstep::data

@@ -108,6 +108,7 @@ class FolderStore final : public CheckpointStore {
       state.threads = manifest.at("threads");
       state.isa = manifest.at("isa");
       state.job = manifest.at("job");
+      state.data = manifest.at("data");
       return state;
     } catch (const json::exception& error) {
       fail(ErrorKind::checkpoint, "{}/manifest.json: {}", path, error.what());
@@ -185,6 +186,7 @@ class FolderStore final : public CheckpointStore {
         {"threads", state.threads},
         {"isa", state.isa},
         {"job", state.job},
+        {"data", state.data},
         {"files",
          {{{"name", "tensors.bin"}, {"bytes", bytes.size()}, {"xxh3_128", checksum(bytes.data(), bytes.size())}}}},
         {"tensors", tensors}};

@@ -19,7 +19,8 @@ struct RunState {
   int world = 1;    ///< ranks that wrote it
   int threads = 1;  ///< of each; with it and the ISA a resume repeats the bits
   std::string isa;
-  std::string job;  ///< the effective job file
+  std::string job;   ///< the effective job file
+  std::string data;  ///< fingerprint of the data set, in hex
 };
 
 /// Where a run's checkpoints live. One implementation now; the durable format implements the same interface.

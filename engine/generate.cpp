@@ -48,6 +48,7 @@ void generate(const std::string& run_folder, const GenerateOptions& options, Ran
   if (!newest) fail(ErrorKind::checkpoint, "generate: no checkpoint in {}/checkpoints yet", run_folder);
 
   const auto dataset = make_dataset(job);
+  require_same_data(*newest, store->read_state(*newest).data, *dataset);
   const auto model = make_model(job, dataset->classes(), 0);
   EngineOptions engine_setup =
       engine_options(job, *model, {.train = 1, .micro = 1, .accumulation = 1, .world = 1, .text = ""});

@@ -32,6 +32,17 @@ std::unique_ptr<data::Dataset> make_dataset(const JobConfig& job) {
                           .seed = seed});
 }
 
+std::string data_fingerprint(const data::Dataset& dataset) { return fmt::format("{:016x}", dataset.fingerprint()); }
+
+void require_same_data(const std::string& checkpoint, const std::string& trained_on, const data::Dataset& dataset) {
+  const std::string now = data_fingerprint(dataset);
+  if (trained_on == now) return;
+  fail(ErrorKind::checkpoint,
+       "{} was trained on other data (fingerprint {}) than the job has now (fingerprint {}): {}\n"
+       "  Bring back the file and data.validation_fraction of then, or start a new run with --resume never",
+       checkpoint, trained_on, now, dataset.describe());
+}
+
 std::unique_ptr<nn::Model> make_model(const JobConfig& job, int classes, int features) {
   if (job.model.type == "mlp") {
     nn::MlpOptions options{.features = features, .hidden = {}, .classes = classes};

@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <span>
 
 #include "core/error.hpp"
 #include "core/isa.hpp"
@@ -111,7 +112,11 @@ class Training {
         dataset_(make_dataset(job)),
         model_(make_model(job, dataset_->classes(), dataset_->features())) {
     checkpoint_ = choose_checkpoint(folder_, resume, *store_, comm_, remark_);
-    if (!checkpoint_.empty()) resumed_ = store_->read_state(checkpoint_);
+    require_equal_data();
+    if (!checkpoint_.empty()) {
+      resumed_ = store_->read_state(checkpoint_);
+      require_same_data(checkpoint_, resumed_->data, *dataset_);
+    }
     batch_ = batch_for(job, resumed_, rank);
   }
 
@@ -158,6 +163,18 @@ class Training {
   }
 
  private:
+  /// Each rank reads its own copy of the data; a host with another one would train on it unnoticed.
+  void require_equal_data() {
+    std::vector<std::uint64_t> all(static_cast<std::size_t>(comm_.size()));
+    all[static_cast<std::size_t>(comm_.rank())] = dataset_->fingerprint();
+    comm_.all_gather_values(std::span(all));
+    for (std::size_t r = 0; r < all.size(); ++r)
+      if (all[r] != all[0])
+        fail(ErrorKind::desync,
+             "rank {} has other data than rank 0 (fingerprints {:016x} and {:016x}); every host needs the same file", r,
+             all[r], all[0]);
+  }
+
   [[nodiscard]] bool is_root() const { return comm_.rank() == 0; }
   [[nodiscard]] bool is_text() const { return dataset_->features() == 0; }
   [[nodiscard]] std::int64_t items_per_step() const { return batch_.train * (is_text() ? sample_length(job_) : 1); }
@@ -273,7 +290,8 @@ class Training {
                                                        .world = comm_.size(),
                                                        .threads = rank_.place.threads,
                                                        .isa = std::string(to_string(current_isa())),
-                                                       .job = effective_yaml(job_)});
+                                                       .job = effective_yaml(job_),
+                                                       .data = data_fingerprint(*dataset_)});
       progress.note("checkpoint " + path);
     }
     comm_.barrier();

@@ -45,6 +45,22 @@ TextOptions options_for(const std::string& path, std::int64_t length) {
   return {.path = path, .tokenizer = "byte", .validation_fraction = 0.1, .length = length, .seed = 1};
 }
 
+TEST_F(TextFile, TheFingerprintIsOfTheContentAndItsDivision) {
+  const TextOptions options = options_for(write(5000), 32);
+  TextOptions other_division = options;
+  other_division.validation_fraction = 0.2;
+  TextOptions other_seed = options;
+  other_seed.seed = 9;
+  const std::uint64_t fingerprint = make_text(options)->fingerprint();
+
+  EXPECT_NE(make_text(other_division)->fingerprint(), fingerprint);
+  EXPECT_EQ(make_text(other_seed)->fingerprint(), fingerprint);
+  write(5001);
+  EXPECT_NE(make_text(options)->fingerprint(), fingerprint);
+  write(5000);
+  EXPECT_EQ(make_text(options)->fingerprint(), fingerprint);
+}
+
 TEST_F(TextFile, EveryTargetIsTheSymbolAfterItsToken) {
   const auto text = make_text(options_for(write(5000), 32));
   HostBatch batch;

@@ -38,7 +38,8 @@ struct Trainee {
             .world = 3,
             .threads = 5,
             .isa = "avx2",
-            .job = "run:\n  name: a\n"};
+            .job = "run:\n  name: a\n",
+            .data = "0123456789abcdef"};
   }
 
   std::unique_ptr<data::Dataset> dataset;
@@ -111,6 +112,7 @@ TEST(Checkpoint, KeepsTheRunState) {
   EXPECT_EQ(read.threads, wrote.threads);
   EXPECT_EQ(read.isa, wrote.isa);
   EXPECT_EQ(read.job, wrote.job);
+  EXPECT_EQ(read.data, wrote.data);
 }
 
 TEST(Checkpoint, TensorsAreLogical) {

@@ -248,6 +248,22 @@ TEST_F(Trainer, AFinishedRunIsLeftAlone) {
   EXPECT_NE(output().find("complete at step 20"), std::string::npos);
 }
 
+TEST_F(Trainer, OtherDataUnderTheSameNameAreRefused) {
+  JobConfig config = job(gpt_job, "other_data");
+  config.run.steps = 4;
+  run(config, 1);
+  config.run.steps = 8;
+  std::string text = testing::made_up_text();
+  std::swap(text[10], text[text.size() / 2]);  // the same length and symbols
+  testing::write_text(config.data.text.path, text);
+  const std::string refused = error_text(ErrorKind::checkpoint, [&] { run(config, 1); });
+  EXPECT_NE(refused.find("trained on other data"), std::string::npos) << refused;
+  EXPECT_NE(refused.find("--resume never"), std::string::npos) << refused;
+
+  testing::write_text(config.data.text.path, testing::made_up_text());
+  EXPECT_EQ(run(config, 1).steps, 8);
+}
+
 TEST_F(Trainer, NeverMovesTheOldRunAside) {
   const JobConfig config = job(mlp_job, "again");
   run(config, 1, "never");
