@@ -7,6 +7,7 @@
 #include "apps/lr_command.hpp"
 #include "core/config/diagnostics.hpp"
 #include "core/error.hpp"
+#include "core/log.hpp"
 #include "engine/bench_step.hpp"
 #include "engine/generate.hpp"
 #include "engine/job.hpp"
@@ -32,7 +33,8 @@ struct JobOptions {
   [[nodiscard]] engine::LoadedJob load() const {
     engine::LoadedJob job = engine::load_job(path, overrides);
     if (engine::launcher_rank() == 0)
-      for (const std::string& warning : job.warnings) fmt::print(stderr, "warning: {}\n", warning);
+      for (const std::string& warning : job.warnings)
+        fmt::print(stderr, "{}\n", warning);  // has its place: file:line:col: warning: ...
     return job;
   }
 };
@@ -183,7 +185,7 @@ int main(int argc, char** argv) {
     if (engine::launcher_rank() == 0) fmt::print(stderr, "{}\n", error.what());
     return exit_code(error.kind());
   } catch (const std::exception& error) {
-    fmt::print(stderr, "lockstep: internal error: {}\n", error.what());
+    log::error("internal error: {}", error.what());
     return exit_code(ErrorKind::internal);
   }
 }

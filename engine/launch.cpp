@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstdio>
 #include <cstdlib>
 #include <set>
 #include <thread>
@@ -15,6 +14,7 @@
 #include "comm/run_ranks.hpp"
 #include "core/error.hpp"
 #include "core/isa.hpp"
+#include "core/log.hpp"
 #include "engine/stop_signals.hpp"
 #include "kernels/cuda_loader.hpp"
 
@@ -78,10 +78,15 @@ bool same_on_all_ranks(ErrorKind kind) {
 }
 
 void print_error(const std::exception& error, ErrorKind kind, int rank, int size) {
-  const std::string who = size > 1 && !same_on_all_ranks(kind) ? fmt::format("rank {}: ", rank) : "";
-  const std::string tag = kind == ErrorKind::preempted ? "" : fmt::format("{}: ", to_string(kind));
-  std::fprintf(stderr, "\nlockstep: %s%s%s\n", who.c_str(), tag.c_str(), error.what());
-  std::fflush(stderr);
+  // What all ranks meet is told without a rank; only one of them tells it.
+  if (same_on_all_ranks(kind))
+    log::set_rank(0, 1);
+  else
+    log::set_rank(rank, size);
+  if (kind == ErrorKind::preempted)
+    log::error("{}", error.what());
+  else
+    log::error("{}: {}", to_string(kind), error.what());
 }
 
 ErrorKind kind_of(const std::exception& error) {
@@ -96,6 +101,10 @@ std::string plural(int n, const char* what) { return fmt::format("{} {}{}", n, w
 int run_rank(const JobConfig& job, comm::Communicator& comm, int threads, const std::string& source,
              const std::string& where, const std::function<void(RankContext&)>& body, bool rethrow) {
   try {
+    log::set_rank(comm.rank(), comm.size());
+    cpu_set_t set;
+    log::debug("pid {}, {} CPUs allowed, {} threads, {}", getpid(), allowed_cpus(set), threads,
+               to_string(current_isa()));
     const auto device = make_cpu_device();
     RankContext context{
         .comm = comm,
