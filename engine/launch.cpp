@@ -40,17 +40,25 @@ bool user_bound() {
                      [](const char* name) { return std::getenv(name) != nullptr; });
 }
 
+struct Cpus {
+  int share = 1;  ///< of this rank
+  int host = 1;   ///< of all ranks of this host; with a user's binding only what this rank may use is known
+};
+
 /// Lets this process run on every CPU that its control group allows, then on its share of them.
-int widen_and_share(int host_rank, int host_size) {
+Cpus widen_and_share(int host_rank, int host_size) {
   cpu_set_t set;
-  if (user_bound()) return allowed_cpus(set);
+  if (user_bound()) {
+    const int bound = allowed_cpus(set);
+    return {.share = bound, .host = bound};
+  }
   CPU_ZERO(&set);
   for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) CPU_SET(cpu, &set);
   (void)sched_setaffinity(0, sizeof(set), &set);  // the kernel keeps what is allowed
-  const int cpus = allowed_cpus(set);
-  if (host_size == 1) return cpus;
-  if (host_size > cpus) return 1;  // oversubscribed: the scheduler shares out better than a fixed place
-  const int share = cpus / host_size;
+  const int host = allowed_cpus(set);
+  if (host_size == 1) return {.share = host, .host = host};
+  if (host_size > host) return {.share = 1, .host = host};  // the scheduler shares out better than a fixed place
+  const int share = host / host_size;
   cpu_set_t own;
   CPU_ZERO(&own);
   int index = 0;
@@ -60,7 +68,7 @@ int widen_and_share(int host_rank, int host_size) {
     ++index;
   }
   (void)sched_setaffinity(0, sizeof(own), &own);
-  return share;
+  return {.share = share, .host = host};
 }
 
 void refuse_missing_device(const JobConfig& job) {
@@ -118,12 +126,11 @@ int run_rank(const JobConfig& job, comm::Communicator& comm, int threads, const 
   } catch (const std::exception& error) {
     if (rethrow) throw;
     const ErrorKind kind = kind_of(error);
-    const auto grace = std::chrono::seconds(comm.rank() != 0 && same_on_all_ranks(kind) ? 3 : 0);
     if (kind == ErrorKind::preempted) {
       if (comm.rank() == 0) print_error(error, kind, comm.rank(), comm.size());
       return exit_code(kind);
     }
-    std::this_thread::sleep_for(grace);
+    if (comm.rank() != 0 && same_on_all_ranks(kind)) std::this_thread::sleep_for(std::chrono::seconds(3));
     print_error(error, kind, comm.rank(), comm.size());
     if (comm.size() > 1) comm.abort("", exit_code(kind));
     return exit_code(kind);
@@ -131,7 +138,7 @@ int run_rank(const JobConfig& job, comm::Communicator& comm, int threads, const 
 }
 
 int run_local(const JobConfig& job, int ranks, const std::function<void(RankContext&)>& body) {
-  const int cpus = widen_and_share(0, 1);
+  const int cpus = widen_and_share(0, 1).share;
   const int threads = job.run.threads ? static_cast<int>(*job.run.threads) : std::max(1, cpus / ranks);
   try {
     comm::run_ranks(ranks,
@@ -146,12 +153,11 @@ int run_local(const JobConfig& job, int ranks, const std::function<void(RankCont
 
 int run_mpi(const JobConfig& job, const std::function<void(RankContext&)>& body) {
   comm::MpiEnvironment mpi;
-  const int cpus = widen_and_share(mpi.host_rank(), mpi.host_size());
-  const int threads = job.run.threads ? static_cast<int>(*job.run.threads) : cpus;
-  cpu_set_t set;
-  const bool shared_cpus = allowed_cpus(set) < mpi.host_size() * threads && !user_bound();
-  const auto comm = comm::make_mpi(
-      mpi, {.timeout = comm::Seconds(job.comm.timeout_s), .oversubscribed = shared_cpus && mpi.host_size() > cpus});
+  const Cpus cpus = widen_and_share(mpi.host_rank(), mpi.host_size());
+  const int threads = job.run.threads ? static_cast<int>(*job.run.threads) : cpus.share;
+  const bool oversubscribed = user_bound() ? mpi.oversubscribed(threads) : mpi.host_size() * threads > cpus.host;
+  const auto comm =
+      comm::make_mpi(mpi, {.timeout = comm::Seconds(job.comm.timeout_s), .oversubscribed = oversubscribed});
   const std::set<std::string> hosts(mpi.host_names().begin(), mpi.host_names().end());
   return run_rank(job, *comm, threads, "from MPI",
                   fmt::format(" on {}", plural(static_cast<int>(hosts.size()), "host")), body, false);
@@ -184,7 +190,7 @@ int run_on_ranks(const JobConfig& job, const std::function<void(RankContext&)>& 
       return run_local(job, static_cast<int>(job.comm.ranks), body);
     }
     if (launcher || job.comm.backend == "mpi") return run_mpi(job, body);
-    const int cpus = widen_and_share(0, 1);
+    const int cpus = widen_and_share(0, 1).share;
     const auto comm = comm::make_single();
     return run_rank(job, *comm, job.run.threads ? static_cast<int>(*job.run.threads) : cpus, "no launcher", "", body,
                     false);
