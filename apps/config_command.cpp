@@ -4,9 +4,9 @@
 
 #include <cstdio>
 
-#include "core/config/schema_text.hpp"
+#include "config/schema_text.hpp"
 #include "core/error.hpp"
-#include "engine/job.hpp"
+#include "job/job.hpp"
 
 namespace lockstep {
 namespace {
@@ -18,10 +18,10 @@ std::string comment_lines(const std::string& title, const std::vector<std::strin
   return text;
 }
 
-std::string remarks(const engine::LoadedJob& job) {
+std::string remarks(const job::LoadedJob& job) {
   std::string text;
   if (job.deepspeed) {
-    const engine::DeepSpeedReport& report = *job.deepspeed;
+    const job::DeepSpeedReport& report = *job.deepspeed;
     text += comment_lines(fmt::format("{}: acted on", report.path), report.acted_on);
     text += comment_lines("known and without effect here", report.without_effect);
     text += comment_lines("\"auto\", taken as absent", report.taken_as_absent);
@@ -31,17 +31,17 @@ std::string remarks(const engine::LoadedJob& job) {
   return text;
 }
 
-std::string body(const engine::JobConfig& config, ConfigOptions::Show show) {
+std::string body(const job::JobConfig& config, ConfigOptions::Show show) {
   using Show = ConfigOptions::Show;
   switch (show) {
     case Show::effective:
-      return engine::effective_yaml(config);
+      return job::effective_yaml(config);
     case Show::full:
-      return engine::full_yaml(config);
+      return job::full_yaml(config);
     case Show::minimal:
-      return engine::minimal_yaml(config);
+      return job::minimal_yaml(config);
     case Show::diff:
-      return engine::diff_from_defaults(config);
+      return job::diff_from_defaults(config);
     case Show::reference:
     case Show::schema:
       break;
@@ -52,9 +52,9 @@ std::string body(const engine::JobConfig& config, ConfigOptions::Show show) {
 }  // namespace
 
 std::string config_text(const ConfigOptions& options) {
-  if (options.show == ConfigOptions::Show::reference) return reference_markdown(engine::job_section());
-  if (options.show == ConfigOptions::Show::schema) return json_schema(engine::job_section());
-  const engine::LoadedJob job = engine::load_job(options.job, options.overrides);
+  if (options.show == ConfigOptions::Show::reference) return reference_markdown(job::job_section());
+  if (options.show == ConfigOptions::Show::schema) return json_schema(job::job_section());
+  const job::LoadedJob job = job::load_job(options.job, options.overrides);
   return remarks(job) + body(job.config, options.show);
 }
 

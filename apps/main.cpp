@@ -5,15 +5,15 @@
 #include "apps/config_command.hpp"
 #include "apps/explain_command.hpp"
 #include "apps/lr_command.hpp"
-#include "core/config/diagnostics.hpp"
+#include "config/diagnostics.hpp"
 #include "core/error.hpp"
 #include "core/log.hpp"
-#include "engine/bench_step.hpp"
-#include "engine/generate.hpp"
-#include "engine/job.hpp"
-#include "engine/launch.hpp"
-#include "engine/setup.hpp"
-#include "engine/trainer.hpp"
+#include "job/job.hpp"
+#include "run/bench_step.hpp"
+#include "run/generate.hpp"
+#include "run/launch.hpp"
+#include "run/setup.hpp"
+#include "run/trainer.hpp"
 
 namespace {
 
@@ -30,9 +30,9 @@ struct JobOptions {
         ->allow_extra_args(false)
         ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   }
-  [[nodiscard]] engine::LoadedJob load() const {
-    engine::LoadedJob job = engine::load_job(path, overrides);
-    if (engine::launcher_rank() == 0)
+  [[nodiscard]] job::LoadedJob load() const {
+    job::LoadedJob job = job::load_job(path, overrides);
+    if (run::launcher_rank() == 0)
       for (const std::string& warning : job.warnings)
         fmt::print(stderr, "{}\n", warning);  // has its place: file:line:col: warning: ...
     return job;
@@ -40,14 +40,13 @@ struct JobOptions {
 };
 
 int train_command(const JobOptions& options, const std::string& resume) {
-  const engine::JobConfig job = options.load().config;
-  return engine::run_on_ranks(job, [&](engine::RankContext& rank) {
-    (void)engine::train(job, resume.empty() ? job.run.resume : resume, rank);
-  });
+  const job::JobConfig job = options.load().config;
+  return run::run_on_ranks(
+      job, [&](run::RankContext& rank) { (void)run::train(job, resume.empty() ? job.run.resume : resume, rank); });
 }
 
 int lr_command(const JobOptions& options, std::int64_t updates, const std::string& format, const std::string& plot) {
-  const engine::JobConfig job = options.load().config;
+  const job::JobConfig job = options.load().config;
   LrRequest request;
   request.updates = updates > 0 ? updates : job.run.steps;
   request.format = parse_lr_format(format);
@@ -56,16 +55,16 @@ int lr_command(const JobOptions& options, std::int64_t updates, const std::strin
     request.group_names.push_back(
         g == 0 ? "group 0 (the rest)"
                : fmt::format("group {} ({})", g, fmt::join(job.parameter_groups[g - 1].match, ", ")));
-  const auto schedule = engine::make_schedule(job);
+  const auto schedule = run::make_schedule(job);
   std::fputs(lr_report(*schedule, request).c_str(), stdout);
   return 0;
 }
 
-int generate_command(const std::string& run, const engine::GenerateOptions& options) {
-  engine::JobConfig place;  // one rank, all CPUs
-  return engine::run_on_ranks(place, [&](engine::RankContext& rank) {
+int generate_command(const std::string& run, const run::GenerateOptions& options) {
+  job::JobConfig place;  // one rank, all CPUs
+  return run::run_on_ranks(place, [&](run::RankContext& rank) {
     std::fputs(options.prompt.c_str(), stdout);
-    engine::generate(run, options, rank, [](const std::string& piece) {
+    run::generate(run, options, rank, [](const std::string& piece) {
       std::fputs(piece.c_str(), stdout);
       std::fflush(stdout);
     });
@@ -73,12 +72,12 @@ int generate_command(const std::string& run, const engine::GenerateOptions& opti
   });
 }
 
-int bench_step_command(const JobOptions& options, const engine::BenchStepOptions& bench) {
-  const engine::JobConfig job = options.load().config;
-  return engine::run_on_ranks(job, [&](engine::RankContext& rank) { engine::bench_step(job, bench, rank); });
+int bench_step_command(const JobOptions& options, const run::BenchStepOptions& bench) {
+  const job::JobConfig job = options.load().config;
+  return run::run_on_ranks(job, [&](run::RankContext& rank) { run::bench_step(job, bench, rank); });
 }
 
-int run(int argc, char** argv) {
+int run_program(int argc, char** argv) {
   CLI::App app(
       "Lockstep trains small and mid-size models data-parallel from one YAML file:\n"
       "  mpirun -n 8 lockstep train job.yaml");
@@ -133,7 +132,7 @@ int run(int argc, char** argv) {
 
   auto* generate = app.add_subcommand("generate", "continue a text with a trained run");
   std::string run_path;
-  engine::GenerateOptions generate_options;
+  run::GenerateOptions generate_options;
   generate->add_option("run", run_path, "the run's folder")->required();
   generate->add_option("--prompt", generate_options.prompt, "text to continue");
   generate->add_option("--tokens", generate_options.tokens, "symbols to add")->check(CLI::PositiveNumber);
@@ -147,7 +146,7 @@ int run(int argc, char** argv) {
   auto* bench = app.add_subcommand("bench", "measure speed on this machine");
   bench->require_subcommand(1);
   auto* step = bench->add_subcommand("step", "whole training steps of a job, on random samples");
-  engine::BenchStepOptions bench_options;
+  run::BenchStepOptions bench_options;
   job.add_to(step);
   step->add_option("--steps", bench_options.steps, "timed steps")->check(CLI::PositiveNumber);
   step->add_option("--warmup", bench_options.warmup, "steps before them");
@@ -168,7 +167,7 @@ int run(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     // Help and version print to stdout and are no errors.
     const bool asked = error.get_exit_code() == 0;
-    if (engine::launcher_rank() != 0) return asked ? 0 : exit_code(ErrorKind::config);
+    if (run::launcher_rank() != 0) return asked ? 0 : exit_code(ErrorKind::config);
     (void)app.exit(error);
     return asked ? 0 : exit_code(ErrorKind::config);
   }
@@ -179,10 +178,10 @@ int run(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   try {
-    return run(argc, argv);
+    return run_program(argc, argv);
   } catch (const Error& error) {
     // Under a launcher every rank meets the same error before MPI starts: one of them tells.
-    if (engine::launcher_rank() == 0) fmt::print(stderr, "{}\n", error.what());
+    if (run::launcher_rank() == 0) fmt::print(stderr, "{}\n", error.what());
     return exit_code(error.kind());
   } catch (const std::exception& error) {
     log::error("internal error: {}", error.what());

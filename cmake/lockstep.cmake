@@ -72,7 +72,6 @@ endfunction()
 function(lockstep_test name)
   add_executable(${name} ${ARGN})
   target_link_libraries(${name} PRIVATE lockstep GTest::gtest_main GTest::gmock nlohmann_json::nlohmann_json
-                                        MPI::MPI_CXX OpenMP::OpenMP_CXX dl)
-  target_compile_definitions(${name} PRIVATE LOCKSTEP_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
+                                        MPI::MPI_CXX OpenMP::OpenMP_CXX dl lockstep_test_support)
   gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST NO_PRETTY_VALUES PROPERTIES TIMEOUT 300 LABELS ${name})
 endfunction()

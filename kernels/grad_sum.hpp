@@ -1,7 +1,7 @@
 #pragma once
 
 // The ordered sum of gradient sources, once for reference loops and device code. Static for the reason in
-// kernels/isa_namespace.hpp.
+// kernels/cpu/isa_namespace.hpp.
 
 #include <cstddef>
 

@@ -7,8 +7,8 @@
 #include <string_view>
 #include <vector>
 
-#include "core/config/field.hpp"
-#include "core/config/params.hpp"
+#include "config/field.hpp"
+#include "config/params.hpp"
 
 namespace lockstep::sched {
 

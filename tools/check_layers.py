@@ -3,8 +3,8 @@
 
     tools/check_layers.py [ROOT]
 
-A folder is a layer. Siblings (nn, optim, sched, comm, data) never include one another, and what needs two of them
-belongs in engine/. CMake alone cannot see this: an include that happens to resolve compiles. Every run first checks
+A folder is a layer. Siblings (nn, optim, sched, comm, data; and job, engine) never include one another: what needs
+two of the first belongs in engine/, what needs a job file and an engine in run/. CMake alone cannot see this: an include that happens to resolve compiles. Every run first checks
 itself on a small tree with deliberate mistakes. Exit 0: all includes follow the order; 1: a list of those that do not.
 """
 
@@ -14,16 +14,20 @@ import sys
 import tempfile
 
 # What each layer may include besides itself.
+BELOW_ENGINE = {"core", "kernels", "nn", "optim", "sched", "comm", "data", "config"}
 ALLOWED = {
     "core": set(),
+    "config": {"core"},
     "kernels": {"core"},
     "nn": {"core", "kernels"},
     "optim": {"core", "kernels"},
-    "sched": {"core"},
+    "sched": {"core", "config"},
     "comm": {"core", "kernels"},
     "data": {"core"},
-    "engine": {"core", "kernels", "nn", "optim", "sched", "comm", "data"},
-    "apps": {"core", "kernels", "nn", "optim", "sched", "comm", "data", "engine"},
+    "job": {"core", "config", "sched"},
+    "engine": BELOW_ENGINE - {"config"},
+    "run": BELOW_ENGINE | {"engine", "job"},
+    "apps": BELOW_ENGINE | {"engine", "job", "run"},
 }
 SOURCES = {".hpp", ".cpp", ".h", ".cu", ".cuh", ".inc"}
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^">]+)[">]')
@@ -79,9 +83,11 @@ def self_test():
         "comm/bad.hpp": '#include "ring.hpp"\n',
         "optim/bad.cu": '#include "tests/support/near.hpp"\n',
         "engine/bad.cpp": '#include "apps/main.hpp"\n',
+        "run/trainer.cpp": '#include "engine/step.hpp"\n#include "job/job.hpp"\n',
+        "job/bad.cpp": '#include "engine/step.hpp"\n',
     }
     expected = {"core/bad.hpp:1", "sched/bad.cpp:2", "data/bad.cpp:1", "comm/bad.hpp:1", "optim/bad.cu:1",
-                "engine/bad.cpp:1"}
+                "engine/bad.cpp:1", "job/bad.cpp:1"}
     with tempfile.TemporaryDirectory() as folder:
         root = pathlib.Path(folder)
         for name, text in tree.items():

@@ -1,7 +1,7 @@
 #include "kernels/adam/adam_rule.hpp"
 #include "kernels/declare.hpp"
+#include "kernels/device/simt.hpp"
 #include "kernels/grad_sum.hpp"
-#include "kernels/simt/simt.hpp"
 
 namespace lockstep::kernels::LOCKSTEP_KERNEL_NS {
 namespace {

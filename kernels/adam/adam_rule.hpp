@@ -1,7 +1,7 @@
 #pragma once
 
 // Adam's rule for one element, once for every implementation. The functions are static so that each compilation of
-// a hot file keeps its own copy (kernels/isa_namespace.hpp).
+// a hot file keeps its own copy (kernels/cpu/isa_namespace.hpp).
 
 #include <cmath>
 

@@ -1,7 +1,7 @@
 #pragma once
 
 #include "kernels/attention/attention.hpp"
-#include "kernels/isa_namespace.hpp"
+#include "kernels/cpu/isa_namespace.hpp"
 
 namespace lockstep::kernels::LOCKSTEP_ISA_NS {
 

@@ -18,8 +18,8 @@ bool amx_attention_backward(const Exec&, const AttentionBackwardArgs&) { return 
 #include <cmath>
 
 #include "core/isa.hpp"
+#include "kernels/cpu/vector_math.hpp"
 #include "kernels/matmul/matmul_onednn.hpp"
-#include "kernels/vector_math.hpp"
 
 // One head of one sequence is one thread's work. Both passes keep a strip of scores, never the whole matrix, and skip
 // masked blocks of 32 x 32. Weights and score gradients are rounded to bf16 before they are multiplied, sums are fp32.

@@ -5,9 +5,9 @@
 #include "kernels/attention/attention.hpp"
 #include "kernels/attention/attention_amx.hpp"
 #include "kernels/attention/tile_product.hpp"
-#include "kernels/isa_namespace.hpp"
+#include "kernels/cpu/isa_namespace.hpp"
+#include "kernels/cpu/vector_math.hpp"
 #include "kernels/matmul/matmul_onednn.hpp"
-#include "kernels/vector_math.hpp"
 
 // One head of one sequence is one thread's work: its keys and values are widened to fp32 once and stay in the
 // second-level cache, queries pass in tiles, and of the score matrix only one tile's rows exist. Row groups skip the

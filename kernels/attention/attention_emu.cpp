@@ -1,5 +1,5 @@
 #include "kernels/declare.hpp"
-#include "kernels/emu_device.hpp"
+#include "kernels/emu/emu_device.hpp"
 
 // On a device this is a vendor library's; under the emulator it is the reference in stream order.
 namespace lockstep::kernels::emu {

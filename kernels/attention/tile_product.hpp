@@ -7,7 +7,7 @@
 
 #include <cstdint>
 
-#include "kernels/vector_math.hpp"
+#include "kernels/cpu/vector_math.hpp"
 
 namespace lockstep::kernels {
 namespace {

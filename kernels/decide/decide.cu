@@ -1,6 +1,6 @@
 #include "kernels/decide/decide_rule.hpp"
 #include "kernels/declare.hpp"
-#include "kernels/simt/simt.hpp"
+#include "kernels/device/simt.hpp"
 
 namespace lockstep::kernels::LOCKSTEP_KERNEL_NS {
 namespace {

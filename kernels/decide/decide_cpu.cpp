@@ -1,5 +1,5 @@
+#include "kernels/cpu/isa_namespace.hpp"
 #include "kernels/declare.hpp"
-#include "kernels/isa_namespace.hpp"
 
 namespace lockstep::kernels::LOCKSTEP_ISA_NS {
 

@@ -1,6 +1,6 @@
+#include "kernels/cpu/grad_strip.hpp"
+#include "kernels/cpu/isa_namespace.hpp"
 #include "kernels/declare.hpp"
-#include "kernels/grad_strip.hpp"
-#include "kernels/isa_namespace.hpp"
 
 namespace lockstep::kernels::LOCKSTEP_ISA_NS {
 namespace {

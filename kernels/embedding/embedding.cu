@@ -1,5 +1,5 @@
 #include "kernels/declare.hpp"
-#include "kernels/device_pack.hpp"
+#include "kernels/device/pack.hpp"
 
 namespace lockstep::kernels::LOCKSTEP_KERNEL_NS {
 namespace {

@@ -1,6 +1,6 @@
+#include "kernels/cpu/isa_namespace.hpp"
+#include "kernels/cpu/vector_math.hpp"
 #include "kernels/declare.hpp"
-#include "kernels/isa_namespace.hpp"
-#include "kernels/vector_math.hpp"
 
 namespace lockstep::kernels::LOCKSTEP_ISA_NS {
 namespace {

@@ -1,7 +1,7 @@
-#include "kernels/bias_grad/column_sum_cpu.hpp"
+#include "kernels/cpu/column_sum.hpp"
+#include "kernels/cpu/isa_namespace.hpp"
+#include "kernels/cpu/vector_math.hpp"
 #include "kernels/declare.hpp"
-#include "kernels/isa_namespace.hpp"
-#include "kernels/vector_math.hpp"
 
 namespace lockstep::kernels::LOCKSTEP_ISA_NS {
 namespace {

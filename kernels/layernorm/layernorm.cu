@@ -1,5 +1,5 @@
-#include "kernels/bias_grad/column_sum_device.hpp"
 #include "kernels/declare.hpp"
+#include "kernels/device/column_sum.hpp"
 
 namespace lockstep::kernels::LOCKSTEP_KERNEL_NS {
 namespace {

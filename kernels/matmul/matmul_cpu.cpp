@@ -1,6 +1,6 @@
-#include "kernels/isa_namespace.hpp"
+#include "kernels/cpu/isa_namespace.hpp"
+#include "kernels/cpu/vector_math.hpp"
 #include "kernels/matmul/matmul_onednn.hpp"
-#include "kernels/vector_math.hpp"
 
 // The products themselves are oneDNN's. Compiled per instruction set are the passes around them: widening 16-bit
 // operands where the library has no fast 16-bit product, bias, and rounding to a 16-bit result.

@@ -1,7 +1,7 @@
 #include "core/error.hpp"
+#include "kernels/cpu/grad_strip.hpp"
+#include "kernels/cpu/isa_namespace.hpp"
 #include "kernels/declare.hpp"
-#include "kernels/grad_strip.hpp"
-#include "kernels/isa_namespace.hpp"
 #include "kernels/sgd/sgd_rule.hpp"
 
 namespace lockstep::kernels::LOCKSTEP_ISA_NS {

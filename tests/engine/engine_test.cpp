@@ -4,10 +4,10 @@
 #include <atomic>
 #include <limits>
 
-#include "engine/trainer.hpp"
+#include "engine/evaluate.hpp"
 #include "kernels/decide/decide_rule.hpp"
-#include "tests/engine/training.hpp"
 #include "tests/support/numbers.hpp"
+#include "tests/support/training.hpp"
 
 namespace lockstep::engine {
 namespace {

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <set>
 
-#include "tests/engine/training.hpp"
+#include "tests/support/training.hpp"
 
 namespace lockstep::engine {
 namespace {

@@ -3,7 +3,7 @@
 #include <numeric>
 
 #include "kernels/decide/decide.hpp"
-#include "tests/engine/training.hpp"
+#include "tests/support/training.hpp"
 
 namespace lockstep::engine {
 namespace {

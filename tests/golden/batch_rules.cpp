@@ -1,7 +1,7 @@
 // kind batch_rules: rows of given batch keys and what DeepSpeed derives from them, or that it refuses.
 
 #include "core/error.hpp"
-#include "engine/batch.hpp"
+#include "job/batch.hpp"
 #include "tests/golden/trace.hpp"
 
 namespace lockstep::golden {
@@ -24,8 +24,8 @@ Mismatches check_batch_rules(const json& trace) {
     const json& expected = row.at("result");
     const bool refusal = expected.contains("error");
     try {
-      const engine::BatchSizes sizes = engine::resolve_batch(given(in, "train"), given(in, "micro"), given(in, "gas"),
-                                                             in.at("world").get<std::int64_t>(), "from the trace");
+      const job::BatchSizes sizes = job::resolve_batch(given(in, "train"), given(in, "micro"), given(in, "gas"),
+                                                       in.at("world").get<std::int64_t>(), "from the trace");
       const json actual = {{"train", sizes.train}, {"micro", sizes.micro}, {"gas", sizes.accumulation}};
       if (refusal)
         out.push_back(in.dump() + ": DeepSpeed refuses, we derive " + actual.dump());

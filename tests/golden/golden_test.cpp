@@ -11,13 +11,14 @@
 #include <unistd.h>
 
 #include "tests/golden/checker.hpp"
+#include "tests/support/source_dir.hpp"
 
 namespace lockstep::golden {
 namespace {
 
 namespace fs = std::filesystem;
 
-const fs::path own_folder = fs::path(LOCKSTEP_SOURCE_DIR) / "tests" / "goldens";
+const fs::path own_folder = fs::path(source_dir()) / "tests" / "goldens";
 
 std::vector<fs::path> folders() {
   const char* list = std::getenv("LOCKSTEP_GOLDENS");

@@ -6,7 +6,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "core/config/params.hpp"
+#include "config/params.hpp"
 #include "sched/schedule.hpp"
 #include "tests/golden/checker.hpp"
 

@@ -11,6 +11,7 @@
 #include "core/error.hpp"
 #include "tests/nn/optimizer.hpp"
 #include "tests/nn/rig.hpp"
+#include "tests/support/source_dir.hpp"
 
 namespace lockstep::nn {
 namespace {
@@ -56,7 +57,7 @@ class Gpt2Test : public ::testing::TestWithParam<std::string> {};
 /// One step equals PyTorch's, recorded in float64 by record_gpt2_oracle.py. float32 rounding through two blocks stays
 /// within 2e-6 of gradients of order 0.1.
 TEST_P(Gpt2Test, OneStepIsPyTorchs) {
-  std::ifstream file(LOCKSTEP_SOURCE_DIR "/tests/nn/gpt2_oracle.json");
+  std::ifstream file(source_dir() + "/tests/nn/gpt2_oracle.json");
   const nlohmann::json oracle = nlohmann::json::parse(file);
   TinyGpt2 gpt(table_named(GetParam()));
   const auto& specs = gpt.model->parameters();

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "kernels/emu_device.hpp"
+#include "kernels/emu/emu_device.hpp"
 #include "kernels/table.hpp"
 #include "nn/context.hpp"
 #include "nn/model.hpp"

@@ -15,7 +15,7 @@
 
 #include "core/isa.hpp"
 #include "kernels/cuda_loader.hpp"
-#include "kernels/simt/machine_order.hpp"
+#include "kernels/emu/machine_order.hpp"
 #include "kernels/table.hpp"
 
 namespace lockstep::testing {

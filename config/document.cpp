@@ -1,0 +1,389 @@
+#include "config/document.hpp"
+
+#include <fmt/format.h>
+#include <yaml-cpp/eventhandler.h>
+#include <yaml-cpp/exceptions.h>
+#include <yaml-cpp/parser.h>
+
+#include <algorithm>
+#include <fstream>
+#include <sstream>
+
+#include "config/json_comments.hpp"
+#include "core/error.hpp"
+
+namespace lockstep {
+namespace {
+
+constexpr std::size_t max_bytes = 1'000'000;
+constexpr std::size_t max_depth = 64;
+constexpr std::size_t max_nodes = 100'000;
+
+/// Stops the parser: what follows cannot be read sensibly.
+struct Stop {};
+
+/// Maps the parser's positions to places of the user's text.
+class Places {
+ public:
+  Places(std::shared_ptr<const Source> source, std::vector<BlankedJson::Shift> shifts)
+      : source_(std::move(source)), shifts_(std::move(shifts)) {}
+
+  [[nodiscard]] Place at(const YAML::Mark& mark, std::size_t length = 1) const {
+    Place place{source_, mark.line + 1, mark.column + 1, static_cast<int>(std::max<std::size_t>(length, 1))};
+    int moved = 0;
+    for (const auto& shift : shifts_)
+      if (shift.line == place.line && place.column > shift.column) moved += shift.bytes;
+    place.column += moved;
+    return place;
+  }
+  [[nodiscard]] const Source& source() const { return *source_; }
+
+ private:
+  std::shared_ptr<const Source> source_;
+  std::vector<BlankedJson::Shift> shifts_;
+};
+
+/// Builds the tree from the parser's events. Working on events, not on yaml-cpp's own nodes, shows anchors and
+/// duplicate keys, and an alias can never expand.
+class TreeBuilder : public YAML::EventHandler {
+ public:
+  TreeBuilder(const Places& places, Diagnostics& diagnostics) : places_(places), diagnostics_(diagnostics) {}
+
+  [[nodiscard]] Node take_root() { return std::move(root_); }
+
+  void OnDocumentStart(const YAML::Mark&) override {}
+  void OnDocumentEnd() override {}
+
+  void OnNull(const YAML::Mark& mark, YAML::anchor_t anchor) override {
+    check_anchor(mark, anchor);
+    add(Node{Node::Kind::null, places_.at(mark)});
+  }
+
+  void OnAlias(const YAML::Mark& mark, YAML::anchor_t) override {
+    diagnostics_.error(places_.at(mark), "aliases (*name) are not supported", "write the value out");
+    add(Node{Node::Kind::null, places_.at(mark)});
+  }
+
+  void OnScalar(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
+                const std::string& value) override {
+    check_anchor(mark, anchor);
+    check_tag(mark, tag);
+    Node node{Node::Kind::scalar, places_.at(mark, value.size() + (tag == "!" ? 2 : 0)), value};
+    node.quoted = tag == "!";
+    add(std::move(node));
+  }
+
+  void OnSequenceStart(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
+                       YAML::EmitterStyle::value) override {
+    open(Node::Kind::list, mark, tag, anchor);
+  }
+  void OnSequenceEnd() override { close(); }
+  void OnMapStart(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
+                  YAML::EmitterStyle::value) override {
+    open(Node::Kind::map, mark, tag, anchor);
+  }
+  void OnMapEnd() override { close(); }
+
+ private:
+  struct Level {
+    Node node;
+    bool has_key = false;
+    bool key_is_bad = false;
+    std::string key = {};
+    Place key_place = {};
+  };
+
+  void open(Node::Kind kind, const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor) {
+    check_anchor(mark, anchor);
+    check_tag(mark, tag);
+    if (levels_.size() >= max_depth) {
+      diagnostics_.error(places_.at(mark), fmt::format("nested deeper than {} levels", max_depth));
+      throw Stop{};
+    }
+    levels_.push_back({Node{kind, places_.at(mark)}});
+  }
+
+  void close() {
+    Node node = std::move(levels_.back().node);
+    levels_.pop_back();
+    add(std::move(node));
+  }
+
+  void add(Node node) {
+    if (++nodes_ > max_nodes) {
+      diagnostics_.error(node.place, fmt::format("more than {} values", max_nodes));
+      throw Stop{};
+    }
+    if (levels_.empty()) {
+      root_ = std::move(node);
+      return;
+    }
+    Level& level = levels_.back();
+    if (level.node.kind == Node::Kind::list) {
+      level.node.items.push_back(std::move(node));
+    } else if (!level.has_key) {
+      take_key(level, node);
+    } else {
+      level.has_key = false;
+      if (!level.key_is_bad) level.node.members.push_back({level.key, level.key_place, std::move(node)});
+    }
+  }
+
+  void take_key(Level& level, const Node& node) {
+    level.has_key = true;
+    level.key_is_bad = true;
+    level.key = node.text;
+    level.key_place = node.place;
+    if (node.kind != Node::Kind::scalar) {
+      diagnostics_.error(node.place, "a key must be a single word");
+    } else if (node.text == "<<" && !node.quoted) {
+      diagnostics_.error(node.place, "merge keys (<<) are not supported", "write the values out");
+    } else if (const auto first = std::find_if(level.node.members.begin(), level.node.members.end(),
+                                               [&](const Member& m) { return m.key == node.text; });
+               first != level.node.members.end()) {
+      diagnostics_.error(node.place,
+                         fmt::format("duplicate key '{}': given in line {} and again in line {}", node.text,
+                                     first->key_place.line, node.place.line),
+                         "remove one of the two");
+    } else {
+      level.key_is_bad = false;
+    }
+  }
+
+  void check_anchor(const YAML::Mark& mark, YAML::anchor_t anchor) {
+    if (anchor != YAML::NullAnchor)
+      diagnostics_.error(places_.at(mark), "anchors (&name) are not supported", "write the value without the anchor");
+  }
+  void check_tag(const YAML::Mark& mark, const std::string& tag) {
+    if (!tag.empty() && tag != "?" && tag != "!")
+      diagnostics_.error(places_.at(mark), fmt::format("type tags ({}) are not supported", tag), "remove the tag");
+  }
+
+  const Places& places_;
+  Diagnostics& diagnostics_;
+  Node root_;
+  std::vector<Level> levels_;
+  std::size_t nodes_ = 0;
+};
+
+/// Sees whether there is a second document, and where.
+class FirstEvent : public YAML::EventHandler {
+ public:
+  void OnDocumentStart(const YAML::Mark& mark) override { mark_ = mark; }
+  void OnDocumentEnd() override {}
+  void OnNull(const YAML::Mark&, YAML::anchor_t) override {}
+  void OnAlias(const YAML::Mark&, YAML::anchor_t) override {}
+  void OnScalar(const YAML::Mark&, const std::string&, YAML::anchor_t, const std::string&) override { throw Stop{}; }
+  void OnSequenceStart(const YAML::Mark&, const std::string&, YAML::anchor_t, YAML::EmitterStyle::value) override {
+    throw Stop{};
+  }
+  void OnSequenceEnd() override {}
+  void OnMapStart(const YAML::Mark&, const std::string&, YAML::anchor_t, YAML::EmitterStyle::value) override {
+    throw Stop{};
+  }
+  void OnMapEnd() override {}
+  [[nodiscard]] const YAML::Mark& mark() const { return mark_; }
+
+ private:
+  YAML::Mark mark_;
+};
+
+bool is_utf8(const std::string& text, std::size_t& bad) {
+  for (std::size_t i = 0; i < text.size();) {
+    const auto c = static_cast<unsigned char>(text[i]);
+    const std::size_t n = c < 0x80 ? 1 : (c >> 5U) == 6 ? 2 : (c >> 4U) == 14 ? 3 : (c >> 3U) == 30 ? 4 : 0;
+    bool good = n != 0 && i + n <= text.size() && c != 0;
+    for (std::size_t k = 1; good && k < n; ++k) good = (static_cast<unsigned char>(text[i + k]) & 0xC0U) == 0x80U;
+    if (!good) {
+      bad = i;
+      return false;
+    }
+    i += n;
+  }
+  return true;
+}
+
+Place place_of_byte(const std::shared_ptr<const Source>& source, const std::string& text, std::size_t byte) {
+  const auto head = std::string_view(text).substr(0, byte);
+  const auto line = std::count(head.begin(), head.end(), '\n');
+  const auto start = head.rfind('\n');
+  return {source, static_cast<int>(line) + 1, static_cast<int>(start == head.npos ? byte : byte - start - 1) + 1};
+}
+
+std::string tab_hint(const Source& source, int line) {
+  // The parser notices a tab where it stops making sense, which may be one line late.
+  for (int i = line; i >= std::max(1, line - 1); --i) {
+    if (static_cast<std::size_t>(i) > source.lines.size()) continue;
+    const std::string& text = source.lines[static_cast<std::size_t>(i - 1)];
+    const auto indent = text.substr(0, text.find_first_not_of(" \t"));
+    if (indent.find('\t') != std::string::npos)
+      return fmt::format("line {} is indented with a tab; YAML indents with spaces", i);
+  }
+  return {};
+}
+
+void parse_blanked(const std::string& text, const Places& places, Diagnostics& diagnostics, Node& root) {
+  TreeBuilder builder(places, diagnostics);
+  FirstEvent rest;
+  try {
+    std::istringstream stream(text);
+    YAML::Parser parser(stream);
+    const bool any = parser.HandleNextDocument(builder);
+    root = builder.take_root();
+    bool second = false;
+    try {
+      second = any && parser.HandleNextDocument(rest);
+    } catch (const Stop&) {
+      second = true;
+    }
+    if (second)
+      diagnostics.error(places.at(rest.mark(), 3), "a second document begins here; a job is one document",
+                        "remove the line with ---");
+  } catch (const YAML::Exception& error) {
+    const Place place = places.at(error.mark.is_null() ? YAML::Mark() : error.mark);
+    diagnostics.error(place, error.msg, tab_hint(places.source(), place.line));
+  } catch (const Stop&) {
+    // already reported
+  }
+}
+
+}  // namespace
+
+const Node* Node::find(std::string_view key) const {
+  for (const Member& member : members)
+    if (member.key == key) return &member.value;
+  return nullptr;
+}
+
+Node* Node::find(std::string_view key) {
+  for (Member& member : members)
+    if (member.key == key) return &member.value;
+  return nullptr;
+}
+
+void Node::set(const std::string& key, const Place& key_place, Node value) {
+  for (Member& member : members) {
+    if (member.key != key) continue;
+    member.key_place = key_place;
+    member.value = std::move(value);
+    return;
+  }
+  members.push_back({key, key_place, std::move(value)});
+}
+
+bool Node::remove(std::string_view key) {
+  return std::erase_if(members, [&](const Member& member) { return member.key == key; }) > 0;
+}
+
+Syntax syntax_of(const std::string& file_name, const std::string& text) {
+  for (const char* ending : {".json", ".hjson", ".jsonc"})
+    if (file_name.ends_with(ending)) return Syntax::json;
+  const std::size_t start = text.find_first_not_of(" \t\r\n");
+  if (start == std::string::npos) return Syntax::yaml;
+  const bool json = text[start] == '{' || text.compare(start, 2, "//") == 0 || text.compare(start, 2, "/*") == 0;
+  return json ? Syntax::json : Syntax::yaml;
+}
+
+Node parse_document(const std::string& name, const std::string& text, Syntax syntax, Diagnostics& diagnostics) {
+  Node root;
+  if (text.size() > max_bytes) {
+    root.place.source = make_source(name, "");
+    diagnostics.error(root.place, fmt::format("{} bytes; a job file has at most {}", text.size(), max_bytes),
+                      "is this the right file?");
+    return root;
+  }
+  const std::string body = text.starts_with("\xEF\xBB\xBF") ? text.substr(3) : text;
+  const auto source = make_source(name, body);
+  root.place = {source, 1, 1};
+  std::size_t bad = 0;
+  if (!is_utf8(body, bad)) {
+    diagnostics.error(place_of_byte(source, body, bad), "the text is not UTF-8", "save the file as UTF-8");
+    return root;
+  }
+  if (syntax == Syntax::yaml) {
+    parse_blanked(body, Places(source, {}), diagnostics, root);
+  } else {
+    const BlankedJson json = blank_json_comments(body);
+    for (const auto& problem : json.problems)
+      diagnostics.error(Place{source, problem.line, problem.column}, problem.message);
+    if (json.problems.empty()) parse_blanked(json.text, Places(source, json.shifts), diagnostics, root);
+  }
+  if (!root.place.source) root.place = {source, 1, 1};
+  return root;
+}
+
+Node read_document(const std::string& path, Diagnostics& diagnostics) {
+  std::ifstream file(path, std::ios::binary);
+  std::ostringstream text;
+  // A folder opens as a file and fails at the first read.
+  if (!file || (file.peek() == std::ifstream::traits_type::eof() && file.bad()))
+    fail(ErrorKind::config, "{}: cannot be opened for reading; check the path", path);
+  file.clear();
+  std::string content(max_bytes + 1, '\0');
+  file.read(content.data(), static_cast<std::streamsize>(content.size()));
+  content.resize(static_cast<std::size_t>(file.gcount()));
+  return parse_document(path, content, syntax_of(path, content), diagnostics);
+}
+
+std::string override_section(const std::string& option) { return option.substr(0, option.find_first_of(".=")); }
+
+void apply_override(Node& root, const std::string& option, Diagnostics& diagnostics) {
+  const auto source = make_source("--set " + option, option, true);
+  const std::size_t equals = option.find('=');
+  if (equals == std::string::npos || equals == 0) {
+    diagnostics.error(Place{source}, "expected KEY=VALUE, for example --set run.steps=100");
+    return;
+  }
+  Diagnostics inner;
+  Node value = parse_document("--set", option.substr(equals + 1), Syntax::yaml, inner);
+  if (inner.error_count() > 0) {
+    diagnostics.error(Place{source}, fmt::format("the value '{}' is not valid YAML", option.substr(equals + 1)));
+    return;
+  }
+  const auto relocate = [&source](auto&& self, Node& node) -> void {
+    node.place = Place{source};
+    for (Node& item : node.items) self(self, item);
+    for (Member& member : node.members) {
+      member.key_place = Place{source};
+      self(self, member.value);
+    }
+  };
+  relocate(relocate, value);
+
+  std::vector<std::string> path;
+  std::istringstream words(option.substr(0, equals));
+  for (std::string word; std::getline(words, word, '.');) path.push_back(word);
+  Node* at = &root;
+  for (std::size_t i = 0; i < path.size(); ++i) {
+    const bool last = i + 1 == path.size();
+    if (at->kind == Node::Kind::list) {
+      const Scalar index = interpret(path[i]);
+      const auto* number = std::get_if<std::int64_t>(&index.value.value);
+      if (number == nullptr || *number < 0 || static_cast<std::size_t>(*number) >= at->items.size()) {
+        diagnostics.error(Place{source},
+                          fmt::format("'{}' is not an index into a list of {} entries", path[i], at->items.size()));
+        return;
+      }
+      at = &at->items[static_cast<std::size_t>(*number)];
+      if (last) *at = std::move(value);
+      continue;
+    }
+    if (at->kind == Node::Kind::scalar) {
+      diagnostics.error(Place{source},
+                        fmt::format("'{}' has a single value, it has no key '{}'", path[i - 1], path[i]));
+      return;
+    }
+    if (at->kind == Node::Kind::null) {
+      at->kind = Node::Kind::map;
+      at->place = Place{source};
+    }
+    if (last) {
+      at->set(path[i], Place{source}, std::move(value));
+      return;
+    }
+    if (at->find(path[i]) == nullptr) at->set(path[i], Place{source}, Node{Node::Kind::map, Place{source}});
+    at = at->find(path[i]);
+  }
+}
+
+}  // namespace lockstep

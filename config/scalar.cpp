@@ -1,0 +1,78 @@
+#include <charconv>
+#include <cmath>
+#include <cstdlib>
+
+#include "config/document.hpp"
+
+namespace lockstep {
+namespace {
+
+bool is_digit(char c) { return c >= '0' && c <= '9'; }
+
+/// Length of the run of digits from `at`.
+std::size_t digits(const std::string& s, std::size_t at) {
+  std::size_t n = 0;
+  while (at + n < s.size() && is_digit(s[at + n])) ++n;
+  return n;
+}
+
+/// [0-9]+ ("." [0-9]*)? | "." [0-9]+, then an optional exponent; nothing after it.
+bool is_decimal(const std::string& s, std::size_t at) {
+  const std::size_t whole = digits(s, at);
+  at += whole;
+  std::size_t fraction = 0;
+  if (at < s.size() && s[at] == '.') {
+    fraction = digits(s, at + 1);
+    at += 1 + fraction;
+  }
+  if (whole + fraction == 0) return false;
+  if (at < s.size() && (s[at] == 'e' || s[at] == 'E')) {
+    ++at;
+    if (at < s.size() && (s[at] == '+' || s[at] == '-')) ++at;
+    const std::size_t exponent = digits(s, at);
+    if (exponent == 0) return false;
+    at += exponent;
+  }
+  return at == s.size();
+}
+
+Scalar integer(const std::string& text, std::size_t sign) {
+  if (text.size() > sign + 1 && text[sign] == '0') return {text, "numbers are decimal and have no leading zeros"};
+  const char* begin = text.data() + (text[0] == '+' ? 1 : 0);
+  std::int64_t value = 0;
+  const auto [end, error] = std::from_chars(begin, text.data() + text.size(), value);
+  if (error != std::errc()) return {text, "the number does not fit into 64 bits"};
+  return {value};
+}
+
+bool only(const std::string& s, std::size_t at, const char* characters) {
+  return at < s.size() && s.find_first_not_of(characters, at) == std::string::npos;
+}
+
+}  // namespace
+
+Scalar interpret(const std::string& text) {
+  if (text == "true") return {true};
+  if (text == "false") return {false};
+  const std::size_t sign = !text.empty() && (text[0] == '+' || text[0] == '-') ? 1 : 0;
+  const std::string body = text.substr(sign);
+  if (!body.empty() && digits(body, 0) == body.size()) return integer(text, sign);
+  if (is_decimal(text, sign)) {
+    if (body.size() > 1 && body[0] == '0' && is_digit(body[1]))
+      return {text, "numbers are decimal and have no leading zeros"};
+    const double value = std::strtod(text.c_str(), nullptr);
+    if (!std::isfinite(value)) return {text, "the number is too large"};
+    return {value};
+  }
+  for (const char* word : {".inf", ".Inf", ".INF", ".nan", ".NaN", ".NAN", "inf", "nan", "NaN", "Infinity"})
+    if (body == word) return {text, "numbers must be finite"};
+  if (body.size() > 2 && body[0] == '0' && (body[1] == 'x' || body[1] == 'o' || body[1] == 'b') &&
+      only(body, 2, "0123456789abcdefABCDEF"))
+    return {text, "numbers are decimal, not hexadecimal, octal or binary"};
+  if (!body.empty() && is_digit(body[0]) && only(body, 0, "0123456789_.,eE+-") &&
+      body.find_first_of("_,") != std::string::npos)
+    return {text, "numbers are written without separators"};
+  return {text};
+}
+
+}  // namespace lockstep

@@ -1,0 +1,12 @@
+#pragma once
+
+#include "data/dataset.hpp"
+#include "engine/engine.hpp"
+
+namespace lockstep::engine {
+
+/// Mean validation loss in nats per target over all of the validation data. Blocks of `block` samples are shared
+/// out to the ranks and summed in block order, so the result has the same bits on any number of ranks.
+[[nodiscard]] double evaluate_all(Engine& engine, const data::Dataset& dataset);
+
+}  // namespace lockstep::engine

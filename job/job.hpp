@@ -1,0 +1,205 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "config/params.hpp"
+#include "config/schema.hpp"
+#include "sched/schedule.hpp"
+
+namespace lockstep::job {
+
+// What a job file says, as plain structs. The defaults here are the defaults of the job file: the table of
+// fields, the reference page and the JSON Schema take them from these structs. Choices are kept as the words of
+// the job file; the reader has checked them.
+
+struct Gpt2Config {
+  std::string preset;  ///< 124M, 355M, 774M, 1.5B, or empty
+  std::int64_t n_layer = 12;
+  std::int64_t n_head = 12;
+  std::int64_t n_embd = 768;
+  std::int64_t block_size = 1024;  ///< tokens
+  std::string recompute = "none";
+  bool operator==(const Gpt2Config&) const = default;
+};
+
+struct MlpConfig {
+  std::vector<std::int64_t> hidden = {64, 64};  ///< units of each hidden layer
+  std::string activation = "gelu";
+  bool operator==(const MlpConfig&) const = default;
+};
+
+struct ModelConfig {
+  std::string type = "gpt2";  ///< gpt2 | mlp; only the block of this type counts
+  Gpt2Config gpt2;
+  MlpConfig mlp;
+  bool operator==(const ModelConfig&) const = default;
+};
+
+struct TextDataConfig {
+  std::string path;  ///< absolute after loading
+  std::string tokenizer = "char";
+  double validation_fraction = 0.1;
+  bool operator==(const TextDataConfig&) const = default;
+};
+
+struct ClustersDataConfig {
+  std::int64_t classes = 4;
+  std::int64_t features = 16;
+  std::int64_t samples = 4096;
+  double noise = 0.5;  ///< standard deviation; the centers have unit variance
+  double validation_fraction = 0.1;
+  bool operator==(const ClustersDataConfig&) const = default;
+};
+
+struct DataConfig {
+  std::string type = "text";  ///< text | clusters
+  TextDataConfig text;
+  ClustersDataConfig clusters;
+  bool operator==(const DataConfig&) const = default;
+};
+
+struct CheckpointConfig {
+  std::int64_t every = 200;  ///< attempted steps; 0: only at the end
+  std::int64_t keep_last = 3;
+  bool operator==(const CheckpointConfig&) const = default;
+};
+
+struct RunConfig {
+  std::string name;  ///< after loading never empty: the job file's name if it was not given
+  std::string output_dir = "runs";
+  std::int64_t steps = 0;  ///< attempted steps
+  std::int64_t seed = 1;
+  std::string device = "auto";
+  std::optional<std::int64_t> threads;  ///< of each rank; nothing: auto
+  std::string determinism = "exact";
+  std::int64_t eval_every = 200;  ///< 0: never
+  std::int64_t log_every = 10;
+  CheckpointConfig checkpoint;
+  std::string resume = "auto";
+  bool operator==(const RunConfig&) const = default;
+};
+
+struct CommConfig {
+  std::string backend = "auto";
+  std::int64_t ranks = 1;  ///< of backend local
+  std::string wire = "fp32";
+  std::string intra_host = "shared";
+  bool share_gpu = false;
+  double timeout_s = 600;
+  bool operator==(const CommConfig&) const = default;
+};
+
+/// A type and the parameters that were given for it. Who uses them knows the defaults.
+struct TypedParams {
+  std::string type;
+  Params params;
+  bool operator==(const TypedParams&) const = default;
+};
+
+struct SchedulerConfig {
+  bool present = false;
+  std::string type;
+  Params params;
+  bool operator==(const SchedulerConfig&) const = default;
+};
+
+struct Fp16Config {
+  bool enabled = false;
+  double loss_scale = 0;  ///< 0: dynamic
+  std::int64_t initial_scale_power = 16;
+  std::int64_t loss_scale_window = 1000;
+  std::int64_t hysteresis = 2;
+  bool consecutive_hysteresis = false;
+  std::int64_t min_loss_scale = 1;
+  bool operator==(const Fp16Config&) const = default;
+};
+
+struct Bf16Config {
+  bool enabled = false;
+  bool operator==(const Bf16Config&) const = default;
+};
+
+struct ZeroConfig {
+  std::int64_t stage = 0;
+  bool operator==(const ZeroConfig&) const = default;
+};
+
+/// Group 1 and up; group 0 is every parameter that no pattern matches. What is absent is the optimizer's.
+struct ParameterGroupConfig {
+  std::vector<std::string> match;  ///< globs over full parameter names
+  std::optional<double> lr;
+  std::optional<double> weight_decay;
+  std::optional<std::vector<double>> betas;
+  std::optional<double> momentum;
+  bool operator==(const ParameterGroupConfig&) const = default;
+};
+
+struct JobConfig {
+  ModelConfig model;
+  DataConfig data;
+  RunConfig run;
+  CommConfig comm;
+  std::optional<std::int64_t> train_batch_size;
+  std::optional<std::int64_t> train_micro_batch_size_per_gpu;
+  std::optional<std::int64_t> gradient_accumulation_steps;
+  double gradient_clipping = 1.0;  ///< global L2 norm; 0: off
+  std::optional<std::int64_t> steps_per_print;
+  std::string communication_data_type = "fp32";
+  TypedParams optimizer = {"AdamW", {}};  ///< type: Adam | AdamW | SGD, in this spelling
+  SchedulerConfig scheduler;
+  Fp16Config fp16;
+  Bf16Config bf16;
+  ZeroConfig zero_optimization;
+  std::vector<ParameterGroupConfig> parameter_groups;
+  bool operator==(const JobConfig&) const = default;
+
+  /// Steps between two progress lines: DeepSpeed's key if given, else run.log_every.
+  [[nodiscard]] std::int64_t print_every() const { return steps_per_print.value_or(run.log_every); }
+};
+
+/// What became of the keys of a DeepSpeed file. A refused key is an error and so never gets here.
+struct DeepSpeedReport {
+  std::string path;
+  std::vector<std::string> acted_on;
+  std::vector<std::string> without_effect;   ///< "key: why"
+  std::vector<std::string> taken_as_absent;  ///< keys that were "auto"
+};
+
+struct LoadedJob {
+  JobConfig config;
+  std::string path;
+  std::optional<DeepSpeedReport> deepspeed;
+  std::vector<std::string> warnings;
+};
+
+/// Reads and checks a job file. `overrides` are "a.b=c" as given to --set; they win over the file.
+/// Paths: data.path and deepspeed are relative to the job file, run.output_dir to the current folder.
+/// Throws ErrorKind::config with all errors, each with its place.
+[[nodiscard]] LoadedJob load_job(const std::string& path, const std::vector<std::string>& overrides = {});
+
+/// The same for a text. `name` stands in messages and decides between YAML and JSON; relative paths are taken from
+/// `folder`.
+[[nodiscard]] LoadedJob load_job_text(const std::string& name, const std::string& text, const std::string& folder,
+                                      const std::vector<std::string>& overrides = {});
+
+/// The whole configuration as YAML that loads to an equal JobConfig; it stands in the run's folder.
+[[nodiscard]] std::string effective_yaml(const JobConfig& config);
+/// As effective_yaml, with the optimizer's and scheduler's unset parameters as comments.
+[[nodiscard]] std::string full_yaml(const JobConfig& config);
+/// Only what differs from the defaults or has none; loads to an equal JobConfig too.
+[[nodiscard]] std::string minimal_yaml(const JobConfig& config);
+/// One line for each difference from the defaults: "run.seed: 7  (default 1)".
+[[nodiscard]] std::string diff_from_defaults(const JobConfig& config);
+
+/// The description of every key.
+[[nodiscard]] const Section& job_section();
+/// The parameters of an optimizer type: Adam, AdamW or SGD.
+[[nodiscard]] const Fields& optimizer_fields(const std::string& type);
+
+/// The optimizer's values of every parameter group, group 0 first, as the schedules start from them.
+[[nodiscard]] std::vector<sched::GroupInitial> group_initials(const JobConfig& config);
+
+}  // namespace lockstep::job

@@ -1,0 +1,214 @@
+#include <fmt/format.h>
+
+#include <map>
+
+#include "job/job.hpp"
+#include "job/fields.hpp"
+
+namespace lockstep::job {
+namespace {
+
+/// One line of a listed configuration.
+struct Line {
+  std::string path;  ///< "run.checkpoint.every"
+  std::string key;
+  int depth;
+  bool is_block;
+  std::string value;        ///< YAML; empty for a block
+  std::string note;         ///< stands behind the value as a comment
+  bool has_default = true;  ///< the key has a default, so it may be left out when equal to it
+};
+
+/// Walks the table and lists every key that has a value.
+class List {
+ public:
+  template <class T>
+  void field(const T& member, const Field& field) {
+    add(field, value_of(member, field));
+  }
+
+  template <class Config, class Visit>
+  void section(const table::About& about, const Config& config, Visit visit) {
+    open(about.name);
+    visit(config, *this);
+    close();
+  }
+
+  template <class... Alternatives>
+  void variant(const table::About& about, const std::string& type, const Alternatives&... alternatives) {
+    open(about.name);
+    put("type", to_yaml(type), false);
+    const auto visit_if = [&](const auto& alternative) {
+      if (alternative.about.name == type) alternative.visit(alternative.config, *this);
+    };
+    (visit_if(alternatives), ...);
+    close();
+  }
+
+  void optimizer(const TypedParams& optimizer) {
+    open("optimizer");
+    put("type", optimizer.type, false);
+    params(optimizer.params);
+    close();
+  }
+
+  void scheduler(const SchedulerConfig& scheduler) {
+    if (!scheduler.present) return;
+    open("scheduler");
+    put("type", scheduler.type, false);
+    params(scheduler.params);
+    close();
+  }
+
+  void groups(const std::vector<ParameterGroupConfig>& groups) {
+    if (groups.empty()) return;
+    std::vector<std::string> blocks;
+    for (const ParameterGroupConfig& config : groups) {
+      List inner;
+      table::group(config, inner);
+      std::vector<std::string> parts;
+      for (const Line& line : inner.lines) parts.push_back(line.key + ": " + line.value);
+      blocks.push_back(fmt::format("{{{}}}", join(parts)));
+    }
+    put("parameter_groups", fmt::format("[{}]", join(blocks)), false);
+  }
+
+  std::vector<Line> lines;
+
+ private:
+  void params(const Params& params) {
+    if (params.all().empty()) return;
+    open("params");
+    for (const auto& [name, value] : params.all()) put(name, to_yaml(value), false);
+    close();
+  }
+
+  void open(const std::string& name) {
+    lines.push_back({path(name), name, depth(), true, "", ""});
+    path_.push_back(name);
+  }
+  void close() { path_.pop_back(); }
+  void put(const std::string& name, const std::string& value, bool has_default = true) {
+    lines.push_back({path(name), name, depth(), false, value, "", has_default});
+  }
+  void add(const Field& field, const std::optional<ParamValue>& value) {
+    if (value) put(field.name, to_yaml(*value), !field.required);
+  }
+
+  [[nodiscard]] int depth() const { return static_cast<int>(path_.size()); }
+  [[nodiscard]] std::string path(const std::string& name) const {
+    std::string text;
+    for (const std::string& part : path_) text += part + ".";
+    return text + name;
+  }
+
+  static std::optional<ParamValue> value_of(const std::string& v, const Field& field) {
+    // An empty choice is "not given": it is none of the choices.
+    if (v.empty() && field.type == FieldType::choice) return std::nullopt;
+    return ParamValue(v);
+  }
+  template <class T>
+  static std::optional<ParamValue> value_of(const std::vector<T>& v, const Field&) {
+    ParamValue::List list;
+    for (const T& entry : v) list.emplace_back(entry);
+    return ParamValue(std::move(list));
+  }
+  template <class T>
+  static std::optional<ParamValue> value_of(const std::optional<T>& v, const Field& field) {
+    if (v) return value_of(*v, field);
+    if (field.or_auto) return ParamValue("auto");
+    return std::nullopt;
+  }
+  template <class T>
+  static std::optional<ParamValue> value_of(const T& v, const Field&) {
+    return ParamValue(v);
+  }
+
+  std::vector<std::string> path_;
+};
+
+std::vector<Line> list(const JobConfig& config) {
+  List visitor;
+  table::job(config, visitor);
+  return std::move(visitor.lines);
+}
+
+/// The defaults to compare with: those of the types that `config` has.
+std::map<std::string, std::string> defaults_for(const JobConfig& config) {
+  JobConfig defaults;
+  defaults.model.type = config.model.type;
+  defaults.data.type = config.data.type;
+  std::map<std::string, std::string> values;
+  for (const Line& line : list(defaults))
+    if (!line.is_block && line.has_default && line.value != "\"\"") values[line.path] = line.value;
+  return values;
+}
+
+std::string print(const std::vector<Line>& lines) {
+  std::string text;
+  for (const Line& line : lines) {
+    text += std::string(static_cast<std::size_t>(2 * line.depth), ' ');
+    text += line.is_block ? fmt::format("{}:\n", line.key) : fmt::format("{}: {}{}\n", line.key, line.value, line.note);
+  }
+  return text;
+}
+
+void add_unset_params(std::vector<Line>& lines, const std::string& block, const Fields& fields, const Params& given) {
+  std::size_t at = lines.size();
+  bool has_params = false;
+  for (std::size_t i = 0; i < lines.size(); ++i) {
+    if (lines[i].path != block && !lines[i].path.starts_with(block + ".")) continue;
+    at = i + 1;
+    if (lines[i].path == block + ".params") has_params = true;
+  }
+  std::vector<Line> unset;
+  for (const Field& field : fields) {
+    if (given.has(field.name)) continue;
+    const std::string value = field.default_text.empty() ? "absent" : field.default_text;
+    unset.push_back({block + ".params." + field.name, "# " + field.name, has_params ? 2 : 1, false, value, "", true});
+  }
+  lines.insert(lines.begin() + static_cast<std::ptrdiff_t>(at), unset.begin(), unset.end());
+}
+
+}  // namespace
+
+std::string effective_yaml(const JobConfig& config) { return print(list(config)); }
+
+std::string full_yaml(const JobConfig& config) {
+  std::vector<Line> lines = list(config);
+  add_unset_params(lines, "optimizer", optimizer_fields(config.optimizer.type), config.optimizer.params);
+  if (config.scheduler.present)
+    add_unset_params(lines, "scheduler", sched::fields_of(config.scheduler.type), config.scheduler.params);
+  return print(lines);
+}
+
+std::string minimal_yaml(const JobConfig& config) {
+  const auto defaults = defaults_for(config);
+  std::vector<Line> kept;
+  for (const Line& line : list(config)) {
+    const auto known = defaults.find(line.path);
+    if (line.is_block || known == defaults.end() || known->second != line.value) kept.push_back(line);
+  }
+  // A block without keys goes, from the inside out.
+  for (std::size_t i = kept.size(); i-- > 0;) {
+    const bool empty = i + 1 == kept.size() || kept[i + 1].depth <= kept[i].depth;
+    if (kept[i].is_block && empty) kept.erase(kept.begin() + static_cast<std::ptrdiff_t>(i));
+  }
+  return print(kept);
+}
+
+std::string diff_from_defaults(const JobConfig& config) {
+  const auto defaults = defaults_for(config);
+  std::string text;
+  for (const Line& line : list(config)) {
+    if (line.is_block) continue;
+    const auto known = defaults.find(line.path);
+    if (known == defaults.end())
+      text += fmt::format("{}: {}\n", line.path, line.value);
+    else if (known->second != line.value)
+      text += fmt::format("{}: {}  (default {})\n", line.path, line.value, known->second);
+  }
+  return text;
+}
+
+}  // namespace lockstep::job

@@ -1,0 +1,54 @@
+#pragma once
+
+// What a .cu file includes: real CUDA under nvcc, the emulator under g++ with -DLOCKSTEP_SIMT_EMU.
+//
+// Rules for kernels, so that both compilations mean the same:
+//   - launch only through launch();
+//   - shared arrays are LOCKSTEP_SHARED(float, name, [32]), dynamic shared memory is LOCKSTEP_DYNAMIC_SHARED(T, name);
+//   - arithmetic in float or double, 16-bit types (core/dtype.hpp) are only stored and converted;
+//   - no floating-point atomics (the order of addition would be free), no waiting of one block for another.
+
+#include "kernels/exec.hpp"
+
+#if defined(LOCKSTEP_SIMT_EMU)
+
+#include "kernels/emu/simt_emu.hpp"
+#define LOCKSTEP_KERNEL_NS emu
+
+#else
+
+#include <cuda_runtime.h>
+
+#define LOCKSTEP_KERNEL_NS cuda
+#define LOCKSTEP_SHARED(T, name, ...) __shared__ T name __VA_ARGS__
+#define LOCKSTEP_DYNAMIC_SHARED(T, name)                                    \
+  extern __shared__ __align__(16) unsigned char lockstep_dynamic_shared_[]; \
+  T* name = reinterpret_cast<T*>(lockstep_dynamic_shared_)
+
+namespace lockstep {
+
+/// Throws ErrorKind::environment if the launch just made was refused (kernels/cuda/device_cuda.cpp).
+void check_launch(dim3 grid, dim3 block);
+
+/// Enqueues kernel<<<grid, block, dynamic_shared>>>(args...) on exec's stream.
+template <class... Parameters, class... Args>
+void launch(const Exec& exec, void (*kernel)(Parameters...), dim3 grid, dim3 block, std::size_t dynamic_shared,
+            Args&&... args) {
+  kernel<<<grid, block, dynamic_shared, static_cast<cudaStream_t>(exec.stream.handle)>>>(
+      static_cast<Parameters>(args)...);
+  check_launch(grid, block);
+}
+
+}  // namespace lockstep
+
+#endif
+
+namespace lockstep {
+
+/// N elements that are read or written by one access; the address must be a multiple of its size.
+template <class T, int N>
+struct alignas(sizeof(T) * N) Pack {
+  T v[N];
+};
+
+}  // namespace lockstep

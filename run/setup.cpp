@@ -1,0 +1,137 @@
+#include "run/setup.hpp"
+
+#include <fnmatch.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+
+#include "core/error.hpp"
+#include "nn/gpt2.hpp"
+#include "nn/mlp.hpp"
+
+namespace lockstep::run {
+
+std::unique_ptr<data::Dataset> make_dataset(const job::JobConfig& job) {
+  const auto seed = static_cast<std::uint64_t>(job.run.seed);
+  if (job.data.type == "clusters") {
+    const job::ClustersDataConfig& c = job.data.clusters;
+    return data::make_clusters({.classes = static_cast<int>(c.classes),
+                                .features = static_cast<int>(c.features),
+                                .samples = c.samples,
+                                .noise = c.noise,
+                                .validation_fraction = c.validation_fraction,
+                                .seed = seed});
+  }
+  const job::TextDataConfig& t = job.data.text;
+  return data::make_text({.path = t.path,
+                          .tokenizer = t.tokenizer,
+                          .validation_fraction = t.validation_fraction,
+                          .length = sample_length(job),
+                          .seed = seed});
+}
+
+std::string data_fingerprint(const data::Dataset& dataset) { return fmt::format("{:016x}", dataset.fingerprint()); }
+
+void require_same_data(const std::string& checkpoint, const std::string& trained_on, const data::Dataset& dataset) {
+  const std::string now = data_fingerprint(dataset);
+  if (trained_on == now) return;
+  fail(ErrorKind::checkpoint,
+       "{} was trained on other data (fingerprint {}) than the job has now (fingerprint {}): {}\n"
+       "  Bring back the file and data.validation_fraction of then, or start a new run with --resume never",
+       checkpoint, trained_on, now, dataset.describe());
+}
+
+std::unique_ptr<nn::Model> make_model(const job::JobConfig& job, int classes, int features) {
+  if (job.model.type == "mlp") {
+    nn::MlpOptions options{.features = features, .hidden = {}, .classes = classes};
+    for (const std::int64_t units : job.model.mlp.hidden) options.hidden.push_back(static_cast<int>(units));
+    return nn::make_mlp(options);
+  }
+  const job::Gpt2Config& g = job.model.gpt2;
+  return nn::make_gpt2({.n_layer = static_cast<int>(g.n_layer),
+                        .n_head = static_cast<int>(g.n_head),
+                        .n_embd = static_cast<int>(g.n_embd),
+                        .block_size = static_cast<int>(g.block_size),
+                        .vocab_size = classes,
+                        .padded_vocab = 0});
+}
+
+std::int64_t sample_length(const job::JobConfig& job) { return job.model.type == "gpt2" ? job.model.gpt2.block_size : 1; }
+
+std::vector<int> assign_groups(const job::JobConfig& job, const nn::Model& model) {
+  std::vector<int> group_of(model.parameters().size(), 0);
+  std::vector<std::vector<bool>> used;
+  for (const job::ParameterGroupConfig& group : job.parameter_groups) used.emplace_back(group.match.size(), false);
+  for (std::size_t p = 0; p < group_of.size(); ++p) {
+    const std::string& name = model.parameters()[p].name;
+    for (std::size_t g = 0; g < job.parameter_groups.size(); ++g) {
+      const std::vector<std::string>& patterns = job.parameter_groups[g].match;
+      for (std::size_t i = 0; i < patterns.size(); ++i) {
+        if (fnmatch(patterns[i].c_str(), name.c_str(), 0) != 0) continue;
+        used[g][i] = true;
+        if (group_of[p] == 0) group_of[p] = static_cast<int>(g) + 1;
+      }
+    }
+  }
+  for (std::size_t g = 0; g < used.size(); ++g)
+    for (std::size_t i = 0; i < used[g].size(); ++i)
+      if (!used[g][i])
+        fail(ErrorKind::config,
+             "parameter_groups[{}].match: '{}' matches no parameter; this model has names such as {} and {}", g,
+             job.parameter_groups[g].match[i], model.parameters().front().name, model.parameters().back().name);
+  return group_of;
+}
+
+std::shared_ptr<const sched::Schedule> make_schedule(const job::JobConfig& job) {
+  std::vector<sched::GroupInitial> groups = job::group_initials(job);
+  if (!job.scheduler.present) return sched::make_constant(std::move(groups));
+  return sched::make_schedule(job.scheduler.type, job.scheduler.params, std::move(groups));
+}
+
+DType compute_dtype(const job::JobConfig& job) {
+  if (job.fp16.enabled) return DType::f16;
+  return job.bf16.enabled ? DType::bf16 : DType::f32;
+}
+
+engine::EngineOptions engine_options(const job::JobConfig& job, const nn::Model& model, const job::BatchSizes& batch) {
+  engine::EngineOptions options;
+  options.micro_batch = {.batch = batch.micro, .length = sample_length(job)};
+  options.grad_accum = static_cast<int>(batch.accumulation);
+  options.compute = compute_dtype(job);
+  options.gradient_clipping = job.gradient_clipping;
+  if (job.fp16.enabled) {
+    const bool dynamic = job.fp16.loss_scale == 0;
+    options.scaler = {
+        .on_overflow = ScalerConfig::OnOverflow::scaled,
+        .dynamic = dynamic ? 1 : 0,
+        .initial_scale = dynamic ? std::exp2(static_cast<double>(job.fp16.initial_scale_power)) : job.fp16.loss_scale,
+        .min_scale = static_cast<double>(job.fp16.min_loss_scale),
+        .window = job.fp16.loss_scale_window,
+        .hysteresis = job.fp16.hysteresis,
+        .consecutive_hysteresis = job.fp16.consecutive_hysteresis ? 1 : 0};
+  } else if (job.bf16.enabled) {
+    options.scaler.on_overflow = ScalerConfig::OnOverflow::skip;
+  }
+  const Params& params = job.optimizer.params;
+  options.groups = job::group_initials(job);
+  options.group_of = assign_groups(job, model);
+  if (job.optimizer.type == "SGD") {
+    options.optimizer.kind = optim::OptimizerOptions::Kind::sgd;
+    options.optimizer.momentum = std::any_of(options.groups.begin(), options.groups.end(),
+                                             [](const auto& group) { return group.momentum != 0; });
+    options.optimizer.dampening = params.number("dampening", 0);
+    options.optimizer.nesterov = params.boolean("nesterov", false);
+    options.optimizer.bias_correction = false;
+  } else {
+    options.optimizer.eps = params.number("eps", 1e-8);
+    options.optimizer.decoupled = job.optimizer.type == "AdamW" || params.boolean("adam_w_mode", true);
+    options.optimizer.bias_correction = params.boolean("bias_correction", true);
+  }
+  options.schedule = make_schedule(job);
+  options.seed = static_cast<std::uint64_t>(job.run.seed);
+  return options;
+}
+
+}  // namespace lockstep::run

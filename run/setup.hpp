@@ -1,0 +1,31 @@
+#pragma once
+
+#include <memory>
+
+#include "data/dataset.hpp"
+#include "job/batch.hpp"
+#include "engine/engine.hpp"
+#include "job/job.hpp"
+#include "nn/model.hpp"
+
+namespace lockstep::run {
+
+// From a job file's words to the objects of the layers below.
+
+[[nodiscard]] std::unique_ptr<data::Dataset> make_dataset(const job::JobConfig& job);
+/// The data set's fingerprint as it stands in a checkpoint.
+[[nodiscard]] std::string data_fingerprint(const data::Dataset& dataset);
+/// ErrorKind::checkpoint if a checkpoint was trained on other data than `dataset`.
+void require_same_data(const std::string& checkpoint, const std::string& trained_on, const data::Dataset& dataset);
+/// `classes` and `features` come from the data.
+[[nodiscard]] std::unique_ptr<nn::Model> make_model(const job::JobConfig& job, int classes, int features);
+/// Positions a sample: the model's context for text, else 1.
+[[nodiscard]] std::int64_t sample_length(const job::JobConfig& job);
+/// Group of each parameter: the first pattern that matches its full name. ErrorKind::config for a pattern that
+/// matches nothing.
+[[nodiscard]] std::vector<int> assign_groups(const job::JobConfig& job, const nn::Model& model);
+[[nodiscard]] std::shared_ptr<const sched::Schedule> make_schedule(const job::JobConfig& job);
+[[nodiscard]] DType compute_dtype(const job::JobConfig& job);
+[[nodiscard]] engine::EngineOptions engine_options(const job::JobConfig& job, const nn::Model& model, const job::BatchSizes& batch);
+
+}  // namespace lockstep::run

@@ -1,0 +1,57 @@
+#include "run/stop_signals.hpp"
+
+#include <pthread.h>
+
+#include <atomic>
+#include <csignal>
+#include <cstdlib>
+#include <ctime>
+
+namespace lockstep::run {
+namespace {
+
+std::atomic<int> graceful{0};
+std::atomic<bool> asked{false};
+
+sigset_t stop_set() {
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, SIGTERM);
+  sigaddset(&set, SIGINT);
+  return set;
+}
+
+void wait_for_signals(const std::stop_token& stop) {
+  const sigset_t set = stop_set();
+  while (!stop.stop_requested()) {
+    const timespec moment{.tv_sec = 0, .tv_nsec = 100'000'000};
+    const int signal = sigtimedwait(&set, nullptr, &moment);
+    if (signal <= 0) continue;
+    if (graceful.load() == 0 || asked.exchange(true)) std::_Exit(128 + signal);
+  }
+}
+
+}  // namespace
+
+StopSignals::StopSignals() {
+  const sigset_t set = stop_set();
+  pthread_sigmask(SIG_BLOCK, &set, nullptr);
+  waiter_ = std::jthread(wait_for_signals);
+}
+
+StopSignals::~StopSignals() {
+  waiter_.request_stop();
+  waiter_.join();
+  const sigset_t set = stop_set();
+  pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
+}
+
+StopSignals::Graceful::Graceful() {
+  if (graceful.fetch_add(1) == 0) asked.store(false);
+}
+
+StopSignals::Graceful::~Graceful() { graceful.fetch_sub(1); }
+
+bool StopSignals::Graceful::stop_asked() const { return asked.load(); }
+
+}  // namespace lockstep::run

@@ -1,0 +1,35 @@
+#pragma once
+
+#include <thread>
+
+namespace lockstep::run {
+
+/// Takes SIGTERM and SIGINT by a thread of its own that waits for them; no other thread ever runs a handler.
+///
+/// That is not a matter of taste: oneDNN's GEMM uses the stack pointer as an ordinary register, and a handler that
+/// interrupts it writes its frame into the heap.
+///
+/// Make one per process before any thread that computes. Without Graceful a signal ends the process at once, as it
+/// would by default.
+class StopSignals {
+ public:
+  StopSignals();
+  StopSignals(const StopSignals&) = delete;
+  StopSignals& operator=(const StopSignals&) = delete;
+  ~StopSignals();
+
+  /// While one lives, the first signal only sets stop_asked(); the second ends the process.
+  class Graceful {
+   public:
+    Graceful();
+    Graceful(const Graceful&) = delete;
+    Graceful& operator=(const Graceful&) = delete;
+    ~Graceful();
+    [[nodiscard]] bool stop_asked() const;
+  };
+
+ private:
+  std::jthread waiter_;
+};
+
+}  // namespace lockstep::run

@@ -1,0 +1,208 @@
+#include "config/schema.hpp"
+
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "config/schema_text.hpp"
+#include "core/error.hpp"
+
+namespace lockstep {
+namespace {
+
+Section sample() {
+  Section root{.name = "job", .doc = "A sample."};
+  root.fields = {
+      {.name = "count",
+       .type = FieldType::integer,
+       .default_text = "3",
+       .doc = "How many.",
+       .unit = "things",
+       .min = 1},
+      {.name = "strict", .type = FieldType::integer, .default_text = "1", .doc = "Strict.", .strict_integer = true},
+      {.name = "rate",
+       .type = FieldType::number,
+       .default_text = "0.5",
+       .doc = "A rate.",
+       .min = 0,
+       .max = 1,
+       .max_open = true},
+      {.name = "on", .type = FieldType::boolean, .default_text = "false", .doc = "A switch."},
+      {.name = "mode",
+       .type = FieldType::choice,
+       .default_text = "fast",
+       .doc = "A mode.",
+       .choices = {"fast", "exact"},
+       .refused = {{"magic", "there is none"}}},
+      {.name = "threads",
+       .type = FieldType::integer,
+       .default_text = "auto",
+       .doc = "Threads.",
+       .nullable = true,
+       .min = 1,
+       .or_auto = true},
+      {.name = "pair", .type = FieldType::number_list, .doc = "Two numbers.", .length = 2},
+      {.name = "per_group", .type = FieldType::number_or_list, .doc = "One, or one for each group."},
+      {.name = "names", .type = FieldType::text_list, .doc = "Names."},
+  };
+  Section shape{.name = "shape", .doc = "A shape."};
+  shape.variant_key = "type";
+  shape.variant_doc = "Which.";
+  shape.variants = {{.name = "circle",
+                     .doc = "Round.",
+                     .fields = {{.name = "radius", .type = FieldType::number, .doc = "Its radius.", .required = true}}},
+                    {.name = "box", .doc = "Square.", .ignore_case = true}};
+  shape.refused_variants = {{"blob", "it has no edge"}};
+  root.sections.push_back(shape);
+  Section items{.name = "items", .doc = "A list.", .list = true};
+  items.fields = {{.name = "id", .type = FieldType::integer, .doc = "Its number.", .required = true}};
+  root.sections.push_back(items);
+  root.advice["speed"] = "did you mean 'rate'?";
+  return root;
+}
+
+struct Checked {
+  Values values;
+  std::size_t errors;
+  std::string text;
+};
+
+Checked check(const std::string& yaml) {
+  Diagnostics diagnostics;
+  const Node root = parse_document("t", yaml, Syntax::yaml, diagnostics);
+  const Section section = sample();
+  Values values = validate(root, section, "", diagnostics);
+  return {std::move(values), diagnostics.error_count(), diagnostics.render()};
+}
+
+void expect_error(const std::string& yaml, const std::string& part) {
+  const Checked checked = check(yaml);
+  EXPECT_EQ(checked.errors, 1U) << yaml << "\n" << checked.text;
+  EXPECT_NE(checked.text.find(part), std::string::npos) << yaml << "\n" << checked.text;
+}
+
+TEST(Schema, GivesTypedValuesOfWhatWasGivenOnly) {
+  const Checked checked = check(
+      "count: 5e8\nrate: 0\non: true\nmode: exact\nthreads: auto\npair: [1, 2.5]\nper_group: [1, 2]\nnames: [a, "
+      "\"1\"]\n"
+      "shape: {type: circle, radius: 2}\nitems: [{id: 1}, {id: 2}]\n");
+  ASSERT_EQ(checked.errors, 0U) << checked.text;
+  EXPECT_EQ(*checked.values.find("count"), ParamValue(500'000'000));
+  EXPECT_EQ(*checked.values.find("rate"), ParamValue(0.0));
+  EXPECT_EQ(*checked.values.find("on"), ParamValue(true));
+  EXPECT_EQ(*checked.values.find("threads"), ParamValue("auto"));
+  EXPECT_EQ(*checked.values.find("pair"), ParamValue(ParamValue::List{1.0, 2.5}));
+  EXPECT_EQ(*checked.values.find("names"), ParamValue(ParamValue::List{"a", "1"}));
+  EXPECT_EQ(*check("threads: \"auto\"\n").values.find("threads"), ParamValue("auto"));
+  EXPECT_EQ(checked.values.find("strict"), nullptr);
+  EXPECT_EQ(checked.values.section("shape").variant, "circle");
+  EXPECT_EQ(*checked.values.section("shape").find("radius"), ParamValue(2.0));
+  EXPECT_EQ(checked.values.lists.at("items").size(), 2U);
+  EXPECT_EQ(check("per_group: 3\n").values.find("per_group")->value, ParamValue(3.0).value);
+}
+
+TEST(Schema, NullMeansAbsentWhereAllowed) {
+  EXPECT_EQ(check("threads: null\n").values.find("threads"), nullptr);
+  EXPECT_EQ(check("threads:\n").errors, 0U);
+  expect_error("count: null\n", "count: expected an integer >= 1 (things), got nothing");
+}
+
+TEST(Schema, RefusesWrongValues) {
+  expect_error("count: \"5\"\n", "got the text \"5\"");
+  expect_error("count: \"5\"\n", "remove the quotes");
+  expect_error("count: 0\n", "out of range");
+  expect_error("count: 1.5\n", "not a whole number");
+  expect_error("count: 010\n", "no leading zeros");
+  expect_error("count: 0x10\n", "not hexadecimal");
+  expect_error("count: [1]\n", "got a list");
+  expect_error("count: auto\n", "got 'auto'");
+  expect_error("count: 1e300\n", "not a whole number");
+  expect_error("strict: 10.0\n", "write 10");
+  expect_error("strict: 1e3\n", "write 1000");
+  expect_error("rate: 1\n", "expected a number in [0, 1)");
+  expect_error("rate: .nan\n", "numbers must be finite");
+  expect_error("rate: 1e999\n", "too large");
+  expect_error("rate: fast\n", "got 'fast'");
+  expect_error("on: yes\n", "write true");
+  expect_error("on: off\n", "write false");
+  expect_error("on: 1\n", "write true");
+  expect_error("on: \"true\"\n", "write true");
+  expect_error("mode: exakt\n", "did you mean 'exact'?");
+  expect_error("mode: magic\n", "magic is not supported: there is none");
+  expect_error("pair: [1]\n", "expected a list of 2 numbers, got a list of 1");
+  expect_error("pair: 1\n", "write it in brackets");
+  expect_error("pair: [1, x]\n", "pair[1]: expected");
+  expect_error("names: []\n", "got a list of 0");
+  expect_error("shape: 3\n", "expected a block of keys, got '3'");
+  expect_error("items: {id: 1}\n", "expected a list of blocks");
+  expect_error("items: [{id: 1}, {}]\n", "items[1].id is required");
+  expect_error("[1, 2]\n", "the job file: expected a block of keys, got a list");
+  expect_error("", "the file is empty");
+}
+
+TEST(Schema, RefusesUnknownKeysAndTypes) {
+  expect_error("cuont: 5\n", "unknown key 'cuont' in the job file");
+  expect_error("cuont: 5\n", "did you mean 'count'?");
+  expect_error("speed: 5\n", "did you mean 'rate'?");
+  expect_error("count:5: 1\n", "put a space after the colon");
+  expect_error("shape: {type: circle, radius: 1, raduis: 2}\n", "unknown key 'raduis' in shape (circle)");
+  expect_error("shape: {type: circel}\n", "did you mean 'circle'?");
+  expect_error("shape: {type: blob}\n", "blob is not supported: it has no edge");
+  expect_error("shape: {radius: 1}\n", "shape: type is missing");
+  expect_error("shape: {type: circle}\n", "shape.radius is required for circle");
+  expect_error("shape: {type: Circle, radius: 1}\n", "did you mean 'circle'?");
+  EXPECT_EQ(check("shape: {type: BOX}\n").values.section("shape").variant, "box");
+}
+
+TEST(Schema, ReportsEveryErrorAtOnce) {
+  EXPECT_EQ(check("count: x\nrate: 7\non: yes\nwhat: 1\nshape: {type: circle}\n").errors, 5U);
+}
+
+TEST(Schema, WritesValuesThatReadBackEqual) {
+  EXPECT_EQ(to_yaml(1e-8), "1e-08");
+  EXPECT_EQ(to_yaml(0.1), "0.1");
+  EXPECT_EQ(to_yaml("plain"), "plain");
+  EXPECT_EQ(to_yaml("a/b.txt"), "a/b.txt");
+  for (const char* text : {"12", "true", "null", "", "*.bias", "a: b", "yes", "-", "1e5", "0x1", ".inf",
+                           "a\"b\\c\n\x01\t", "\xC3\xA4", " space ", "#x", "~", "010"}) {
+    Diagnostics diagnostics;
+    const Node root = parse_document("t", "v: " + to_yaml(text) + "\n", Syntax::yaml, diagnostics);
+    ASSERT_EQ(diagnostics.error_count(), 0U) << diagnostics.render();
+    EXPECT_EQ(root.find("v")->kind, Node::Kind::scalar) << text;
+    EXPECT_EQ(root.find("v")->text, text);
+  }
+}
+
+TEST(Explain, FindsKeysByPathEndAndType) {
+  const Section root = sample();
+  EXPECT_NE(explain_key(root, "shape.radius").find("shape.radius  (type: circle)"), std::string::npos);
+  EXPECT_NE(explain_key(root, "radius").find("Its radius."), std::string::npos);
+  EXPECT_NE(explain_key(root, "circle").find("Round."), std::string::npos);
+  EXPECT_NE(explain_key(root, "shape").find("circle, box"), std::string::npos);
+  EXPECT_NE(explain_key(root, "mode").find("refused: magic: there is none"), std::string::npos);
+  try {
+    (void)explain_key(root, "shape.raduis");
+    FAIL() << "must throw";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::config);
+    EXPECT_NE(std::string(error.what()).find("did you mean 'radius'?"), std::string::npos) << error.what();
+  }
+}
+
+TEST(JsonSchema, DescribesTypesRangesAndVariants) {
+  const auto schema = nlohmann::json::parse(json_schema(sample()));
+  EXPECT_EQ(schema["additionalProperties"], false);
+  const auto& properties = schema["properties"];
+  EXPECT_EQ(properties["count"]["type"], "integer");
+  EXPECT_EQ(properties["count"]["minimum"], 1);
+  EXPECT_EQ(properties["rate"]["exclusiveMaximum"], 1);
+  EXPECT_EQ(properties["mode"]["enum"].size(), 2U);
+  EXPECT_EQ(properties["threads"]["anyOf"].size(), 3U);
+  EXPECT_EQ(properties["pair"]["maxItems"], 2);
+  EXPECT_EQ(properties["shape"]["oneOf"][0]["properties"]["type"]["const"], "circle");
+  EXPECT_EQ(properties["shape"]["oneOf"][0]["required"][1], "radius");
+  EXPECT_EQ(properties["items"]["type"], "array");
+}
+
+}  // namespace
+}  // namespace lockstep

@@ -1,0 +1,62 @@
+// The pages that are made from the table of fields, and the page of errors, are what the code prints today.
+
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <sstream>
+
+#include "config/schema_text.hpp"
+#include "core/error.hpp"
+#include "job/job.hpp"
+#include "tests/support/source_dir.hpp"
+
+namespace lockstep::job {
+namespace {
+
+std::string read(const std::string& path) {
+  std::ifstream file(source_dir() + "/" + path, std::ios::binary);
+  EXPECT_TRUE(file.good()) << path;
+  std::ostringstream text;
+  text << file.rdbuf();
+  return text.str();
+}
+
+TEST(JobDocs, ReferencePageIsUpToDate) {
+  EXPECT_TRUE(read("docs/reference/job.md") == reference_markdown(job_section()))
+      << "run: lockstep config --reference > docs/reference/job.md";
+}
+
+TEST(JobDocs, SchemaIsUpToDate) {
+  EXPECT_TRUE(read("docs/job.schema.json") == json_schema(job_section()))
+      << "run: lockstep config --schema > docs/job.schema.json";
+}
+
+/// The text between a fence that opens with ```<language> and the next ```; moves `at` behind it.
+std::string next_block(const std::string& page, const std::string& language, std::size_t& at) {
+  const std::string fence = "```" + language + "\n";
+  const std::size_t begin = page.find(fence, at);
+  if (begin == std::string::npos) return {};
+  const std::size_t end = page.find("```\n", begin + fence.size());
+  at = end;
+  return page.substr(begin + fence.size(), end - begin - fence.size());
+}
+
+TEST(JobDocs, ErrorPageShowsTheRealMessages) {
+  const std::string page = read("docs/errors.md");
+  std::size_t at = 0;
+  int jobs = 0;
+  for (std::string job = next_block(page, "yaml", at); !job.empty(); job = next_block(page, "yaml", at)) {
+    const std::string expected = next_block(page, "text", at);
+    try {
+      (void)load_job_text("job.yaml", job, "/");
+      ADD_FAILURE() << "accepted:\n" << job;
+    } catch (const Error& error) {
+      EXPECT_EQ(std::string(error.what()) + "\n", expected) << job;
+    }
+    ++jobs;
+  }
+  EXPECT_EQ(jobs, 10);
+}
+
+}  // namespace
+}  // namespace lockstep::job

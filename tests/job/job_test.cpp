@@ -1,0 +1,387 @@
+#include "job/job.hpp"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <random>
+
+#include "core/error.hpp"
+
+namespace lockstep::job {
+namespace {
+
+const char* const good = R"(model:  {type: gpt2, n_layer: 6, n_head: 6, n_embd: 384, block_size: 256, recompute: none}
+data:   {type: text, path: corpus.txt, tokenizer: char, validation_fraction: 0.1}
+run:    {name: kjv, output_dir: runs, steps: 2000, seed: 7, device: cpu, threads: 2, determinism: fast, eval_every: 100,
+         log_every: 5, checkpoint: {every: 50, keep_last: 2}, resume: never}
+comm:   {backend: local, ranks: 2, wire: fp32, intra_host: buckets, share_gpu: true, timeout_s: 60}
+train_batch_size: 64
+train_micro_batch_size_per_gpu: 8
+gradient_accumulation_steps: 4
+gradient_clipping: 0.5
+steps_per_print: 20
+communication_data_type: fp32
+optimizer: {type: AdamW, params: {lr: 1.0e-3, betas: [0.9, 0.95], weight_decay: 0.1}}
+scheduler: {type: WarmupCosineLR, params: {warmup_num_steps: 100, total_num_steps: 2000}}
+fp16: {enabled: true, loss_scale: 0, initial_scale_power: 12, loss_scale_window: 500, hysteresis: 4,
+       consecutive_hysteresis: true, min_loss_scale: 2}
+bf16: {enabled: false}
+zero_optimization: {stage: 0}
+parameter_groups: [{match: ["*.bias", "*.ln_*"], weight_decay: 0.0}, {match: [wte], lr: 0.1, betas: [0.8, 0.9]}]
+)";
+
+const char* const small = "model: {type: mlp}\ndata: {type: clusters}\nrun: {steps: 10}\ntrain_batch_size: 8\n";
+
+LoadedJob load(const std::string& text, const std::vector<std::string>& overrides = {}) {
+  return load_job_text("job.yaml", text, "/folder", overrides);
+}
+
+std::string errors_of(const std::string& text, const std::vector<std::string>& overrides = {}) {
+  try {
+    (void)load(text, overrides);
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::config);
+    return error.what();
+  }
+  ADD_FAILURE() << "accepted:\n" << text;
+  return {};
+}
+
+/// `small` with an override, which must fail with this text.
+void expect_refused(const std::string& option, const std::string& part, const std::string& job = small) {
+  const std::string errors = errors_of(job, {option});
+  EXPECT_NE(errors.find(part), std::string::npos) << option << "\n" << errors;
+  EXPECT_EQ(errors.substr(errors.rfind('\n') + 1), "1 error") << option << "\n" << errors;
+}
+
+TEST(Job, ReadsEveryKey) {
+  const JobConfig config = load(good).config;
+  EXPECT_EQ(config.model.type, "gpt2");
+  EXPECT_EQ(config.model.gpt2, (Gpt2Config{"", 6, 6, 384, 256, "none"}));
+  EXPECT_EQ(config.data.type, "text");
+  EXPECT_EQ(config.data.text, (TextDataConfig{"/folder/corpus.txt", "char", 0.1}));
+  EXPECT_EQ(config.run, (RunConfig{"kjv", "runs", 2000, 7, "cpu", 2, "fast", 100, 5, {50, 2}, "never"}));
+  EXPECT_EQ(config.comm, (CommConfig{"local", 2, "fp32", "buckets", true, 60}));
+  EXPECT_EQ(config.train_batch_size, 64);
+  EXPECT_EQ(config.train_micro_batch_size_per_gpu, 8);
+  EXPECT_EQ(config.gradient_accumulation_steps, 4);
+  EXPECT_EQ(config.gradient_clipping, 0.5);
+  EXPECT_EQ(config.print_every(), 20);
+  EXPECT_EQ(config.optimizer.type, "AdamW");
+  EXPECT_EQ(config.optimizer.params.number("lr", 0), 1e-3);
+  EXPECT_TRUE(config.scheduler.present);
+  EXPECT_EQ(config.scheduler.type, "WarmupCosineLR");
+  EXPECT_EQ(config.scheduler.params.integer("warmup_num_steps", 0), 100);
+  EXPECT_EQ(config.fp16, (Fp16Config{true, 0, 12, 500, 4, true, 2}));
+  EXPECT_FALSE(config.bf16.enabled);
+  ASSERT_EQ(config.parameter_groups.size(), 2U);
+  EXPECT_EQ(config.parameter_groups[0].match, (std::vector<std::string>{"*.bias", "*.ln_*"}));
+  EXPECT_EQ(config.parameter_groups[0].weight_decay, 0.0);
+  EXPECT_FALSE(config.parameter_groups[0].lr.has_value());
+  EXPECT_EQ(config.parameter_groups[1].betas, (std::vector<double>{0.8, 0.9}));
+}
+
+TEST(Job, ReadsJsonLikeYaml) {
+  const std::string json = R"({ // a job
+    "model": {"type": "mlp", "hidden": [8]}, "data": {"type": "clusters"}, /* and */
+    "run": {"steps": 10, "name": "job"}, "train_batch_size": 8 # tail
+  })";
+  EXPECT_EQ(
+      load_job_text("job.json", json, "").config,
+      load("model: {type: mlp, hidden: [8]}\ndata: {type: clusters}\nrun: {steps: 10}\ntrain_batch_size: 8\n").config);
+}
+
+TEST(Job, DefaultsAreThoseOfTheStructs) {
+  JobConfig expected;
+  expected.model.type = "mlp";
+  expected.data.type = "clusters";
+  expected.run.name = "job";
+  expected.run.steps = 10;
+  expected.train_batch_size = 8;
+  EXPECT_EQ(load(small).config, expected);
+  EXPECT_EQ(expected.gradient_clipping, 1.0);
+}
+
+TEST(Job, WrittenConfigurationsLoadToEqualOnes) {
+  const std::vector<std::string> jobs = {
+      good,
+      small,
+      std::string(small) + "scheduler: {type: WarmupDecayLR, params: {total_num_steps: auto, warmup_num_steps: 2}}\n",
+      std::string(small) + "optimizer: {type: SGD, params: {lr: 1, momentum: 0.9, nesterov: true}}\n",
+      std::string(small) +
+          "scheduler: {type: OneCycle, params: {cycle_min_lr: [0.1], cycle_max_lr: 1, "
+          "cycle_second_step_size: null}}\n",
+      "model: {type: gpt2, preset: 355M}\ndata: {type: text, path: '/a b/#c: d'}\nrun: {steps: 1e3, name: \"12\"}\n"
+      "train_micro_batch_size_per_gpu: 2\n",
+  };
+  for (const std::string& job : jobs) {
+    const JobConfig config = load(job).config;
+    for (const std::string& text : {effective_yaml(config), minimal_yaml(config), full_yaml(config)})
+      EXPECT_EQ(load(text).config, config) << text;
+    EXPECT_EQ(effective_yaml(load(effective_yaml(config)).config), effective_yaml(config));
+  }
+}
+
+TEST(Job, MinimalAndDiffShowOnlyDifferences) {
+  const JobConfig config = load(std::string(small), {"run.seed=5", "run.name=job"}).config;
+  EXPECT_EQ(minimal_yaml(config),
+            "model:\n  type: mlp\ndata:\n  type: clusters\nrun:\n  name: job\n  steps: 10\n  seed: 5\n"
+            "train_batch_size: 8\noptimizer:\n  type: AdamW\n");
+  EXPECT_NE(diff_from_defaults(config).find("run.seed: 5  (default 1)\n"), std::string::npos);
+  EXPECT_EQ(diff_from_defaults(config).find("timeout_s"), std::string::npos);
+  EXPECT_NE(full_yaml(config).find("# eps: 1e-08"), std::string::npos);
+}
+
+TEST(Job, PresetsFillWhatIsNotGiven) {
+  const std::string rest = "data: {type: text, path: x}\nrun: {steps: 1}\ntrain_batch_size: 1\n";
+  EXPECT_EQ(load("model: {type: gpt2, preset: 1.5B}\n" + rest).config.model.gpt2,
+            (Gpt2Config{"1.5B", 48, 25, 1600, 1024, "none"}));
+  EXPECT_EQ(load("model: {type: gpt2, preset: 355M, block_size: 128, n_layer: 2}\n" + rest).config.model.gpt2,
+            (Gpt2Config{"355M", 2, 16, 1024, 128, "none"}));
+}
+
+TEST(Job, TakesTheNameOfTheFileAndPathsFromItsFolder) {
+  const auto folder = std::filesystem::path(testing::TempDir()) / ("lockstep_job_test_" + std::to_string(::getpid()));
+  std::filesystem::create_directories(folder);
+  std::ofstream(folder / "tiny.yaml") << "model: {type: gpt2}\ndata: {type: text, path: ../x/c.txt}\n"
+                                         "run: {steps: 1}\ntrain_batch_size: 1\n";
+  const LoadedJob job = load_job((folder / "tiny.yaml").string());
+  EXPECT_EQ(job.config.run.name, "tiny");
+  EXPECT_EQ(job.config.data.text.path, (folder.parent_path() / "x/c.txt").lexically_normal().string());
+  EXPECT_THROW((void)load_job((folder / "missing.yaml").string()), Error);
+  EXPECT_THROW((void)load_job(folder.string()), Error);
+}
+
+TEST(Job, OverridesWinAndErrorsNameThem) {
+  const JobConfig config =
+      load(good, {"run.steps=30", "optimizer.params.lr=0.5", "scheduler=null", "parameter_groups.0.weight_decay=0.2"})
+          .config;
+  EXPECT_EQ(config.run.steps, 30);
+  EXPECT_EQ(config.optimizer.params.number("lr", 0), 0.5);
+  EXPECT_FALSE(config.scheduler.present);
+  EXPECT_EQ(config.parameter_groups[0].weight_decay, 0.2);
+  EXPECT_EQ(errors_of(small, {"run.stpes=3"}).find("--set run.stpes=3: error: unknown key 'stpes' in run"), 0U);
+  EXPECT_EQ(errors_of(small, {"run.steps=many"}).find("--set run.steps=many: error: run.steps: expected an integer"),
+            0U);
+}
+
+TEST(Job, ReportsAllErrorsWithTheirPlaces) {
+  const std::string errors = errors_of(
+      "model: {type: gpt2, n_head: 5}\n"
+      "data: {type: clusters, nose: 1}\n"
+      "run:\n"
+      "  steps: \"10\"\n"
+      "  seed: 010\n"
+      "lr_scheduler: {type: WarmupLR}\n"
+      "optimizer:\n"
+      "  type: adam\n"
+      "  params: {max_grad_norm: 1}\n"
+      "  scheduler: {}\n");
+  for (const char* part : {
+           "job.yaml:1:29: error: model.n_head: 5 heads do not divide n_embd 768",
+           "job.yaml:2:14: error: data.type clusters does not fit model.type gpt2",
+           "job.yaml:2:24: error: unknown key 'nose' in data (clusters)",
+           "did you mean 'noise'?",
+           "job.yaml:4:10: error: run.steps: expected an integer >= 1 (attempted optimizer steps), got the text \"10\"",
+           "job.yaml:5:9: error: run.seed: expected an integer >= 0, got '010'",
+           "job.yaml:6:1: error: unknown key 'lr_scheduler' in the job file",
+           "did you mean 'scheduler'?",
+           "job.yaml:9:12: error: unknown key 'max_grad_norm' in optimizer.params (Adam)",
+           "'gradient_clipping'",
+           "job.yaml:10:3: error: unknown key 'scheduler' in optimizer (Adam)",
+           "it belongs at the top level",
+           "8 errors",
+       })
+    EXPECT_NE(errors.find(part), std::string::npos) << part << "\n" << errors;
+}
+
+TEST(Job, RefusesWhatThisVersionDoesNotDo) {
+  expect_refused("run.determinism=invariant", "invariant is not supported");
+  expect_refused("comm.wire=bf16", "sends gradients as fp32 only");
+  expect_refused("communication_data_type=fp16", "sends gradients as fp32 only");
+  for (const char* stage : {"1", "2", "3"})
+    expect_refused(std::string("zero_optimization.stage=") + stage, "which is stage 0");
+  expect_refused("zero_optimization=true", "which is stage 0");
+  EXPECT_EQ(load(small, {"zero_optimization=false"}).config.zero_optimization.stage, 0);
+  expect_refused("model.recompute=block", "supports only none", good);
+  expect_refused("optimizer={type: OneBitAdam}", "compresses gradients");
+  expect_refused("optimizer={type: Lamb}", "this version has Adam, AdamW and SGD");
+  expect_refused("prescale_gradients=true", "a DeepSpeed key without effect here");
+  expect_refused("amp={enabled: true}", "amp is not supported");
+  expect_refused("zero_optimization.offload_optimizer={device: cpu}", "is not supported");
+}
+
+TEST(Job, ChecksFieldsAgainstEachOther) {
+  expect_refused("bf16.enabled=true", "fp16 and bf16 are both enabled", good);
+  expect_refused("data={type: text, path: x}", "does not fit model.type mlp");
+  expect_refused("run.name=a/b", "cannot name a folder");
+  expect_refused("run.name=..", "cannot name a folder");
+  expect_refused("train_micro_batch_size_per_gpu=3", "train_batch_size 8 is not a multiple");
+  expect_refused("gradient_accumulation_steps=3", "is not a multiple of 1 micro x 3 accumulation");
+  expect_refused("train_batch_size=null", "train_batch_size or train_micro_batch_size_per_gpu is required");
+  expect_refused("optimizer={type: SGD, params: {nesterov: true}}", "needs momentum above 0");
+  expect_refused("parameter_groups=[{match: [x], momentum: 0.5}]", "AdamW has no momentum");
+  expect_refused("comm={backend: mpi, ranks: 2}", "comm.ranks is for backend local");
+  expect_refused("scheduler={type: WarmupLR, params: {warmup_max_lr: [1, 2]}}", "2 entries for 1 parameter group");
+  expect_refused("fp16.min_loss_scale=0.00001", "fp16.min_loss_scale: expected an integer > 0");
+}
+
+TEST(Job, NamesOfOptimizersFollowDeepSpeed) {
+  EXPECT_EQ(load(small, {"optimizer={type: ADAMW}"}).config.optimizer.type, "AdamW");
+  EXPECT_EQ(load(small, {"optimizer={type: adam}"}).config.optimizer.type, "Adam");
+  expect_refused("optimizer={type: sgd}", "unknown type 'sgd'");
+  expect_refused("scheduler={type: warmuplr}", "unknown type 'warmuplr'");
+}
+
+TEST(Job, SchedulerIntegersAreWrittenAsIntegers) {
+  expect_refused("scheduler={type: WarmupLR, params: {warmup_num_steps: 10.0}}", "write 10");
+  expect_refused("scheduler={type: WarmupLR, params: {warmup_num_steps: 0}}", "out of range");
+  expect_refused("scheduler={type: WarmupLR, params: {warmup_num_step: 5}}", "did you mean 'warmup_num_steps'?");
+  expect_refused("scheduler={type: WarmupDecayLR}", "scheduler.params.total_num_steps is required");
+  EXPECT_TRUE(load(small, {"scheduler={type: WarmupLR}"}).config.scheduler.params.all().empty());
+}
+
+TEST(Job, TotalStepsMayFollowTheRun) {
+  const std::string option = "scheduler={type: WarmupDecayLR, params: {total_num_steps: auto, warmup_num_steps: 2}}";
+  EXPECT_EQ(load(small, {option, "run.steps=77"}).config.scheduler.params.number("total_num_steps", 0), 77);
+  const LoadedJob longer =
+      load(small, {"scheduler={type: WarmupDecayLR, params: {total_num_steps: 50, warmup_num_steps: 2}}"});
+  ASSERT_FALSE(longer.warnings.empty());
+  EXPECT_NE(longer.warnings[0].find("the run ends after 10 steps, before the schedule's 50"), std::string::npos);
+}
+
+TEST(Job, GroupsStartFromTheOptimizersValues) {
+  const auto groups = group_initials(load(good).config);
+  ASSERT_EQ(groups.size(), 3U);
+  EXPECT_EQ(groups[0].lr, 1e-3);
+  EXPECT_EQ(groups[0].beta2, 0.95);
+  EXPECT_EQ(groups[0].weight_decay, 0.1);
+  EXPECT_TRUE(groups[0].has_betas);
+  EXPECT_EQ(groups[1].weight_decay, 0.0);
+  EXPECT_EQ(groups[1].lr, 1e-3);
+  EXPECT_EQ(groups[2].lr, 0.1);
+  EXPECT_EQ(groups[2].beta1, 0.8);
+  const auto sgd = group_initials(load(small, {"optimizer={type: SGD, params: {momentum: 0.9}}"}).config);
+  EXPECT_FALSE(sgd[0].has_betas);
+  EXPECT_EQ(sgd[0].momentum, 0.9);
+  EXPECT_EQ(sgd[0].lr, 1e-3);
+}
+
+// Properties over the whole table.
+
+struct Key {
+  std::string path;
+  const Field* field;
+};
+
+void collect(const Section& section, const std::string& path, std::vector<Key>& keys) {
+  for (const Field& field : section.fields) keys.push_back({path + field.name, &field});
+  for (const Section& sub : section.sections)
+    if (!sub.list) collect(sub, path + sub.name + ".", keys);
+}
+
+/// Every key that `good` may have, variants included.
+std::vector<Key> keys_of_good() {
+  std::vector<Key> keys;
+  collect(job_section(), "", keys);
+  for (const auto& [name, type] :
+       {std::pair{"model", "gpt2"}, {"data", "text"}, {"optimizer", "AdamW"}, {"scheduler", "WarmupCosineLR"}})
+    collect(*job_section().find_section(name)->find_variant(type), std::string(name) + ".", keys);
+  return keys;
+}
+
+TEST(JobTable, EveryKeyRefusesTheWrongKindOfValue) {
+  const auto keys = keys_of_good();
+  ASSERT_GT(keys.size(), 50U);
+  for (const Key& key : keys) {
+    if (key.path == "deepspeed") continue;
+    for (const char* value : {"{a: 1}", "[{a: 1}]"}) {
+      const std::string errors = errors_of(good, {key.path + "=" + value});
+      EXPECT_NE(errors.find(key.path), std::string::npos) << errors;
+    }
+    if (key.field->min) {
+      const double below = *key.field->min - 1;
+      const std::string number = key.field->length ? fmt::format("[{}, {}]", below, below) : fmt::format("{}", below);
+      EXPECT_NE(errors_of(good, {key.path + "=" + number}).find(key.path), std::string::npos);
+    }
+  }
+}
+
+TEST(JobTable, DefaultsAreLegalValues) {
+  for (const Key& key : keys_of_good()) {
+    const Field& field = *key.field;
+    EXPECT_FALSE(field.doc.empty()) << key.path;
+    if (field.required || field.default_text.empty()) continue;
+    if (field.default_text == "derived" || field.default_text.find(' ') != std::string::npos ||
+        field.default_text == "run.log_every")
+      continue;
+    Diagnostics diagnostics;
+    const Node root = parse_document("t", "v: " + field.default_text, Syntax::yaml, diagnostics);
+    ParamValue value;
+    const bool null = root.find("v")->kind == Node::Kind::null && field.nullable;
+    EXPECT_TRUE(null || validate_value(*root.find("v"), field, key.path, value, diagnostics))
+        << key.path << " " << diagnostics.render();
+  }
+}
+
+TEST(JobTable, MisspeltKeysAreRecognised) {
+  int right = 0;
+  int all = 0;
+  for (const Key& key : keys_of_good()) {
+    const std::string name = key.field->name;
+    if (name.size() < 4) continue;
+    const std::string owner = key.path.substr(0, key.path.size() - name.size());
+    for (std::size_t at = 0; at + 1 < name.size(); ++at) {
+      std::string swapped = name;
+      std::swap(swapped[at], swapped[at + 1]);
+      for (const std::string& wrong :
+           {name.substr(0, at) + name.substr(at + 1), name.substr(0, at) + "x" + name.substr(at), swapped}) {
+        if (wrong == name) continue;
+        ++all;
+        const std::string errors = errors_of(good, {owner + wrong + "=1"});
+        if (errors.find("did you mean '" + name + "'?") != std::string::npos) ++right;
+      }
+    }
+  }
+  EXPECT_GT(all, 1000);
+  EXPECT_GE(right, all * 97 / 100) << right << " of " << all;
+}
+
+TEST(JobTable, MutatedFilesNeverDoWorseThanAnError) {
+  std::mt19937 random(1);
+  const std::string bytes = "{}[]:,#\"'\n\t -*&!|>%@`01e.abz\\\xFF";
+  int loaded = 0;
+  for (int i = 0; i < 3000; ++i) {
+    std::string text = i % 2 == 0 ? good : small;
+    for (unsigned k = 0; k <= random() % 3; ++k) {
+      const std::size_t at = random() % text.size();
+      switch (random() % 4) {
+        case 0:
+          text[at] = bytes[random() % bytes.size()];
+          break;
+        case 1:
+          text.insert(at, 1, bytes[random() % bytes.size()]);
+          break;
+        case 2:
+          text.erase(at, 1 + random() % 20);
+          break;
+        default:
+          text.insert(at, text.substr(random() % text.size(), random() % 40));
+          break;
+      }
+    }
+    try {
+      (void)load(text);
+      ++loaded;
+    } catch (const Error& error) {
+      ASSERT_EQ(error.kind(), ErrorKind::config) << error.what() << "\n" << text;
+    }
+  }
+  EXPECT_GT(loaded, 20);
+  EXPECT_LT(loaded, 2900);
+}
+
+}  // namespace
+}  // namespace lockstep::job

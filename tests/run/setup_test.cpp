@@ -1,0 +1,118 @@
+#include "run/setup.hpp"
+
+#include "tests/support/training.hpp"
+
+namespace lockstep::run {
+namespace {
+
+using testing::error_text;
+
+job::JobConfig job_of(const std::string& extra, const std::string& optimizer = "{type: AdamW, params: {lr: 0.01}}") {
+  const std::string text = R"(
+model: {type: mlp, hidden: [16, 8]}
+data: {type: clusters, classes: 4, features: 8, samples: 400}
+run: {name: a, steps: 20, seed: 3}
+train_batch_size: 12
+optimizer: )" + optimizer + "\n" +
+                           extra;
+  return job::load_job_text("job.yaml", text, "/tmp").config;
+}
+
+engine::EngineOptions options_of(const job::JobConfig& job) {
+  const auto dataset = make_dataset(job);
+  const auto model = make_model(job, dataset->classes(), dataset->features());
+  return engine_options(job, *model, {.train = 12, .micro = 3, .accumulation = 2, .world = 2, .text = ""});
+}
+
+TEST(Setup, TheModelFitsTheData) {
+  const job::JobConfig job = job_of("");
+  const auto dataset = make_dataset(job);
+  EXPECT_EQ(dataset->classes(), 4);
+  EXPECT_EQ(dataset->features(), 8);
+  const auto model = make_model(job, dataset->classes(), dataset->features());
+  EXPECT_EQ(model->classes(), 4);
+  EXPECT_EQ(model->parameters().front().shape, (std::vector<std::int64_t>{8, 16}));
+  EXPECT_EQ(model->parameters().size(), 6U);
+  EXPECT_EQ(sample_length(job), 1);
+}
+
+TEST(Setup, BatchSeedAndClipping) {
+  const engine::EngineOptions options = options_of(job_of("gradient_clipping: 0.5"));
+  EXPECT_EQ(options.micro_batch, (nn::BatchShape{.batch = 3, .length = 1}));
+  EXPECT_EQ(options.grad_accum, 2);
+  EXPECT_EQ(options.seed, 3U);
+  EXPECT_EQ(options.gradient_clipping, 0.5);
+  EXPECT_EQ(options.compute, DType::f32);
+  EXPECT_EQ(options.scaler.on_overflow, ScalerConfig::OnOverflow::halt);
+  EXPECT_EQ(options.tamper_step, -1);
+}
+
+TEST(Setup, TheFirstPatternThatMatchesWins) {
+  const job::JobConfig job = job_of(
+      "parameter_groups:\n"
+      "  - {match: ['*.bias'], weight_decay: 0.0}\n"
+      "  - {match: ['layers.0.*', '*.2.weight'], lr: 0.5}\n");
+  const engine::EngineOptions options = options_of(job);
+  EXPECT_EQ(options.group_of, (std::vector<int>{2, 1, 0, 1, 2, 1}));
+  ASSERT_EQ(options.groups.size(), 3U);
+  EXPECT_EQ(options.groups[1].weight_decay, 0.0);
+  EXPECT_EQ(options.groups[1].lr, 0.01);
+  EXPECT_EQ(options.groups[2].lr, 0.5);
+  EXPECT_EQ(options.schedule->groups(), 3U);
+}
+
+TEST(Setup, APatternThatMatchesNothingIsNamed) {
+  const std::string text = error_text(
+      ErrorKind::config, [] { (void)options_of(job_of("parameter_groups: [{match: ['*.bias', '*.ln_*']}]")); });
+  EXPECT_NE(text.find("'*.ln_*' matches no parameter"), std::string::npos) << text;
+  EXPECT_NE(text.find("layers.0.weight"), std::string::npos) << text;
+}
+
+TEST(Setup, Fp16) {
+  const engine::EngineOptions dynamic = options_of(
+      job_of("fp16: {enabled: true, initial_scale_power: 12, loss_scale_window: 7, hysteresis: 3, min_loss_scale: 4, "
+             "consecutive_hysteresis: true}"));
+  EXPECT_EQ(dynamic.compute, DType::f16);
+  EXPECT_EQ(dynamic.scaler.on_overflow, ScalerConfig::OnOverflow::scaled);
+  EXPECT_EQ(dynamic.scaler.dynamic, 1);
+  EXPECT_EQ(dynamic.scaler.initial_scale, 4096);
+  EXPECT_EQ(dynamic.scaler.window, 7);
+  EXPECT_EQ(dynamic.scaler.hysteresis, 3);
+  EXPECT_EQ(dynamic.scaler.min_scale, 4);
+  EXPECT_EQ(dynamic.scaler.consecutive_hysteresis, 1);
+  const engine::EngineOptions fixed = options_of(job_of("fp16: {enabled: true, loss_scale: 128}"));
+  EXPECT_EQ(fixed.scaler.dynamic, 0);
+  EXPECT_EQ(fixed.scaler.initial_scale, 128);
+}
+
+TEST(Setup, Bf16SkipsWhatIsNotFinite) {
+  const engine::EngineOptions options = options_of(job_of("bf16: {enabled: true}"));
+  EXPECT_EQ(options.compute, DType::bf16);
+  EXPECT_EQ(options.scaler.on_overflow, ScalerConfig::OnOverflow::skip);
+  EXPECT_EQ(options.scaler.initial_scale, 1.0);
+}
+
+TEST(Setup, Optimizers) {
+  const auto adam = options_of(job_of("", "{type: Adam, params: {lr: 0.01, eps: 1.0e-6, adam_w_mode: false}}"));
+  EXPECT_EQ(adam.optimizer.kind, optim::OptimizerOptions::Kind::adam);
+  EXPECT_FALSE(adam.optimizer.decoupled);
+  EXPECT_EQ(adam.optimizer.eps, 1e-6);
+  EXPECT_TRUE(options_of(job_of("", "{type: Adam, params: {lr: 0.01}}")).optimizer.decoupled);
+  EXPECT_TRUE(options_of(job_of("")).optimizer.decoupled);
+  const auto sgd = options_of(job_of("", "{type: SGD, params: {lr: 0.1, momentum: 0.9, nesterov: true}}"));
+  EXPECT_EQ(sgd.optimizer.kind, optim::OptimizerOptions::Kind::sgd);
+  EXPECT_TRUE(sgd.optimizer.momentum);
+  EXPECT_TRUE(sgd.optimizer.nesterov);
+  EXPECT_EQ(sgd.groups.front().momentum, 0.9);
+  EXPECT_FALSE(options_of(job_of("", "{type: SGD, params: {lr: 0.1}}")).optimizer.momentum);
+}
+
+TEST(Setup, WithoutASchedulerTheOptimizersLrHolds) {
+  const engine::EngineOptions options = options_of(job_of(""));
+  std::vector<sched::GroupValues> values(1);
+  options.schedule->values_at(123456, values);
+  EXPECT_EQ(values[0].lr, 0.01);
+}
+
+}  // namespace
+}  // namespace lockstep::run

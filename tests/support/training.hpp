@@ -1,0 +1,246 @@
+#pragma once
+
+// Tiny training runs for the engine's tests: ranks are threads of the test, each computes with one thread.
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <cmath>
+#include <cstdint>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "comm/local.hpp"
+#include "comm/run_ranks.hpp"
+#include "core/error.hpp"
+#include "data/dataset.hpp"
+#include "engine/engine.hpp"
+#include "kernels/emu/emu_device.hpp"
+#include "kernels/table.hpp"
+#include "nn/gpt2.hpp"
+#include "nn/mlp.hpp"
+
+namespace lockstep::testing {
+
+/// A folder of its own that goes with the object.
+class ScratchFolder {
+ public:
+  ScratchFolder() {
+    std::string pattern = (std::filesystem::temp_directory_path() / "lockstep-test-XXXXXX").string();
+    require(mkdtemp(pattern.data()) != nullptr, "ScratchFolder: mkdtemp failed");
+    path_ = pattern;
+  }
+  ScratchFolder(const ScratchFolder&) = delete;
+  ScratchFolder& operator=(const ScratchFolder&) = delete;
+  ~ScratchFolder() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path_, ignored);
+  }
+  [[nodiscard]] const std::filesystem::path& path() const { return path_; }
+  [[nodiscard]] std::string operator/(const std::string& name) const { return (path_ / name).string(); }
+
+ private:
+  std::filesystem::path path_;
+};
+
+inline std::string text_of(const std::filesystem::path& path) {
+  std::ifstream in(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
+}
+
+inline void write_text(const std::filesystem::path& path, const std::string& text) {
+  std::ofstream out(path, std::ios::binary);
+  out << text;
+}
+
+/// Words in an order that is easy to learn in part: a few hundred sentences over 14 symbols.
+inline std::string made_up_text() {
+  const char* words[] = {"lamb", "stone", "river", "seven", "bread", "tent"};
+  std::string text;
+  std::uint32_t state = 1;
+  for (int i = 0; i < 600; ++i) {
+    state = state * 1664525U + 1013904223U;
+    text += words[(state >> 16) % 6];
+    text += i % 5 == 4 ? '\n' : ' ';
+  }
+  return text;
+}
+
+/// What a rank needs to make its data and its model.
+struct Task {
+  std::function<std::unique_ptr<data::Dataset>()> dataset;
+  std::function<std::unique_ptr<nn::Model>()> model;
+  std::int64_t length = 1;
+};
+
+inline Task mlp_task() {
+  return {
+      .dataset =
+          [] { return data::make_clusters({.classes = 4, .features = 8, .samples = 512, .noise = 0.5, .seed = 3}); },
+      .model =
+          [] {
+            return nn::make_mlp({.features = 8, .hidden = {24, 16}, .classes = 4});
+          },
+      .length = 1};
+}
+
+/// Two layers, 32 wide, 16 positions.
+inline Task gpt_task(const ScratchFolder& folder) {
+  const std::string path = folder / "text.txt";
+  if (!std::filesystem::exists(path)) write_text(path, made_up_text());
+  const auto dataset = [path] { return data::make_text({.path = path, .length = 16, .seed = 5}); };
+  const int symbols = dataset()->classes();
+  return {
+      .dataset = dataset,
+      .model =
+          [symbols] {
+            return nn::make_gpt2(
+                {.n_layer = 2, .n_head = 2, .n_embd = 32, .block_size = 16, .vocab_size = symbols, .padded_vocab = 0});
+          },
+      .length = 16};
+}
+
+inline sched::GroupInitial adam_group(double lr, double weight_decay = 0.01) {
+  return {.lr = lr, .beta1 = 0.9, .beta2 = 0.99, .momentum = 0, .has_betas = true, .weight_decay = weight_decay};
+}
+
+inline sched::GroupInitial sgd_group(double lr) {
+  return {.lr = lr, .beta1 = 0, .beta2 = 0, .momentum = 0, .has_betas = false, .weight_decay = 0};
+}
+
+inline ScalerConfig dynamic_scaler(double power, std::int64_t window = 1000) {
+  return {.on_overflow = ScalerConfig::OnOverflow::scaled,
+          .dynamic = 1,
+          .initial_scale = std::exp2(power),
+          .min_scale = 1,
+          .window = window,
+          .hysteresis = 1,
+          .consecutive_hysteresis = 0};
+}
+
+/// AdamW with a warm-up that the engine steps; buckets small enough that there are several.
+inline engine::EngineOptions engine_defaults(const Task& task, std::int64_t micro, int grad_accum = 1,
+                                             double lr = 3e-3) {
+  engine::EngineOptions options;
+  options.micro_batch = {.batch = micro, .length = task.length};
+  options.grad_accum = grad_accum;
+  options.gradient_clipping = 1.0;
+  options.groups = {adam_group(lr)};
+  options.schedule = sched::make_schedule(
+      "WarmupLR", {{"warmup_min_lr", 0.0}, {"warmup_max_lr", lr}, {"warmup_num_steps", 10}, {"warmup_type", "linear"}},
+      options.groups);
+  options.bucket_elements = 512;
+  return options;
+}
+
+/// The micro-batches of one step of one rank, as the trainer deals them out, then the step.
+inline void train_step(engine::Engine& engine, const data::Dataset& dataset, std::int64_t step) {
+  const std::int64_t micro = engine.options().micro_batch.batch;
+  const std::int64_t per_rank = micro * engine.options().grad_accum;
+  const std::int64_t begin = step * per_rank * engine.comm().size() + engine.comm().rank() * per_rank;
+  data::HostBatch batch;
+  for (int i = 0; i < engine.options().grad_accum; ++i) {
+    dataset.train_batch(begin + i * micro, micro, batch);
+    engine.forward(batch);
+    engine.backward();
+  }
+  engine.step();
+}
+
+/// What a rank saw.
+struct Outcome {
+  std::vector<StepResult> results;
+  std::vector<float> master;
+  StepState state;
+
+  [[nodiscard]] std::vector<double> losses() const { return column(&StepResult::loss); }
+  [[nodiscard]] std::vector<double> scales() const { return column(&StepResult::scale); }
+  [[nodiscard]] std::vector<double> column(double StepResult::*member) const {
+    std::vector<double> values;
+    for (const StepResult& result : results) values.push_back(result.*member);
+    return values;
+  }
+  [[nodiscard]] std::vector<int> skips() const {
+    std::vector<int> values;
+    for (const StepResult& result : results) values.push_back(result.skipped);
+    return values;
+  }
+};
+
+/// Called on every rank after each step; may read and change the engine.
+using AfterStep = std::function<void(engine::Engine&, std::int64_t step)>;
+
+struct TrainingRun {
+  Task task;
+  engine::EngineOptions options;
+  int ranks = 1;
+  std::int64_t steps = 50;
+  std::function<void(engine::EngineOptions&, int rank)> adjust = {};  ///< before the engine is made
+  std::function<void(engine::Engine&)> prepare = {};                  ///< before the first step
+  AfterStep after_step = {};
+};
+
+inline Outcome train_rank(const TrainingRun& run, comm::Communicator& comm, engine::Place place) {
+  engine::EngineOptions options = run.options;
+  if (run.adjust) run.adjust(options, comm.rank());
+  const auto dataset = run.task.dataset();
+  const auto model = run.task.model();
+  engine::Engine engine(*model, comm, place, options);
+  if (run.prepare) run.prepare(engine);
+  Outcome outcome;
+  const auto keep = [&] {
+    for (const StepResult& result : engine.results()) outcome.results.push_back(result);
+  };
+  for (std::int64_t step = 0; step < run.steps; ++step) {
+    train_step(engine, *dataset, step);
+    keep();
+    if (run.after_step) run.after_step(engine, step);
+  }
+  engine.drain();
+  keep();
+  outcome.state = engine.read_state();
+  outcome.master = engine.read_buffer("master");
+  return outcome;
+}
+
+/// On the CPU; the outcome of each rank.
+inline std::vector<Outcome> train_on_cpu(const TrainingRun& run) {
+  std::vector<Outcome> outcomes(static_cast<std::size_t>(run.ranks));
+  comm::run_ranks(run.ranks, [&](comm::Communicator& comm) {
+    const auto device = make_cpu_device();
+    outcomes[static_cast<std::size_t>(comm.rank())] =
+        train_rank(run, comm, {.device = device.get(), .kernels = &kernels::cpu_table(), .threads = 1});
+  });
+  return outcomes;
+}
+
+/// On emulated devices, one a rank, whose work runs in an order drawn from `seed`.
+inline std::vector<Outcome> train_emulated(const TrainingRun& run, std::uint64_t seed) {
+  std::vector<Outcome> outcomes(static_cast<std::size_t>(run.ranks));
+  comm::run_rank_threads(run.ranks, [&](const std::shared_ptr<comm::LocalGroup>& group, int rank) {
+    const auto device = make_emulated_device(seed * 1000 + static_cast<std::uint64_t>(rank));
+    const auto comm = comm::make_local(group, rank, {.device = device.get()});
+    outcomes[static_cast<std::size_t>(rank)] =
+        train_rank(run, *comm, {.device = device.get(), .kernels = &kernels::emulated_table(), .threads = 1});
+  });
+  return outcomes;
+}
+
+/// Runs `body`, which must throw an Error of `kind`; returns its text.
+template <class Body>
+std::string error_text(ErrorKind kind, const Body& body) {
+  try {
+    body();
+    ADD_FAILURE() << "nothing was thrown";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), kind) << error.what();
+    return error.what();
+  }
+  return {};
+}
+
+}  // namespace lockstep::testing
