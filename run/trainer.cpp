@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
-#include <cstdlib>
-#include <filesystem>
 #include <fstream>
 #include <span>
 
@@ -12,95 +10,19 @@
 #include "core/isa.hpp"
 #include "engine/evaluate.hpp"
 #include "run/checkpoint.hpp"
+#include "run/drill.hpp"
 #include "run/metrics.hpp"
 #include "run/progress.hpp"
+#include "run/resume.hpp"
+#include "run/run_folder.hpp"
+#include "run/run_header.hpp"
 #include "run/setup.hpp"
 #include "run/stop_signals.hpp"
 
 namespace lockstep::run {
 namespace {
 
-namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
-
-/// Rank 0: moves an existing run aside for `never`, finds the checkpoint to go on from otherwise. The answer is the
-/// same on every rank.
-std::string choose_checkpoint(const std::string& folder, const std::string& resume, const CheckpointStore& store,
-                              comm::Communicator& comm, std::string& remark) {
-  std::string path;
-  if (comm.rank() == 0) {
-    try {
-      if (resume == "auto") {
-        path = store.newest().value_or("");
-      } else if (resume == "never") {
-        if (fs::exists(folder) && !fs::is_empty(folder)) {
-          std::string aside;
-          for (int n = 1; aside.empty() || fs::exists(aside); ++n) aside = fmt::format("{}.old-{}", folder, n);
-          fs::rename(folder, aside);
-          remark = fmt::format("resume: never; the run that was here is now {}", aside);
-        }
-      } else {
-        path = resume;
-      }
-      fs::create_directories(fs::path(folder) / "checkpoints");
-    } catch (const fs::filesystem_error& error) {
-      fail(ErrorKind::environment, "the run's folder {} cannot be made: {}; run.output_dir says where it lies", folder,
-           error.code().message());
-    }
-  }
-  comm.broadcast_text(path, 0);
-  return path;
-}
-
-/// For tests and drills: LOCKSTEP_DRILL=desync@rank=R,step=S makes rank R evaluate a schedule that is off by one bit
-/// at step S.
-std::int64_t tamper_step(int rank) {
-  const char* drill = std::getenv("LOCKSTEP_DRILL");
-  if (drill == nullptr) return -1;
-  int wanted_rank = 0;
-  long long step = 0;
-  if (std::sscanf(drill, "desync@rank=%d,step=%lld", &wanted_rank, &step) != 2)
-    fail(ErrorKind::config, "LOCKSTEP_DRILL={}: expected desync@rank=R,step=S", drill);
-  return wanted_rank == rank ? step : -1;
-}
-
-/// Where the job differs from the one that wrote the checkpoint, line by line.
-std::vector<std::string> differing_lines(const std::string& before, const std::string& now) {
-  const auto lines = [](const std::string& text) {
-    std::vector<std::string> result;
-    for (std::size_t at = 0; at < text.size();) {
-      const std::size_t end = std::min(text.find('\n', at), text.size());
-      result.push_back(text.substr(at, end - at));
-      at = end + 1;
-    }
-    return result;
-  };
-  const std::vector<std::string> old_lines = lines(before);
-  std::vector<std::string> result;
-  for (const std::string& line : lines(now))
-    if (std::find(old_lines.begin(), old_lines.end(), line) == old_lines.end()) result.push_back(line);
-  return result;
-}
-
-job::BatchSizes batch_for(const job::JobConfig& job, const std::optional<RunState>& resumed, const RankContext& rank) {
-  if (!resumed)
-    return job::resolve_batch(job.train_batch_size, job.train_micro_batch_size_per_gpu, job.gradient_accumulation_steps,
-                         rank.comm.size(), rank.world_source);
-  // The checkpoint's batch wins: the same samples go into each step, however many ranks share them out.
-  const std::int64_t train = resumed->train_batch, micro = resumed->micro_batch;
-  const std::int64_t world = rank.comm.size();
-  if (train % (micro * world) != 0) {
-    std::string works;
-    for (std::int64_t n = 1; n * micro <= train; ++n)
-      if (train % (micro * n) == 0) works += (works.empty() ? "" : ", ") + std::to_string(n);
-    fail(ErrorKind::checkpoint,
-         "the checkpoint's train_batch_size {} in micro-batches of {} cannot be shared by {} ranks ({}); numbers of "
-         "ranks that "
-         "work: {}",
-         train, micro, world, rank.world_source, works);
-  }
-  return job::resolve_batch(train, micro, train / (micro * world), world, rank.world_source);
-}
 
 class Training {
  public:
@@ -112,25 +34,18 @@ class Training {
         store_(make_checkpoint_store(folder_ + "/checkpoints", job.run.checkpoint.keep_last)),
         dataset_(make_dataset(job)),
         model_(make_model(job, dataset_->classes(), dataset_->features())) {
-    checkpoint_ = choose_checkpoint(folder_, resume, *store_, comm_, remark_);
+    beginning_ = find_beginning(folder_, resume, *store_, comm_);
     require_equal_data();
-    if (!checkpoint_.empty()) {
-      resumed_ = store_->read_state(checkpoint_);
-      require_same_data(checkpoint_, resumed_->data, *dataset_);
-    }
-    batch_ = batch_for(job, resumed_, rank);
+    if (beginning_.state) require_same_data(beginning_.checkpoint, beginning_.state->data, *dataset_);
+    batch_ = batch_for(job, beginning_, rank);
   }
 
   TrainResult run() {
-    if (resumed_ && resumed_->step.attempted >= job_.run.steps) return already_complete();
-    engine::EngineOptions options = engine_options(job_, *model_, batch_);
-    options.tamper_step = tamper_step(comm_.rank());
-    schedule_ = options.schedule;
-    engine_.emplace(*model_, comm_, rank_.place, options);
-    if (resumed_) store_->load(checkpoint_, *engine_);
-    const std::int64_t first = resumed_ ? resumed_->step.attempted : 0;
-    print_header(first);
+    const std::int64_t first = beginning_.first_step();
+    if (beginning_.state && first >= job_.run.steps) return already_complete();
+    make_engine();
     if (is_root()) {
+      print_run_header({job_, rank_, *dataset_, batch_, *engine_, beginning_});
       std::ofstream(folder_ + "/job.yaml") << job::effective_yaml(job_);
       metrics_.emplace(folder_ + "/metrics.jsonl", first);
     }
@@ -176,6 +91,15 @@ class Training {
              all[r], all[0]);
   }
 
+  void make_engine() {
+    engine::EngineOptions options = engine_options(job_, *model_, batch_);
+    const Drill drill = drill_from_environment();
+    if (drill.desync_rank == comm_.rank()) options.schedule = off_by_one_bit(options.schedule, drill.desync_step);
+    schedule_ = options.schedule;
+    engine_.emplace(*model_, comm_, rank_.place, options);
+    if (beginning_.state) store_->load(beginning_.checkpoint, *engine_);
+  }
+
   [[nodiscard]] bool is_root() const { return comm_.rank() == 0; }
   [[nodiscard]] bool is_text() const { return dataset_->features() == 0; }
   [[nodiscard]] std::int64_t items_per_step() const { return batch_.train * (is_text() ? sample_length(job_) : 1); }
@@ -183,45 +107,11 @@ class Training {
   TrainResult already_complete() const {
     if (is_root())
       fmt::print("complete at step {}: {} (run.resume: never starts anew and keeps this run aside)\n",
-                 resumed_->step.attempted, folder_);
-    return {.steps = resumed_->step.attempted, .updates = resumed_->step.applied, .val_loss = {}, .was_complete = true};
-  }
-
-  void print_header(std::int64_t first) {
-    if (!is_root()) return;
-    const nn::Plan& plan = engine_->plan();
-    fmt::print("model     {}\n", model_->describe());
-    fmt::print("data      {}\n", dataset_->describe());
-    fmt::print("ranks     {}\n", rank_.summary);
-    fmt::print("batch     {}\n", batch_.text);
-    fmt::print("numbers   {} compute, fp32 master weights and moments; {}, gradient_clipping {}\n",
-               to_string(engine_->options().compute), engine_->optimizer().name(), job_.gradient_clipping);
-    fmt::print("schedule  {}; first update uses lr {}\n", schedule_->type(), engine_->lr().front());
-    fmt::print(
-        "memory    {:.1f} MiB a rank, of it activations {:.1f} MiB; {:.2f} GFLOP a micro-batch; gradient exchange "
-        "{:.1f} MiB "
-        "a step in {} buckets\n",
-        static_cast<double>(engine_->bytes()) / 1048576.0, static_cast<double>(plan.train_bytes) / 1048576.0,
-        (plan.forward.flops + plan.backward.flops) * 1e-9,
-        static_cast<double>(engine_->gradient_sync().bytes_per_step()) / 1048576.0,
-        engine_->gradient_sync().bucket_count());
-    fmt::print("run       {}, steps {} to {}, determinism {}\n", folder_, first + 1, job_.run.steps,
-               job_.run.determinism);
-    for (const std::string& warning : schedule_->warnings()) fmt::print("warning   {}\n", warning);
-    if (!remark_.empty()) fmt::print("note      {}\n", remark_);
-    if (resumed_) {
-      fmt::print("resume    from {}: step {}, {} updates, lr {}, loss scale {}\n", checkpoint_,
-                 resumed_->step.attempted, resumed_->step.applied, engine_->lr().front(), resumed_->step.scale);
-      for (const std::string& line : differing_lines(resumed_->job, job::effective_yaml(job_)))
-        fmt::print("          changed since: {}\n", line);
-      const std::string isa(to_string(current_isa()));
-      if (resumed_->world != comm_.size() || resumed_->threads != rank_.place.threads || resumed_->isa != isa)
-        fmt::print(
-            "          written by {} ranks x {} threads, {}; now {} x {}, {}: the same up to rounding, not to the "
-            "bit\n",
-            resumed_->world, resumed_->threads, resumed_->isa, comm_.size(), rank_.place.threads, isa);
-    }
-    std::fflush(stdout);
+                 beginning_.state->step.attempted, folder_);
+    return {.steps = beginning_.state->step.attempted,
+            .updates = beginning_.state->step.applied,
+            .val_loss = {},
+            .was_complete = true};
   }
 
   /// All micro-batches of this rank, then the update. Ranks take consecutive parts of the step's samples.
@@ -306,9 +196,7 @@ class Training {
   std::unique_ptr<CheckpointStore> store_;
   std::unique_ptr<data::Dataset> dataset_;
   std::unique_ptr<nn::Model> model_;
-  std::string checkpoint_;
-  std::string remark_;
-  std::optional<RunState> resumed_;
+  Beginning beginning_;
   job::BatchSizes batch_;
   std::shared_ptr<const sched::Schedule> schedule_;
   std::optional<engine::Engine> engine_;
@@ -321,8 +209,6 @@ class Training {
 };
 
 }  // namespace
-
-std::string run_folder(const job::JobConfig& job) { return (fs::path(job.run.output_dir) / job.run.name).string(); }
 
 TrainResult train(const job::JobConfig& job, const std::string& resume, RankContext& rank) {
   return Training(job, resume, rank).run();

@@ -22,7 +22,4 @@ struct TrainResult {
 /// `resume`: "auto", "never", or the path of a checkpoint.
 TrainResult train(const job::JobConfig& job, const std::string& resume, RankContext& rank);
 
-/// The run's folder: <output_dir>/<name>.
-[[nodiscard]] std::string run_folder(const job::JobConfig& job);
-
 }  // namespace lockstep::run

@@ -11,6 +11,7 @@
 
 #include "kernels/decide/decide_rule.hpp"
 #include "run/checkpoint.hpp"
+#include "run/run_folder.hpp"
 #include "run/stop_signals.hpp"
 #include "tests/support/training.hpp"
 

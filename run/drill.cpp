@@ -1,0 +1,54 @@
+#include "run/drill.hpp"
+
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+
+#include "core/error.hpp"
+
+namespace lockstep::run {
+namespace {
+
+class OffByOneBit final : public sched::Schedule {
+ public:
+  OffByOneBit(std::shared_ptr<const sched::Schedule> schedule, std::int64_t step)
+      : Schedule(schedule->type(), schedule->params(), schedule->initial()),
+        schedule_(std::move(schedule)),
+        step_(step) {}
+
+ private:
+  void at_index(std::int64_t index, std::span<sched::GroupValues> out) const override {
+    schedule_->values_at_index(index, out);
+    if (index == first_index() + step_) tamper(out);
+  }
+  void at_construction(std::span<sched::GroupValues> out) const override {
+    schedule_->values_at_construction(out);
+    if (step_ == 0) tamper(out);
+  }
+  static void tamper(std::span<sched::GroupValues> values) { values[0].lr = std::nextafter(values[0].lr, 1.0); }
+
+  std::shared_ptr<const sched::Schedule> schedule_;
+  std::int64_t step_;
+};
+
+}  // namespace
+
+Drill drill_from_environment() {
+  Drill drill;
+  const char* text = std::getenv("LOCKSTEP_DRILL");
+  if (text == nullptr) return drill;
+  int rank = 0;
+  long long step = 0;
+  if (std::sscanf(text, "desync@rank=%d,step=%lld", &rank, &step) != 2)
+    fail(ErrorKind::config, "LOCKSTEP_DRILL={}: expected desync@rank=R,step=S", text);
+  drill.desync_rank = rank;
+  drill.desync_step = step;
+  return drill;
+}
+
+std::shared_ptr<const sched::Schedule> off_by_one_bit(std::shared_ptr<const sched::Schedule> schedule,
+                                                      std::int64_t step) {
+  return std::make_shared<OffByOneBit>(std::move(schedule), step);
+}
+
+}  // namespace lockstep::run

@@ -1,0 +1,57 @@
+#include "run/run_header.hpp"
+
+#include <fmt/format.h>
+
+#include <cstdio>
+
+#include "core/isa.hpp"
+#include "core/text.hpp"
+#include "run/run_folder.hpp"
+
+namespace lockstep::run {
+namespace {
+
+void print_resume(const RunParts& parts) {
+  const RunState& from = *parts.beginning.state;
+  const engine::Engine& engine = parts.engine;
+  fmt::print("resume    from {}: step {}, {} updates, lr {}, loss scale {}\n", parts.beginning.checkpoint,
+             from.step.attempted, from.step.applied, engine.lr().front(), from.step.scale);
+  for (const std::string& line : differing_lines(from.job, job::effective_yaml(parts.job)))
+    fmt::print("          changed since: {}\n", line);
+  const std::string isa(to_string(current_isa()));
+  const int ranks = parts.rank.comm.size(), threads = parts.rank.place.threads;
+  if (from.world != ranks || from.threads != threads || from.isa != isa)
+    fmt::print(
+        "          written by {} ranks x {} threads, {}; now {} x {}, {}: the same up to rounding, not to the bit\n",
+        from.world, from.threads, from.isa, ranks, threads, isa);
+}
+
+}  // namespace
+
+void print_run_header(const RunParts& parts) {
+  const engine::Engine& engine = parts.engine;
+  const nn::Plan& plan = engine.plan();
+  const sched::Schedule& schedule = *engine.options().schedule;
+  const std::int64_t first = parts.beginning.first_step();
+  fmt::print("model     {}\n", parts.engine.model().describe());
+  fmt::print("data      {}\n", parts.dataset.describe());
+  fmt::print("ranks     {}\n", parts.rank.summary);
+  fmt::print("batch     {}\n", parts.batch.text);
+  fmt::print("numbers   {} compute, fp32 master weights and moments; {}, gradient_clipping {}\n",
+             to_string(engine.options().compute), engine.optimizer().name(), parts.job.gradient_clipping);
+  fmt::print("schedule  {}; first update uses lr {}\n", schedule.type(), engine.lr().front());
+  fmt::print(
+      "memory    {} a rank, of it activations {}; {:.2f} GFLOP a micro-batch; gradient exchange {} a step in {} "
+      "buckets\n",
+      human_bytes(static_cast<double>(engine.bytes())), human_bytes(static_cast<double>(plan.train_bytes)),
+      (plan.forward.flops + plan.backward.flops) * 1e-9,
+      human_bytes(static_cast<double>(engine.gradient_sync().bytes_per_step())), engine.gradient_sync().bucket_count());
+  fmt::print("run       {}, steps {} to {}, determinism {}\n", run_folder(parts.job), first + 1, parts.job.run.steps,
+             parts.job.run.determinism);
+  for (const std::string& warning : schedule.warnings()) fmt::print("warning   {}\n", warning);
+  for (const std::string& remark : parts.beginning.remarks) fmt::print("note      {}\n", remark);
+  if (parts.beginning.state) print_resume(parts);
+  std::fflush(stdout);
+}
+
+}  // namespace lockstep::run

@@ -1,0 +1,28 @@
+#pragma once
+
+#include <string>
+
+#include "data/dataset.hpp"
+#include "engine/engine.hpp"
+#include "job/batch.hpp"
+#include "job/job.hpp"
+#include "run/launch.hpp"
+#include "run/resume.hpp"
+
+namespace lockstep::run {
+
+/// What a run is made of, when it begins.
+struct RunParts {
+  const job::JobConfig& job;
+  const RankContext& rank;
+  const data::Dataset& dataset;
+  const job::BatchSizes& batch;
+  engine::Engine& engine;
+  const Beginning& beginning;
+};
+
+/// The lines that a run begins with on standard output: model, data, ranks, batch, numbers, schedule, memory, and from
+/// where it goes on.
+void print_run_header(const RunParts& parts);
+
+}  // namespace lockstep::run
