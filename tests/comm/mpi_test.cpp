@@ -8,7 +8,9 @@
 #include <chrono>
 #include <cstdio>
 #include <string_view>
+#include <thread>
 
+#include "comm/heartbeat.hpp"
 #include "tests/comm/contract.hpp"
 
 namespace {
@@ -41,6 +43,23 @@ void launcher_mismatch_is_explained() {
   }
 }
 
+/// The communicator's deadline is 0.3 s.
+void long_work_goes_through(Communicator& comm) {
+  const int last = comm.size() - 1;
+  run_with_heartbeat(
+      comm, "waiting", [&] { std::this_thread::sleep_for(Seconds(comm.rank() == last ? 1.0 : 0.0)); }, Seconds(0.05));
+  try {
+    run_with_heartbeat(comm, "failing", [&] {
+      if (comm.rank() == last) fail(ErrorKind::checkpoint, "the disk of rank {} is full", last);
+    });
+    contract::expect(false, "rank {} was not told of the failure", comm.rank());
+  } catch (const Error& error) {
+    contract::expect(
+        error.kind() == ErrorKind::checkpoint && error.what() == fmt::format("the disk of rank {} is full", last),
+        "told '{}'", error.what());
+  }
+}
+
 void run_all(const MpiEnvironment& world, Communicator& comm, bool break_last) {
   const auto begin = std::chrono::steady_clock::now();
   environment_is_consistent(world);
@@ -64,6 +83,7 @@ void run_all(const MpiEnvironment& world, Communicator& comm, bool break_last) {
   if (comm.size() > 1) {
     const auto impatient = make_mpi(world, {.timeout = Seconds(0.3), .oversubscribed = oversubscribed});
     contract::late_rank(*impatient, Seconds(1.0));
+    long_work_goes_through(*impatient);
   }
   contract::expect(!break_last || comm.rank() != comm.size() - 1, "the last rank was asked to fail");
   comm.barrier();

@@ -25,14 +25,20 @@ TEST(HumanBytes, ReachesTheNextUnitWhereRoundingDoes) {
 }
 
 TEST(Printable, LeavesTextAsItIs) {
-  for (const char* text : {"", "runs/a b/step-10", "Gr\xC3\xBC\xC3\x9F" "e", "\xE2\x82\xAC", "\xF0\x9F\x98\x80"})
+  for (const char* text : {"", "runs/a b/step-10",
+                           "Gr\xC3\xBC\xC3\x9F"
+                           "e",
+                           "\xE2\x82\xAC", "\xF0\x9F\x98\x80"})
     EXPECT_EQ(printable(text), text);
 }
 
 TEST(Printable, EscapesWhatATerminalWouldObey) {
   EXPECT_EQ(printable("\x1B[31mred\n"), "\\x1b[31mred\\x0a");
   EXPECT_EQ(printable("\x7F"), "\\x7f");
-  EXPECT_EQ(printable("\xC2\x9B" "31m"), "\\xc2\\x9b31m") << "the one-character form of escape and bracket";
+  EXPECT_EQ(printable("\xC2\x9B"
+                      "31m"),
+            "\\xc2\\x9b31m")
+      << "the one-character form of escape and bracket";
   EXPECT_EQ(printable(std::string_view("a\0b", 3)), "a\\x00b");
 }
 

@@ -1,0 +1,99 @@
+#include "comm/heartbeat.hpp"
+
+#include <algorithm>
+#include <condition_variable>
+#include <exception>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "core/error.hpp"
+
+namespace lockstep::comm {
+namespace {
+
+/// What a rank says of itself each time.
+struct Sign {
+  enum class State : std::int32_t { working, done, failed };
+  State state = State::working;
+  ErrorKind kind = ErrorKind::internal;
+};
+
+/// A task on a thread of its own, and how far it is.
+class Worker {
+ public:
+  explicit Worker(const std::function<void()>& work)
+      : thread_([this, &work] {
+          try {
+            if (work) work();
+          } catch (...) {
+            error_ = std::current_exception();
+          }
+          const std::lock_guard lock(mutex_);
+          over_ = true;
+          changed_.notify_one();
+        }) {}
+
+  /// Returns as soon as the work is over, but after `period` at the latest; says whether it is.
+  bool wait(Seconds period) {
+    std::unique_lock lock(mutex_);
+    return changed_.wait_for(lock, period, [this] { return over_; });
+  }
+  /// Once over: what the work threw, or null.
+  [[nodiscard]] std::exception_ptr error() const { return error_; }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool over_ = false;
+  std::exception_ptr error_;  // written before over_
+  std::jthread thread_;       // last: it uses the others
+};
+
+/// Kind and text of an exception.
+struct Failure {
+  ErrorKind kind = ErrorKind::internal;
+  std::string text;
+};
+
+Failure failure_of(const std::exception_ptr& error, std::string_view what) {
+  try {
+    std::rethrow_exception(error);
+  } catch (const Error& typed) {
+    return {typed.kind(), typed.what()};
+  } catch (const std::exception& other) {
+    return {ErrorKind::internal, other.what()};
+  } catch (...) {
+    return {ErrorKind::internal, fmt::format("{}: an exception of unknown type", what)};
+  }
+}
+
+}  // namespace
+
+void run_with_heartbeat(Communicator& comm, std::string_view what, const std::function<void()>& work, Seconds period) {
+  if (comm.size() == 1) {
+    if (work) work();
+    return;
+  }
+  Worker worker(work);
+  const auto self = static_cast<std::size_t>(comm.rank());
+  std::vector<Sign> signs(static_cast<std::size_t>(comm.size()));
+  Failure own;
+  for (bool all_over = false; !all_over;) {
+    if (worker.wait(period)) {
+      signs[self].state = worker.error() ? Sign::State::failed : Sign::State::done;
+      if (worker.error()) own = failure_of(worker.error(), what);
+      signs[self].kind = own.kind;
+    }
+    comm.all_gather_values(std::span(signs));
+    all_over = std::ranges::none_of(signs, [](const Sign& sign) { return sign.state == Sign::State::working; });
+  }
+
+  const auto failed = std::ranges::find_if(signs, [](const Sign& sign) { return sign.state == Sign::State::failed; });
+  if (failed == signs.end()) return;
+  std::string text = own.text;
+  comm.broadcast_text(text, static_cast<int>(failed - signs.begin()));
+  throw Error(failed->kind, text);
+}
+
+}  // namespace lockstep::comm
