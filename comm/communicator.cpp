@@ -30,12 +30,17 @@ void check_offsets(std::span<const std::size_t> offsets, int ranks, std::size_t 
          count);
 }
 
-/// The offsets as seen from inside the window [begin, begin + length).
-std::vector<std::size_t> offsets_within(std::span<const std::size_t> offsets, std::size_t begin, std::size_t length) {
-  std::vector<std::size_t> inside(offsets.size());
-  std::ranges::transform(offsets, inside.begin(),
-                         [=](std::size_t at) { return std::clamp(at, begin, begin + length) - begin; });
-  return inside;
+/// Piece `piece` of `pieces`: of each rank's part the same share, in order.
+Parts share_of_parts(std::span<const std::size_t> offsets, std::size_t piece, std::size_t pieces) {
+  Parts parts(offsets.size() - 1);
+  for (std::size_t r = 0; r < parts.size(); ++r) {
+    const std::size_t length = offsets[r + 1] - offsets[r];
+    // Not length * piece / pieces, which may not fit into 64 bits.
+    const std::size_t share = length / pieces, rest = length % pieces;
+    const auto begin_of = [&](std::size_t p) { return offsets[r] + p * share + std::min(p, rest); };
+    parts[r] = {begin_of(piece), begin_of(piece + 1)};
+  }
+  return parts;
 }
 
 class OwnArena final : public FlatArena {
@@ -77,13 +82,10 @@ class Single final : public Communicator {
 
  private:
   Pending do_all_reduce(Buffer /*data*/, Reduce /*op*/, StreamRef after) override { return mark(after); }
-  Pending do_reduce_scatter(Buffer /*data*/, std::span<const std::size_t> /*offsets*/, Reduce /*op*/,
-                            StreamRef after) override {
+  Pending do_reduce_scatter(Buffer /*data*/, const Parts& /*parts*/, Reduce /*op*/, StreamRef after) override {
     return mark(after);
   }
-  Pending do_all_gather(Buffer /*data*/, std::span<const std::size_t> /*offsets*/, StreamRef after) override {
-    return mark(after);
-  }
+  Pending do_all_gather(Buffer /*data*/, const Parts& /*parts*/, StreamRef after) override { return mark(after); }
   Pending do_broadcast(Buffer /*data*/, int /*root*/, StreamRef after) override { return mark(after); }
   Pending do_all_to_all(Buffer send, std::span<const std::size_t> send_offsets, Buffer receive,
                         std::span<const std::size_t> receive_offsets, StreamRef after) override {
@@ -138,6 +140,20 @@ Pending Communicator::start_in_pieces(std::size_t count, Start start) {
   std::vector<Pending> pieces;
   for (std::size_t begin = 0; begin < count; begin += max_piece_)
     pieces.push_back(start(begin, std::min(max_piece_, count - begin)));
+  return join(std::move(pieces));
+}
+
+/// Calls start(parts) for each piece of a buffer whose parts belong to ranks.
+template <class Start>
+Pending Communicator::start_in_parts(std::size_t count, std::span<const std::size_t> offsets, Start start) {
+  const std::size_t pieces = (count + max_piece_ - 1) / max_piece_;
+  if (pieces == 1) return start(share_of_parts(offsets, 0, 1));
+  std::vector<Pending> pending;
+  for (std::size_t piece = 0; piece < pieces; ++piece) pending.push_back(start(share_of_parts(offsets, piece, pieces)));
+  return join(std::move(pending));
+}
+
+Pending Communicator::join(std::vector<Pending> pieces) {
   const Pending whole{joined_mark | ++joined_count_};
   joined_.emplace(whole.id, std::move(pieces));
   return whole;
@@ -163,18 +179,15 @@ Pending Communicator::start_reduce_scatter(Buffer data, std::span<const std::siz
   check_reducible(data, "reduce_scatter");
   check_offsets(offsets, size(), data.count, "reduce_scatter");
   if (nothing_to_do(data)) return {};
-  return start_in_pieces(data.count, [&](std::size_t begin, std::size_t length) {
-    return do_reduce_scatter(data.part(begin, length), offsets_within(offsets, begin, length), op, after);
-  });
+  return start_in_parts(data.count, offsets,
+                        [&](const Parts& parts) { return do_reduce_scatter(data, parts, op, after); });
 }
 
 Pending Communicator::start_all_gather(Buffer data, std::span<const std::size_t> offsets, StreamRef after) {
   check_buffer(data, "all_gather");
   check_offsets(offsets, size(), data.count, "all_gather");
   if (nothing_to_do(data)) return {};
-  return start_in_pieces(data.count, [&](std::size_t begin, std::size_t length) {
-    return do_all_gather(data.part(begin, length), offsets_within(offsets, begin, length), after);
-  });
+  return start_in_parts(data.count, offsets, [&](const Parts& parts) { return do_all_gather(data, parts, after); });
 }
 
 Pending Communicator::start_broadcast(Buffer data, int root, StreamRef after) {

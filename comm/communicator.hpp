@@ -22,7 +22,7 @@ struct Capabilities {
   bool host_memory = false;
   bool device_memory = false;
   bool shared_address_space = false;  ///< a rank can read another rank's arena through FlatArena::peer
-  bool ordered_sum = false;           ///< sums are taken in rank order 0, 1, ..., n-1: the same bits on every run
+  bool ordered_sum = false;           ///< sums are taken as the tree T over ranks (core/sum_tree.hpp)
   bool graph_capturable = false;
   bool needs_progress = false;  ///< nothing moves unless somebody calls progress()
 };
@@ -43,6 +43,16 @@ class FlatArena {
 };
 
 using Seconds = std::chrono::duration<double>;
+
+/// A run of elements of a buffer.
+struct Part {
+  std::size_t begin = 0;
+  std::size_t end = 0;
+  [[nodiscard]] std::size_t size() const { return end - begin; }
+  bool operator==(const Part&) const = default;
+};
+/// By rank.
+using Parts = std::vector<Part>;
 
 /// A fixed group of ranks that exchange buffers.
 ///
@@ -69,7 +79,7 @@ class Communicator {
   [[nodiscard]] virtual Capabilities capabilities() const noexcept = 0;
 
   /// data <- reduction over ranks of data, in place, on every rank. f32, f64, i32, i64; and bf16, f16: each
-  /// contribution is taken as it is, summed in fp32 in rank order, and the result rounded once.
+  /// contribution is taken as it is, summed in fp32 as the tree T over ranks, and the result rounded once.
   Pending start_all_reduce(Buffer data, Reduce op, StreamRef after = {});
   /// offsets has size()+1 ascending entries; rank r's part of `data` is [offsets[r], offsets[r+1]), parts may be
   /// empty and uneven. Afterwards a rank's own part holds the reduction; the rest of `data` is undefined.
@@ -119,11 +129,14 @@ class Communicator {
  private:
   template <class Start>
   Pending start_in_pieces(std::size_t count, Start start);
+  template <class Start>
+  Pending start_in_parts(std::size_t count, std::span<const std::size_t> offsets, Start start);
+  Pending join(std::vector<Pending> pieces);
   [[nodiscard]] bool nothing_to_do(const Buffer& data) const;
   void gather_bytes(void* values, std::size_t bytes_each);
   virtual Pending do_all_reduce(Buffer data, Reduce op, StreamRef after) = 0;
-  virtual Pending do_reduce_scatter(Buffer data, std::span<const std::size_t> offsets, Reduce op, StreamRef after) = 0;
-  virtual Pending do_all_gather(Buffer data, std::span<const std::size_t> offsets, StreamRef after) = 0;
+  virtual Pending do_reduce_scatter(Buffer data, const Parts& parts, Reduce op, StreamRef after) = 0;
+  virtual Pending do_all_gather(Buffer data, const Parts& parts, StreamRef after) = 0;
   virtual Pending do_broadcast(Buffer data, int root, StreamRef after) = 0;
   virtual Pending do_all_to_all(Buffer send, std::span<const std::size_t> send_offsets, Buffer receive,
                                 std::span<const std::size_t> receive_offsets, StreamRef after) = 0;

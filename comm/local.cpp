@@ -132,18 +132,20 @@ class LocalCommunicator final : public Communicator {
   }
 
  private:
-  static std::vector<std::size_t> copy_of(std::span<const std::size_t> offsets) {
-    return {offsets.begin(), offsets.end()};
+  static Parts parts_of(std::span<const std::size_t> offsets) {
+    Parts parts;
+    for (std::size_t r = 0; r + 1 < offsets.size(); ++r) parts.push_back({offsets[r], offsets[r + 1]});
+    return parts;
   }
 
   Pending do_all_reduce(Buffer data, Reduce op, StreamRef after) override {
     return start({.kind = Collective::all_reduce, .data = data, .op = op}, after);
   }
-  Pending do_reduce_scatter(Buffer data, std::span<const std::size_t> offsets, Reduce op, StreamRef after) override {
-    return start({.kind = Collective::reduce_scatter, .data = data, .op = op, .offsets = copy_of(offsets)}, after);
+  Pending do_reduce_scatter(Buffer data, const Parts& parts, Reduce op, StreamRef after) override {
+    return start({.kind = Collective::reduce_scatter, .data = data, .op = op, .parts = parts}, after);
   }
-  Pending do_all_gather(Buffer data, std::span<const std::size_t> offsets, StreamRef after) override {
-    return start({.kind = Collective::all_gather, .data = data, .offsets = copy_of(offsets)}, after);
+  Pending do_all_gather(Buffer data, const Parts& parts, StreamRef after) override {
+    return start({.kind = Collective::all_gather, .data = data, .parts = parts}, after);
   }
   Pending do_broadcast(Buffer data, int root, StreamRef after) override {
     return start({.kind = Collective::broadcast, .data = data, .root = root}, after);
@@ -153,8 +155,8 @@ class LocalCommunicator final : public Communicator {
     return start({.kind = Collective::all_to_all,
                   .data = send,
                   .receive = receive,
-                  .offsets = copy_of(send_offsets),
-                  .receive_offsets = copy_of(receive_offsets)},
+                  .parts = parts_of(send_offsets),
+                  .receive_parts = parts_of(receive_offsets)},
                  after);
   }
 

@@ -1,10 +1,12 @@
 #include "comm/local_group.hpp"
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <thread>
 #include <utility>
 
+#include "comm/deadline.hpp"
 #include "comm/reduce.hpp"
 
 namespace lockstep::comm {
@@ -16,6 +18,9 @@ constexpr std::size_t chunk = std::size_t{1} << 14;
 
 // Looks at the operation this often before a waiting thread goes to sleep: about a wake-up's latency.
 constexpr int looks_before_sleep = 200;
+
+// A sleeping rank looks at the clock so often that a stopped process is told from a slow peer.
+constexpr std::chrono::milliseconds look_while_asleep{250};
 
 ErrorKind kind_of(int code) {
   for (const ErrorKind kind : {ErrorKind::config, ErrorKind::data, ErrorKind::checkpoint, ErrorKind::diverged,
@@ -71,7 +76,7 @@ void Operation::check_agreement(int rank, const Posting& posting) const {
   const Posting& other = postings_[static_cast<std::size_t>(first_)];
   // What an all_to_all sends is each rank's own affair; its parts are compared when all have arrived.
   const bool same_size = posting.kind == Collective::all_to_all || posting.kind == Collective::arena ||
-                         (posting.data.count == other.data.count && posting.offsets == other.offsets);
+                         (posting.data.count == other.data.count && posting.parts == other.parts);
   const bool same = posting.kind == other.kind && posting.data.dtype == other.data.dtype && posting.op == other.op &&
                     posting.root == other.root && same_size;
   if (!same)
@@ -90,8 +95,8 @@ void Operation::make_ready() {
     items_ = ranks * ranks;
     for (std::size_t s = 0; s < ranks; ++s)
       for (std::size_t d = 0; d < ranks; ++d) {
-        const std::size_t sent = postings_[s].offsets[d + 1] - postings_[s].offsets[d];
-        const std::size_t expected = postings_[d].receive_offsets[s + 1] - postings_[d].receive_offsets[s];
+        const std::size_t sent = postings_[s].parts[d].size();
+        const std::size_t expected = postings_[d].receive_parts[s].size();
         if (sent != expected)
           fail(ErrorKind::desync,
                "all_to_all, collective number {}: rank {} sends {} elements to rank {}, which expects {}", number_, s,
@@ -105,10 +110,11 @@ void Operation::make_ready() {
   ready_.store(true, std::memory_order_release);
 }
 
-void Operation::copy_to_peers(std::size_t begin, std::size_t count, const std::vector<std::size_t>& offsets) {
+void Operation::copy_to_peers(std::size_t begin, std::size_t count) {
+  const Parts& parts = postings_[0].parts;
   for (std::size_t owner = 0; owner < postings_.size(); ++owner) {
-    const std::size_t from = std::max(begin, offsets[owner]);
-    const std::size_t to = std::min(begin + count, offsets[owner + 1]);
+    const std::size_t from = std::max(begin, parts[owner].begin);
+    const std::size_t to = std::min(begin + count, parts[owner].end);
     if (from >= to) continue;
     const Buffer source = postings_[owner].data.part(from, to - from);
     for (std::size_t r = 0; r < postings_.size(); ++r)
@@ -127,16 +133,16 @@ void Operation::run_item(std::size_t item) {
       std::vector<void*> buffers(ranks);
       for (std::size_t r = 0; r < ranks; ++r) buffers[r] = postings_[r].data.data;
       if (any.kind == Collective::all_reduce)
-        return reduce_in_order(any.data.dtype, any.op, buffers, buffers, begin, count);
+        return reduce_in_tree_order(any.data.dtype, any.op, buffers, buffers, begin, count);
       for (std::size_t r = 0; r < ranks; ++r) {
-        const std::size_t from = std::max(begin, any.offsets[r]);
-        const std::size_t to = std::min(begin + count, any.offsets[r + 1]);
-        if (from < to) reduce_in_order(any.data.dtype, any.op, buffers, {&buffers[r], 1}, from, to - from);
+        const std::size_t from = std::max(begin, any.parts[r].begin);
+        const std::size_t to = std::min(begin + count, any.parts[r].end);
+        if (from < to) reduce_in_tree_order(any.data.dtype, any.op, buffers, {&buffers[r], 1}, from, to - from);
       }
       return;
     }
     case Collective::all_gather:
-      return copy_to_peers(begin, count, any.offsets);
+      return copy_to_peers(begin, count);
     case Collective::broadcast: {
       const Buffer source = postings_[static_cast<std::size_t>(any.root)].data.part(begin, count);
       for (const Posting& posting : postings_) {
@@ -148,9 +154,9 @@ void Operation::run_item(std::size_t item) {
     case Collective::all_to_all: {
       const std::size_t s = item / ranks, d = item % ranks;
       const Posting &from = postings_[s], &to = postings_[d];
-      const Buffer source = from.data.part(from.offsets[d], from.offsets[d + 1] - from.offsets[d]);
+      const Buffer source = from.data.part(from.parts[d].begin, from.parts[d].size());
       if (source.count > 0)
-        std::memcpy(to.receive.part(to.receive_offsets[s], source.count).data, source.data, source.bytes());
+        std::memcpy(to.receive.part(to.receive_parts[s].begin, source.count).data, source.data, source.bytes());
       return;
     }
     case Collective::barrier:
@@ -166,6 +172,10 @@ LocalGroup::LocalGroup(int ranks) : ranks_(ranks), gone_(static_cast<std::size_t
 std::shared_ptr<Operation> LocalGroup::post(int rank, std::uint64_t number, Posting posting) {
   const std::lock_guard lock(mutex_);
   throw_if_aborted_locked();
+  if (withdrawn_.contains(number))
+    throw AbortedByPeer(
+        ErrorKind::hang,
+        fmt::format("local collective number {}: rank {} came after another rank had given up waiting", number, rank));
   auto& slot = gathering_[number];
   if (!slot) slot = std::make_shared<Operation>(number, ranks_);
   const std::shared_ptr<Operation> operation = slot;
@@ -198,8 +208,7 @@ void LocalGroup::work(Operation& operation) {
 }
 
 void LocalGroup::wait(Operation& operation, Seconds timeout) {
-  const auto deadline =
-      std::chrono::steady_clock::now() + std::chrono::duration_cast<std::chrono::nanoseconds>(timeout);
+  Deadline deadline(timeout);
   work(operation);
   for (int i = 0; i < looks_before_sleep && !operation.complete(); ++i) {
     std::this_thread::yield();
@@ -207,18 +216,22 @@ void LocalGroup::wait(Operation& operation, Seconds timeout) {
   }
   while (!operation.complete()) {
     std::unique_lock lock(mutex_);
-    // Once ready, completion needs nobody who could be gone: then it is only a matter of the others' running items.
-    const auto news = [&] { return operation.ready() || aborted_ || !missing_locked(operation, true).empty(); };
     if (operation.ready()) {
+      // Completion needs nobody who could be gone: it is only a matter of the others' running items.
       changed_.wait(lock, [&] { return operation.complete(); });
       return;
     }
-    const bool woken = changed_.wait_until(lock, deadline, news);
+    const auto news = [&] { return operation.ready() || aborted_ || !missing_locked(operation, true).empty(); };
+    const bool woken = changed_.wait_for(lock, look_while_asleep, news);
     if (operation.ready()) {
       lock.unlock();
       work(operation);
       continue;
     }
+    if (!woken && !deadline.passed()) continue;
+    // From here on this rank unwinds and its buffers go: nobody may make the operation ready any more.
+    gathering_.erase(operation.number_);
+    withdrawn_.insert(operation.number_);
     throw_if_aborted_locked();
     const std::string what = operation.describe(operation.postings_[static_cast<std::size_t>(operation.first_)]);
     if (!woken)

@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -29,8 +30,8 @@ struct Posting {
   Buffer receive{};  ///< all_to_all only
   Reduce op = Reduce::sum;
   int root = 0;
-  std::vector<std::size_t> offsets{};  ///< cuts of data
-  std::vector<std::size_t> receive_offsets{};
+  Parts parts{};                       ///< of data, by rank
+  Parts receive_parts{};               ///< all_to_all only
   std::shared_ptr<void> keep_alive{};  ///< lives as long as the operation
 };
 
@@ -49,7 +50,7 @@ class Operation {
   void check_agreement(int rank, const Posting& posting) const;
   void make_ready();
   void run_item(std::size_t item);
-  void copy_to_peers(std::size_t begin, std::size_t count, const std::vector<std::size_t>& offsets);
+  void copy_to_peers(std::size_t begin, std::size_t count);
 
   std::uint64_t number_;
   std::vector<Posting> postings_;
@@ -89,6 +90,7 @@ class LocalGroup {
   std::mutex mutex_;
   std::condition_variable changed_;
   std::map<std::uint64_t, std::shared_ptr<Operation>> gathering_;  // not yet posted by all
+  std::set<std::uint64_t> withdrawn_;  // given up by a rank that waited: its buffers are gone
   std::vector<bool> gone_;
   bool aborted_ = false;
   int aborted_by_ = 0;

@@ -6,7 +6,10 @@
 #include <cstdio>
 #include <deque>
 #include <exception>
+#include <optional>
 
+#include "comm/deadline.hpp"
+#include "comm/mpi_roll_call.hpp"
 #include "comm/mpi_task.hpp"
 #include "core/error.hpp"
 
@@ -32,13 +35,16 @@ class MpiCommunicator final : public Communicator {
     check_mpi(MPI_Comm_set_errhandler(context_.comm, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
     MPI_Comm_rank(context_.comm, &context_.rank);
     MPI_Comm_size(context_.comm, &context_.size);
+    roll_call_.emplace(context_.comm);
   }
 
   ~MpiCommunicator() override {
     int finalized = 0;
     MPI_Finalized(&finalized);
     const bool orderly = finalized == 0 && tasks_.empty() && std::uncaught_exceptions() == exceptions_at_birth_;
-    if (orderly) MPI_Comm_free(&context_.comm);
+    if (!orderly) return;
+    if (roll_call_) roll_call_->free();
+    MPI_Comm_free(&context_.comm);
   }
 
   [[nodiscard]] int rank() const noexcept override { return context_.rank; }
@@ -48,7 +54,7 @@ class MpiCommunicator final : public Communicator {
     return {.host_memory = true,
             .device_memory = false,
             .shared_address_space = false,
-            .ordered_sum = true,
+            .ordered_sum = !options_.library_order,
             .graph_capturable = false,
             .needs_progress = true};
   }
@@ -89,16 +95,16 @@ class MpiCommunicator final : public Communicator {
 
   Pending do_all_reduce(Buffer data, Reduce op, StreamRef /*after*/) override {
     require_host(data);
-    return enqueue(all_reduce_task(context_, ++last_number_, data, op));
+    const AllReduceOrder order = options_.library_order ? AllReduceOrder::library : AllReduceOrder::tree;
+    return enqueue(all_reduce_task(context_, ++last_number_, data, op, order));
   }
-  Pending do_reduce_scatter(Buffer data, std::span<const std::size_t> offsets, Reduce op,
-                            StreamRef /*after*/) override {
+  Pending do_reduce_scatter(Buffer data, const Parts& parts, Reduce op, StreamRef /*after*/) override {
     require_host(data);
-    return enqueue(reduce_scatter_task(context_, ++last_number_, data, offsets, op));
+    return enqueue(reduce_scatter_task(context_, ++last_number_, data, parts, op));
   }
-  Pending do_all_gather(Buffer data, std::span<const std::size_t> offsets, StreamRef /*after*/) override {
+  Pending do_all_gather(Buffer data, const Parts& parts, StreamRef /*after*/) override {
     require_host(data);
-    return enqueue(all_gather_task(context_, ++last_number_, data, offsets));
+    return enqueue(all_gather_task(context_, ++last_number_, data, parts));
   }
   Pending do_broadcast(Buffer data, int root, StreamRef /*after*/) override {
     require_host(data);
@@ -124,13 +130,13 @@ class MpiCommunicator final : public Communicator {
   }
 
   void do_wait(Pending pending, StreamRef /*stream*/) override {
-    const auto deadline =
-        std::chrono::steady_clock::now() + std::chrono::duration_cast<std::chrono::nanoseconds>(options_.timeout);
+    Deadline deadline(options_.timeout);
     for (int looks = 1; under_way(pending.id); ++looks) {
       progress();
       if (options_.oversubscribed) sched_yield();
-      if (looks % looks_per_clock == 0 && std::chrono::steady_clock::now() > deadline && under_way(pending.id))
-        fail_hang();
+      if (looks % looks_per_clock != 0) continue;
+      roll_call_->answer();
+      if (deadline.passed() && under_way(pending.id)) fail_hang();
     }
   }
 
@@ -140,10 +146,13 @@ class MpiCommunicator final : public Communicator {
   }
 
   /// Collectives complete in order but for a few, so the oldest one is the one that holds up the rest.
-  [[noreturn]] void fail_hang() const {
+  [[noreturn]] void fail_hang() {
+    // Those that answer are waiting too; only if all do is the fault with whom this rank waits for.
+    std::vector<int> late = roll_call_->absent(Seconds(1));
     const MpiTask& oldest = *tasks_.front();
+    if (late.empty()) late = oldest.awaited();
     std::string names;
-    for (const int r : oldest.awaited())
+    for (const int r : late)
       names.append(names.empty() ? "rank " : ", rank ")
           .append(std::to_string(r))
           .append(" (" + host_names_[static_cast<std::size_t>(r)] + ")");
@@ -160,6 +169,7 @@ class MpiCommunicator final : public Communicator {
   int exceptions_at_birth_;
   bool aborted_ = false;
   MpiContext context_;
+  std::optional<MpiRollCall> roll_call_;
   std::uint64_t last_number_ = 0;
   std::deque<std::unique_ptr<MpiTask>> tasks_;  // oldest first; complete ones are gone
 };

@@ -53,12 +53,15 @@ struct MpiOptions {
   bool oversubscribed = false;  ///< waiting ranks give up their CPU between looks; see MpiEnvironment::oversubscribed
   /// Elements of a piece. A few pieces are under way at a time, which bounds the memory for receiving them.
   std::size_t max_piece = std::size_t{1} << 20;
+  /// All-reduces of f32, f64, i32 and i64 are MPI_Iallreduce: no promise about the order of additions.
+  bool library_order = false;
 };
 
 /// Communicator of all ranks of MPI_COMM_WORLD (a duplicate of it), for host memory.
 ///
-/// Sums are taken in rank order on every element: the bits are the same on every run and the same as those of the local
-/// backend. Nothing moves unless progress(), test() or wait() is called. Collective: all ranks make it together.
+/// Sums are taken as the tree T over ranks (core/sum_tree.hpp) on every element: the bits are the same on every run and
+/// the same as those of the local backend, unless `library_order` leaves them to MPI. Nothing moves unless progress(),
+/// test() or wait() is called. Collective: all ranks make it together.
 [[nodiscard]] std::unique_ptr<Communicator> make_mpi(const MpiEnvironment& environment, MpiOptions options = {});
 
 }  // namespace lockstep::comm

@@ -60,7 +60,7 @@ class MpiTask {
   /// For MPI's own collectives.
   MPI_Request* add_request();
   /// Every rank's part of data to every rank.
-  void post_gather(const Buffer& data, std::span<const std::size_t> offsets);
+  void post_gather(const Buffer& data, const Parts& parts);
 
   MpiContext& context_;
 
@@ -75,12 +75,17 @@ class MpiTask {
   std::vector<int> request_sources_;  ///< of each request; from_nobody unless it receives
 };
 
+enum class AllReduceOrder : std::uint8_t {
+  tree,     ///< T over ranks
+  library,  ///< MPI_Iallreduce, but for types that MPI does not have
+};
+
 [[nodiscard]] std::unique_ptr<MpiTask> all_reduce_task(MpiContext& context, std::uint64_t number, Buffer data,
-                                                       Reduce op);
+                                                       Reduce op, AllReduceOrder order);
 [[nodiscard]] std::unique_ptr<MpiTask> reduce_scatter_task(MpiContext& context, std::uint64_t number, Buffer data,
-                                                           std::span<const std::size_t> offsets, Reduce op);
+                                                           const Parts& parts, Reduce op);
 [[nodiscard]] std::unique_ptr<MpiTask> all_gather_task(MpiContext& context, std::uint64_t number, Buffer data,
-                                                       std::span<const std::size_t> offsets);
+                                                       const Parts& parts);
 [[nodiscard]] std::unique_ptr<MpiTask> broadcast_task(MpiContext& context, std::uint64_t number, Buffer data, int root);
 [[nodiscard]] std::unique_ptr<MpiTask> all_to_all_task(MpiContext& context, std::uint64_t number, Buffer send,
                                                        std::span<const std::size_t> send_offsets, Buffer receive,

@@ -2,15 +2,20 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <type_traits>
 
 #include "core/error.hpp"
+#include "core/sum_tree.hpp"
 
 namespace lockstep::comm {
 namespace {
 
-// 4 KiB of sums stay in the first-level cache while every source streams past once.
+// 4 KiB of each running sum stay in the first-level cache while every source streams past once.
 constexpr std::size_t block = 1024;
+
+// Running sums at a time: enough for 2^15 sources. More is not asked for, so that they fit on a thread's stack.
+constexpr std::size_t max_sums = 16;
 
 /// The type that elements are summed in.
 template <class T>
@@ -28,35 +33,53 @@ W combine(W a, W b) {
   }
 }
 
+template <class W>
+using Sums = std::array<std::array<W, block>, max_sums>;
+
+/// to[i] <- to[i] op from[i]
+template <Reduce op, class W, class T>
+void combine_into(W* to, const T* from, std::size_t n) {
+  for (std::size_t i = 0; i < n; ++i) to[i] = combine<op>(to[i], static_cast<W>(from[i]));
+}
+
 template <Reduce op, class T>
-void reduce_typed(std::span<void* const> sources, std::span<void* const> targets, std::size_t begin,
-                  std::size_t count) {
-  std::array<Wide<T>, block> sum;
+void reduce_typed(std::span<void* const> sources, std::span<void* const> targets, std::size_t begin, std::size_t count,
+                  std::span<const std::uint8_t> merges) {
+  using W = Wide<T>;
+  Sums<W> sums;
   for (std::size_t at = begin; at < begin + count; at += block) {
     const std::size_t n = std::min(block, begin + count - at);
-    const T* first = static_cast<const T*>(sources[0]) + at;
-    for (std::size_t i = 0; i < n; ++i) sum[i] = static_cast<Wide<T>>(first[i]);
-    for (const void* source : sources.subspan(1)) {
-      const T* next = static_cast<const T*>(source) + at;
-      for (std::size_t i = 0; i < n; ++i) sum[i] = combine<op>(sum[i], static_cast<Wide<T>>(next[i]));
+    std::size_t depth = 0;
+    for (std::size_t s = 0; s < sources.size(); ++s) {
+      const T* next = static_cast<const T*>(sources[s]) + at;
+      int left = merges.empty() ? sum_tree::merges_after(s) : merges[s];
+      if (left == 0) {
+        for (std::size_t i = 0; i < n; ++i) sums[depth][i] = static_cast<W>(next[i]);
+        ++depth;
+        continue;
+      }
+      // The first merge takes the source as it streams past.
+      combine_into<op>(sums[depth - 1].data(), next, n);
+      for (; --left > 0; --depth) combine_into<op>(sums[depth - 2].data(), sums[depth - 1].data(), n);
     }
+    for (; depth > 1; --depth) combine_into<op>(sums[depth - 2].data(), sums[depth - 1].data(), n);
     for (void* target : targets) {
       T* out = static_cast<T*>(target) + at;
-      for (std::size_t i = 0; i < n; ++i) out[i] = static_cast<T>(sum[i]);
+      for (std::size_t i = 0; i < n; ++i) out[i] = static_cast<T>(sums[0][i]);
     }
   }
 }
 
 template <class T>
 void reduce_by_op(Reduce op, std::span<void* const> sources, std::span<void* const> targets, std::size_t begin,
-                  std::size_t count) {
+                  std::size_t count, std::span<const std::uint8_t> merges) {
   switch (op) {
     case Reduce::sum:
-      return reduce_typed<Reduce::sum, T>(sources, targets, begin, count);
+      return reduce_typed<Reduce::sum, T>(sources, targets, begin, count, merges);
     case Reduce::max:
-      return reduce_typed<Reduce::max, T>(sources, targets, begin, count);
+      return reduce_typed<Reduce::max, T>(sources, targets, begin, count, merges);
     case Reduce::min:
-      return reduce_typed<Reduce::min, T>(sources, targets, begin, count);
+      return reduce_typed<Reduce::min, T>(sources, targets, begin, count, merges);
   }
 }
 
@@ -74,21 +97,24 @@ std::string_view to_string(Reduce op) noexcept {
   return "unknown";
 }
 
-void reduce_in_order(DType dtype, Reduce op, std::span<void* const> sources, std::span<void* const> targets,
-                     std::size_t begin, std::size_t count) {
+void reduce_in_tree_order(DType dtype, Reduce op, std::span<void* const> sources, std::span<void* const> targets,
+                          std::size_t begin, std::size_t count, std::span<const std::uint8_t> merges) {
+  require(!sources.empty() && (merges.empty() || merges.size() == sources.size()) &&
+              std::bit_width(sources.size()) <= max_sums,
+          "reduce: no source, more than 2^15, or merges for another number of them");
   switch (dtype) {
     case DType::f32:
-      return reduce_by_op<float>(op, sources, targets, begin, count);
+      return reduce_by_op<float>(op, sources, targets, begin, count, merges);
     case DType::bf16:
-      return reduce_by_op<bf16>(op, sources, targets, begin, count);
+      return reduce_by_op<bf16>(op, sources, targets, begin, count, merges);
     case DType::f16:
-      return reduce_by_op<f16>(op, sources, targets, begin, count);
+      return reduce_by_op<f16>(op, sources, targets, begin, count, merges);
     case DType::f64:
-      return reduce_by_op<double>(op, sources, targets, begin, count);
+      return reduce_by_op<double>(op, sources, targets, begin, count, merges);
     case DType::i32:
-      return reduce_by_op<std::int32_t>(op, sources, targets, begin, count);
+      return reduce_by_op<std::int32_t>(op, sources, targets, begin, count, merges);
     case DType::i64:
-      return reduce_by_op<std::int64_t>(op, sources, targets, begin, count);
+      return reduce_by_op<std::int64_t>(op, sources, targets, begin, count, merges);
     case DType::u8:
       break;
   }

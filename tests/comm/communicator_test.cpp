@@ -115,6 +115,35 @@ TEST(LocalGroup, DeadlineNamesTheRankThatIsMissing) {
       run_ranks(3, [](Communicator& comm) { contract::late_rank(comm, Seconds(1.0)); }, {.timeout = Seconds(0.3)}));
 }
 
+TEST(LocalGroup, ARankThatGivesUpTakesItsBufferBack) {
+  std::atomic<bool> freed{false};
+  try {
+    run_ranks(2,
+              [&](Communicator& comm) {
+                auto values = std::make_unique<std::vector<float>>(100'000, 1.0F);
+                const Buffer buffer{values->data(), values->size(), DType::f32, Memory::host};
+                if (comm.rank() == 1) {
+                  while (!freed) std::this_thread::yield();
+                  EXPECT_THROW((void)comm.start_all_reduce(buffer, Reduce::sum), AbortedByPeer)
+                      << "rank 0's memory is gone";
+                  return;
+                }
+                try {
+                  comm.all_reduce(buffer, Reduce::sum);
+                } catch (const Error& error) {
+                  EXPECT_EQ(error.kind(), ErrorKind::hang) << error.what();
+                  values.reset();
+                  freed = true;
+                  throw;
+                }
+              },
+              {.timeout = Seconds(0.1)});
+    FAIL() << "the deadline passed unnoticed";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::hang) << error.what();
+  }
+}
+
 TEST(LocalGroup, DeadlineHoldsOnADevice) {
   const auto late = [](contract::Subject s) {
     contract::Data<float> data(s, contract::values_of<float>(s.comm.rank(), 10));

@@ -80,9 +80,14 @@ void run_all(const MpiEnvironment& world, Communicator& comm, bool break_last) {
   contract::all_gather<float>({*cut});
   contract::broadcast<float>({*cut});
   contract::several_in_flight({*cut});
+  const auto library = make_mpi(world, {.oversubscribed = oversubscribed, .library_order = true});
+  contract::expect(!library->capabilities().ordered_sum, "the library's order is nobody's promise");
+  contract::all_reduce<float>({*library});
+  contract::all_reduce<bf16>({*library});
+  contract::all_reduce<std::int64_t>({*library});
   if (comm.size() > 1) {
     const auto impatient = make_mpi(world, {.timeout = Seconds(0.3), .oversubscribed = oversubscribed});
-    contract::late_rank(*impatient, Seconds(1.0));
+    contract::late_rank(*impatient, Seconds(2.5));
     long_work_goes_through(*impatient);
   }
   contract::expect(!break_last || comm.rank() != comm.size() - 1, "the last rank was asked to fail");
