@@ -114,7 +114,7 @@ TEST(Engine, NoSyncChangesNothingButTheTime) {
     const Engine::NoSync guard = engine.no_sync();
     for (int step = 0; step < 5; ++step) testing::train_step(engine, *dataset, step);
     Outcome& outcome = held[static_cast<std::size_t>(comm.rank())];
-    outcome = {engine.results(), engine.read_buffer("master"), engine.read_state()};
+    outcome = {engine.results(), testing::read_buffer(engine, "master"), engine.read_state()};
   });
   expect_equal(held[0], plain[0]);
   expect_equal(held[1], plain[1]);
@@ -154,9 +154,9 @@ TEST(Engine, TheUpdateUsesTheSchedule) {
   for (int step = 0; step < 4; ++step) {
     const double lr = run.engine.lr().front();
     EXPECT_DOUBLE_EQ(lr, 0.1 * std::pow(0.5, step));
-    const std::vector<float> before = run.engine.read_buffer("master");
+    const std::vector<float> before = testing::read_buffer(run.engine, "master");
     run.step();
-    const std::vector<float> after = run.engine.read_buffer("master");
+    const std::vector<float> after = testing::read_buffer(run.engine, "master");
     double length2 = 0;
     for (std::size_t i = 0; i < after.size(); ++i) length2 += std::pow(static_cast<double>(after[i]) - before[i], 2);
     const StepResult result = run.engine.results().front();
@@ -209,13 +209,13 @@ TEST(Engine, AUserManagedLrIsFollowed) {
   options.schedule = nullptr;
   options.groups = {testing::adam_group(0.0)};
   Single run(task, options);
-  const std::vector<float> initial = run.engine.read_buffer("master");
+  const std::vector<float> initial = testing::read_buffer(run.engine, "master");
   run.step();
-  EXPECT_EQ(run.engine.read_buffer("master"), initial) << "lr is 0";
+  EXPECT_EQ(testing::read_buffer(run.engine, "master"), initial) << "lr is 0";
   run.engine.set_lr({0.01});
   EXPECT_EQ(run.engine.lr(), std::vector<double>{0.01});
   run.step();
-  EXPECT_NE(run.engine.read_buffer("master"), initial);
+  EXPECT_NE(testing::read_buffer(run.engine, "master"), initial);
   error_text(ErrorKind::internal, [&] { run.engine.set_lr({0.01, 0.02}); });
 
   // Different values on two ranks are a desync, with what each caller passed.
@@ -249,8 +249,10 @@ TEST(Engine, WrongCallOrdersAreRefused) {
   data::HostBatch other;
   run.dataset->train_batch(0, 3, other);
   refused([&] { engine.forward(other); }, "shape");
-  refused([&] { (void)engine.read_buffer("velocity"); }, "unknown buffer");
-  refused([&] { engine.write_buffer("master", {1.0F}); }, "another layout");
+  refused([&] { (void)testing::read_buffer(engine, "velocity"); }, "unknown buffer");
+  float one = 1.0F;
+  refused([&] { engine.write_range("master", engine.layout().size(), 1, &one); }, "outside the flat space");
+  refused([&] { engine.read_range("master", -1, 1, &one); }, "outside the flat space");
   // After all these refusals it still trains.
   for (int i = 0; i < 2; ++i) {
     engine.forward(batch);
@@ -271,9 +273,9 @@ TEST(Engine, ClippingBoundsTheUpdateAndZeroTurnsItOff) {
     options.gradient_clipping = clip;
     options.schedule = nullptr;
     Single run(task, options);
-    const std::vector<float> before = run.engine.read_buffer("master");
+    const std::vector<float> before = testing::read_buffer(run.engine, "master");
     run.step();
-    const std::vector<float> after = run.engine.read_buffer("master");
+    const std::vector<float> after = testing::read_buffer(run.engine, "master");
     double length2 = 0;
     for (std::size_t i = 0; i < after.size(); ++i) length2 += std::pow(static_cast<double>(after[i]) - before[i], 2);
     return std::pair{std::sqrt(length2), run.engine.results().front().grad_norm};
@@ -307,13 +309,13 @@ TEST(Engine, ParameterGroupsHaveTheirOwnLrAndDecay) {
   options.schedule = nullptr;
   Single run(task, options);
   // Biases start at zero; ones show that they do not decay.
-  std::vector<float> before = run.engine.read_buffer("master");
+  std::vector<float> before = testing::read_buffer(run.engine, "master");
   for (const FlatLayout::Slice& slice : run.engine.layout().slices())
     if (slice.group == 1)
       for (std::int64_t i = 0; i < slice.elements; ++i) before[static_cast<std::size_t>(slice.begin + i)] = 1.0F;
-  run.engine.write_buffer("master", before);
+  testing::write_buffer(run.engine, "master", before);
   run.step();
-  const std::vector<float> after = run.engine.read_buffer("master");
+  const std::vector<float> after = testing::read_buffer(run.engine, "master");
   for (const FlatLayout::Slice& slice : run.engine.layout().slices()) {
     for (std::int64_t i = slice.begin; i < slice.begin + slice.elements; ++i) {
       const float old = before[static_cast<std::size_t>(i)], now = after[static_cast<std::size_t>(i)];
@@ -401,11 +403,11 @@ TEST(Engine, ASkippedStepChangesNoParameter) {
   options.compute = DType::f16;
   options.scaler = testing::dynamic_scaler(32);
   Single run(task, options);
-  const std::vector<float> master = run.engine.read_buffer("master");
+  const std::vector<float> master = testing::read_buffer(run.engine, "master");
   run.step();
   ASSERT_EQ(run.engine.results().front().skipped, 1);
-  EXPECT_EQ(run.engine.read_buffer("master"), master);
-  EXPECT_EQ(run.engine.read_buffer("exp_avg"), std::vector<float>(master.size(), 0.0F));
+  EXPECT_EQ(testing::read_buffer(run.engine, "master"), master);
+  EXPECT_EQ(testing::read_buffer(run.engine, "exp_avg"), std::vector<float>(master.size(), 0.0F));
 }
 
 TEST(Engine, TheSmallestScaleEndsTheRun) {
@@ -424,11 +426,11 @@ TEST(Engine, TheSmallestScaleEndsTheRun) {
 
 /// Makes the first weight of `parameter` NaN.
 void poison(Engine& engine, const std::string& parameter) {
-  std::vector<float> master = engine.read_buffer("master");
+  std::vector<float> master = testing::read_buffer(engine, "master");
   for (const FlatLayout::Slice& slice : engine.layout().slices())
     if (engine.model().parameters()[static_cast<std::size_t>(slice.param)].name == parameter)
       master[static_cast<std::size_t>(slice.begin)] = std::numeric_limits<float>::quiet_NaN();
-  engine.write_buffer("master", master);
+  testing::write_buffer(engine, "master", master);
 }
 
 TEST(Engine, NaNEndsAnFp32RunOnEveryRank) {
@@ -488,12 +490,12 @@ TEST(Engine, StateWrittenIntoAFreshEngineGoesOnWithTheSameBits) {
   options.seed = 99;  // other initial parameters
   Single second(task, options);
   for (const std::string& name : first.engine.buffer_names())
-    second.engine.write_buffer(name, first.engine.read_buffer(name));
+    testing::write_buffer(second.engine, name, testing::read_buffer(first.engine, name));
   second.engine.write_state(first.engine.read_state());
   second.steps = 10;
   for (int i = 0; i < 10; ++i) second.step();
-  EXPECT_EQ(second.engine.read_buffer("master"), whole.engine.read_buffer("master"));
-  EXPECT_EQ(second.engine.read_buffer("exp_avg_sq"), whole.engine.read_buffer("exp_avg_sq"));
+  EXPECT_EQ(testing::read_buffer(second.engine, "master"), testing::read_buffer(whole.engine, "master"));
+  EXPECT_EQ(testing::read_buffer(second.engine, "exp_avg_sq"), testing::read_buffer(whole.engine, "exp_avg_sq"));
   EXPECT_EQ(second.engine.read_state().scale, whole.engine.read_state().scale);
   EXPECT_EQ(second.engine.lr(), whole.engine.lr());
 }
@@ -504,9 +506,9 @@ TEST(Engine, InitialParametersAreAFunctionOfTheSeed) {
   Single a(task, options), b(task, options);
   options.seed = 2;
   Single c(task, options);
-  EXPECT_EQ(a.engine.read_buffer("master"), b.engine.read_buffer("master"));
-  EXPECT_NE(a.engine.read_buffer("master"), c.engine.read_buffer("master"));
-  EXPECT_GT(a.engine.bytes(), a.engine.read_buffer("master").size() * 4 * sizeof(float));
+  EXPECT_EQ(testing::read_buffer(a.engine, "master"), testing::read_buffer(b.engine, "master"));
+  EXPECT_NE(testing::read_buffer(a.engine, "master"), testing::read_buffer(c.engine, "master"));
+  EXPECT_GT(a.engine.bytes(), testing::read_buffer(a.engine, "master").size() * 4 * sizeof(float));
 }
 
 TEST(Engine, MakesOnlyWhatFitsTogether) {
