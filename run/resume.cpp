@@ -3,12 +3,12 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "comm/heartbeat.hpp"
 #include "core/text.hpp"
 #include "optim/optimizer.hpp"
 #include "run/durable_folder.hpp"
 #include "run/run_folder.hpp"
 #include "run/setup.hpp"
-#include "run/with_heartbeat.hpp"
 
 namespace lockstep::run {
 namespace {
@@ -62,7 +62,7 @@ void leave_later_steps(const std::string& folder, const CheckpointStore& store, 
 Beginning find_beginning(const std::string& folder, const std::string& resume, comm::Communicator& comm) {
   Beginning beginning;
   std::string manifest;
-  run_with_heartbeat(comm, "looking for a checkpoint", [&] {
+  comm::run_with_heartbeat(comm, "looking for a checkpoint", [&] {
     if (comm.rank() != 0) return;
     if (resume == "auto")
       look_for_newest(folder, beginning);

@@ -6,6 +6,7 @@
 #include <span>
 #include <thread>
 
+#include "comm/heartbeat.hpp"
 #include "core/error.hpp"
 #include "core/isa.hpp"
 #include "core/log.hpp"
@@ -19,7 +20,6 @@
 #include "run/run_header.hpp"
 #include "run/setup.hpp"
 #include "run/stop_signals.hpp"
-#include "run/with_heartbeat.hpp"
 
 namespace lockstep::run {
 namespace {
@@ -30,10 +30,10 @@ class Training {
  public:
   Training(const job::JobConfig& job, const std::string& resume, RankContext& rank)
       : job_(job), rank_(rank), comm_(rank.comm), drill_(drill_from_environment()), folder_(run_folder(job)) {
-    run_with_heartbeat(comm_, "reading the data", [&] { dataset_ = make_dataset(job_); });
+    comm::run_with_heartbeat(comm_, "reading the data", [&] { dataset_ = make_dataset(job_); });
     require_equal_data();
     model_ = make_model(job_, dataset_->classes(), dataset_->features());
-    run_with_heartbeat(comm_, "locking the run's folder", [&] {
+    comm::run_with_heartbeat(comm_, "locking the run's folder", [&] {
       if (is_root()) take_folder();
     });
     beginning_ = find_beginning(folder_, resume, comm_);
@@ -46,7 +46,7 @@ class Training {
     const std::int64_t first = beginning_.first_step();
     if (beginning_.manifest && first >= job_.run.steps) return already_complete();
     make_engine();
-    run_with_heartbeat(comm_, "opening the run's folder", [&] {
+    comm::run_with_heartbeat(comm_, "opening the run's folder", [&] {
       if (is_root()) open_folder();
     });
     if (is_root()) print_run_header({job_, rank_, *dataset_, batch_, *engine_, beginning_});
@@ -106,8 +106,8 @@ class Training {
     if (drill_.desync_rank == comm_.rank()) options_.schedule = off_by_one_bit(options_.schedule, drill_.desync_step);
     engine_.emplace(*model_, comm_, rank_.place, options_);
     if (!beginning_.manifest) return;
-    run_with_heartbeat(comm_, "loading the checkpoint",
-                       [&] { load_checkpoint(beginning_.checkpoint, *beginning_.manifest, *engine_); });
+    comm::run_with_heartbeat(comm_, "loading the checkpoint",
+                             [&] { load_checkpoint(beginning_.checkpoint, *beginning_.manifest, *engine_); });
   }
 
   /// Rank 0.
@@ -201,7 +201,7 @@ class Training {
   void save_checkpoint(Progress& progress) {
     state_ = engine_->read_state();
     std::string path;
-    run_with_heartbeat(comm_, "saving a checkpoint", [&] {
+    comm::run_with_heartbeat(comm_, fmt::format("saving step {}", state_.attempted), [&] {
       if (is_root()) path = write_checkpoint_of(state_, progress);
     });
     if (is_root()) progress.note("checkpoint " + path);

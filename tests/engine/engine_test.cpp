@@ -603,5 +603,19 @@ TEST(Engine, ATamperedScheduleIsExplainedByADeviceTooAfterSeveralSteps) {
   }
 }
 
+TEST(Engine, ADivergenceNamesTheParameterThatBlewUpRatherThanAGradient) {
+  Single run(mlp_task(), engine_defaults(mlp_task(), 8));
+  const std::int64_t at = run.engine.layout().of(2).begin + 5;
+  const float infinity = std::numeric_limits<float>::infinity();
+  run.engine.write_range("master", at, 1, &infinity);
+  run.step();
+
+  const std::string text = error_text(ErrorKind::diverged, [&] { (void)run.engine.results(); });
+
+  const std::string name = run.model->parameters()[2].name;
+  EXPECT_NE(text.find("the parameters themselves are not finite: " + name + "[5] is inf"), std::string::npos) << text;
+  EXPECT_EQ(text.find("first non-finite gradient"), std::string::npos) << text;
+}
+
 }  // namespace
 }  // namespace lockstep::engine
