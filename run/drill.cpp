@@ -36,7 +36,7 @@ class OffByOneBit final : public sched::Schedule {
 Drill drill_from_environment() {
   Drill drill;
   const char* text = std::getenv("LOCKSTEP_DRILL");
-  if (text == nullptr) return drill;
+  if (text == nullptr || *text == '\0') return drill;
   int rank = 0;
   long long step = 0;
   double seconds = 0;

@@ -10,7 +10,11 @@ namespace {
 
 using testing::error_text;
 
-TEST(Drill, IsNothingUnlessAskedFor) { EXPECT_EQ(drill_from_environment().desync_rank, std::nullopt); }
+TEST(Drill, IsNothingUnlessAskedFor) {
+  EXPECT_EQ(drill_from_environment().desync_rank, std::nullopt);
+  const Asked asked("");
+  EXPECT_EQ(drill_from_environment().desync_rank, std::nullopt);
+}
 
 TEST(Drill, ReadsWhatIsAsked) {
   {
