@@ -66,6 +66,8 @@ wait_for() {
     sleep 0.01
   done
 }
+# Neither gone nor a zombie that nobody has waited for yet.
+lives() { [[ -r /proc/$1/stat ]] && ! grep -q '^[0-9]* (.*) [ZX]' "/proc/$1/stat" 2>/dev/null; }
 has_lines() { (($(lines) >= $1)); }
 saves() { compgen -G "$checkpoints/.step-*.partial-*" >/dev/null; }
 started() { [[ $(pgrep -c -P "$launcher") -ge $ranks ]]; }
@@ -106,11 +108,11 @@ for ((kill = 1; kill <= kills; ++kill)); do
   # A rank may take a moment to die, not more.
   killed=$(now)
   for process in $processes; do
-    while kill -0 "$process" 2>/dev/null && (($(now) - killed < 1000000000)); do sleep 0.01; done
-    if kill -0 "$process" 2>/dev/null; then
+    while lives "$process" && (($(now) - killed < 1000000000)); do sleep 0.01; done
+    if lives "$process"; then
       echo "drill: kill $kill ($mode, $what): process $process lives on after a second" >&2
       orphans=$((orphans + 1))
-      while kill -0 "$process" 2>/dev/null && (($(now) - killed < 20000000000)); do sleep 0.1; done
+      while lives "$process" && (($(now) - killed < 20000000000)); do sleep 0.1; done
     fi
   done
 done

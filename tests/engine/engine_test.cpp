@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <limits>
+#include <thread>
 
 #include "engine/evaluate.hpp"
 #include "kernels/decide/decide_rule.hpp"
@@ -138,6 +140,45 @@ TEST(Engine, EvaluationHasTheSameBitsOnAnyNumberOfRanks) {
     EXPECT_GT(losses.front(), 0.5);
     for (const double loss : losses) EXPECT_EQ(testing::bits_of(loss), testing::bits_of(losses.front()));
   }
+}
+
+/// Takes its time over each validation batch.
+class SlowDataset final : public data::Dataset {
+ public:
+  SlowDataset(std::unique_ptr<data::Dataset> dataset, std::chrono::milliseconds delay)
+      : dataset_(std::move(dataset)), delay_(delay) {}
+  [[nodiscard]] std::string describe() const override { return dataset_->describe(); }
+  [[nodiscard]] std::uint64_t fingerprint() const override { return dataset_->fingerprint(); }
+  [[nodiscard]] int classes() const override { return dataset_->classes(); }
+  [[nodiscard]] std::int64_t train_samples() const override { return dataset_->train_samples(); }
+  [[nodiscard]] std::int64_t eval_samples() const override { return dataset_->eval_samples(); }
+  void train_batch(std::int64_t position, std::int64_t count, data::HostBatch& out) const override {
+    dataset_->train_batch(position, count, out);
+  }
+  void eval_batch(std::int64_t first, std::int64_t count, data::HostBatch& out) const override {
+    std::this_thread::sleep_for(delay_);
+    dataset_->eval_batch(first, count, out);
+  }
+
+ private:
+  std::unique_ptr<data::Dataset> dataset_;
+  std::chrono::milliseconds delay_;
+};
+
+TEST(Engine, TheDeadlineHoldsForABlockOfAnEvaluationNotForAllOfIt) {
+  const Task task = mlp_task();
+  const auto evaluate = [&](comm::Communicator& comm) {
+    const auto model = task.model();
+    const auto device = make_cpu_device();
+    Engine engine(*model, comm, {.device = device.get(), .kernels = &kernels::cpu_table(), .threads = 1},
+                  engine_defaults(task, 8));
+    // 51 validation samples are 7 blocks, 4 of them rank 0's: 1.6 s.
+    const SlowDataset dataset(task.dataset(), std::chrono::milliseconds(comm.rank() == 0 ? 400 : 0));
+    EXPECT_EQ((dataset.eval_samples() + 7) / 8, 7);
+    EXPECT_GT(evaluate_all(engine, dataset), 0.5);
+  };
+
+  EXPECT_NO_THROW(comm::run_ranks(2, evaluate, {.timeout = comm::Seconds(1.2)}));
 }
 
 // Schedules
