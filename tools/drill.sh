@@ -37,11 +37,12 @@ scratch=$(mktemp -d "${TMPDIR:-/tmp}/lockstep-drill-XXXXXX")
 trap 'rm -rf "$scratch"' EXIT
 cd "$scratch"
 every=20
-# Between two checkpoints an attempt takes at most about 3 * every steps before it is killed.
+# An attempt takes about `every` steps before it is killed; what is left at the end runs through.
+steps=$((5 * every * kills + 500))
 cat >job.yaml <<YAML
 model: {type: mlp, hidden: [256, 256]}
 data: {type: clusters, classes: 8, features: 64, samples: 4000}
-run: {steps: $((3 * every * kills + 100)), seed: 3, eval_every: 50, log_every: 0, checkpoint: {every: $every, keep_last: 2}}
+run: {steps: $steps, seed: 3, eval_every: 50, log_every: 0, checkpoint: {every: $every, keep_last: 2}}
 train_batch_size: $((32 * ranks))
 train_micro_batch_size_per_gpu: 32
 optimizer: {type: AdamW, params: {lr: 0.001}}
@@ -143,7 +144,7 @@ for a, b in zip(disturbed, undisturbed):
         sys.exit(f"drill: step {a['step']}: {a}, expected {b}")
 print(f"drill: {len(disturbed)} steps, every line equal")
 PYTHON
-last=step-$((3 * every * kills + 100))
+last=step-$steps
 cmp {runs/disturbed,runs/undisturbed}"/checkpoints/$last/tensors.bin" || complain "the tensors differ"
 [[ $(ls -A "$checkpoints" | wc -l) == 2 ]] || complain "left in $checkpoints: $(ls -A "$checkpoints")"
 left=$(ls -A runs/disturbed | sort | xargs)
