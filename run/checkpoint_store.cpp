@@ -64,13 +64,17 @@ Newest newest_checkpoint(const std::string& folder) {
   std::vector<Entry> all = entries_of(folder);
   for (auto entry = all.rbegin(); entry != all.rend(); ++entry) {
     try {
-      const Manifest manifest = read_manifest(entry->path);
+      result.manifest = read_manifest(entry->path);
+      const Manifest& manifest = result.manifest;
       if (manifest.state.step.attempted != entry->step)
         throw Damaged(fmt::format("{}: is of step {}", printable(entry->path), manifest.state.step.attempted));
       verify_tensors(entry->path, manifest);
       result.path = entry->path;
       return result;
-    } catch (const Damaged& error) {
+    } catch (const Error& error) {
+      // A job that is running may have removed or replaced it meanwhile.
+      if (!path_exists(entry->path)) return newest_checkpoint(folder);
+      if (dynamic_cast<const Damaged*>(&error) == nullptr) throw;
       result.passed_over.emplace_back(error.what());
     }
   }

@@ -13,6 +13,7 @@ namespace lockstep::run {
 /// The newest checkpoint that is whole, and what was wrong with those passed over on the way to it.
 struct Newest {
   std::optional<std::string> path;
+  Manifest manifest;  ///< of that one
   std::vector<std::string> passed_over;
 };
 

@@ -48,15 +48,14 @@ void generate(const std::string& run_folder, const GenerateOptions& options, Ran
   const Newest newest = newest_checkpoint(run_folder + "/checkpoints");
   for (const std::string& damage : newest.passed_over) log::warning("{}", damage);
   if (!newest.path) fail(ErrorKind::checkpoint, "generate: no checkpoint in {}/checkpoints yet", printable(run_folder));
-  const Manifest manifest = read_manifest(*newest.path);
 
   const auto dataset = make_dataset(job);
-  require_same_data(*newest.path, manifest.state.data, *dataset);
+  require_same_data(*newest.path, newest.manifest.state.data, *dataset);
   const auto model = make_model(job, dataset->classes(), 0);
   engine::EngineOptions engine_setup =
       engine_options(job, *model, {.train = 1, .micro = 1, .accumulation = 1, .world = 1, .text = ""});
   engine::Engine engine(*model, rank.comm, rank.place, engine_setup);
-  load_checkpoint(*newest.path, manifest, engine);
+  load_checkpoint(*newest.path, newest.manifest, engine);
 
   std::vector<std::int32_t> tokens = dataset->encode(options.prompt);
   if (tokens.empty()) tokens = dataset->encode("\n");

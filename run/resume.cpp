@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <filesystem>
 
-#include "comm/heartbeat.hpp"
 #include "core/text.hpp"
 #include "optim/optimizer.hpp"
 #include "run/durable_folder.hpp"
@@ -28,21 +27,24 @@ void look_for_newest(const std::string& folder, Beginning& beginning) {
   const Newest newest = newest_checkpoint(folder + "/checkpoints");
   for (const std::string& damage : newest.passed_over)
     beginning.remarks.push_back(damage + "; going on from the checkpoint before it");
-  beginning.checkpoint = newest.path.value_or("");
-  if (newest.path) beginning.keep_steps = read_manifest(*newest.path).state.step.attempted;
+  if (newest.path) {
+    beginning.checkpoint = *newest.path;
+    beginning.manifest = newest.manifest;
+  }
+  beginning.keep_steps = beginning.first_step();
   beginning.metrics = scan_metrics(metrics_path(folder), beginning.keep_steps);
 }
 
 /// A checkpoint that was named. One that is not of this run's own history starts a new one.
 void look_at(const std::string& path, const std::string& folder, Beginning& beginning) {
-  const Manifest manifest = read_manifest(path);
-  verify_tensors(path, manifest);
   beginning.checkpoint = path;
+  beginning.manifest = read_manifest(path);
+  verify_tensors(path, *beginning.manifest);
   if (plain(path).parent_path() != plain(folder) / "checkpoints") {
     beginning.move_run_aside = true;
     return;
   }
-  beginning.keep_steps = manifest.state.step.attempted;
+  beginning.keep_steps = beginning.first_step();
   beginning.metrics = scan_metrics(metrics_path(folder), beginning.keep_steps);
 }
 
@@ -59,23 +61,22 @@ void leave_later_steps(const std::string& folder, const CheckpointStore& store, 
 
 }  // namespace
 
-Beginning find_beginning(const std::string& folder, const std::string& resume, comm::Communicator& comm) {
+Beginning find_beginning(const std::string& folder, const std::string& resume) {
   Beginning beginning;
-  std::string manifest;
-  comm::run_with_heartbeat(comm, "looking for a checkpoint", [&] {
-    if (comm.rank() != 0) return;
-    if (resume == "auto")
-      look_for_newest(folder, beginning);
-    else if (resume == "never")
-      beginning.move_run_aside = true;
-    else
-      look_at(resume, folder, beginning);
-    if (!beginning.checkpoint.empty()) manifest = read_manifest_text(beginning.checkpoint);
-  });
+  if (resume == "auto")
+    look_for_newest(folder, beginning);
+  else if (resume == "never")
+    beginning.move_run_aside = true;
+  else
+    look_at(resume, folder, beginning);
+  return beginning;
+}
+
+void share_beginning(Beginning& beginning, comm::Communicator& comm) {
+  std::string manifest = beginning.manifest ? manifest_text(*beginning.manifest) : "";
   comm.broadcast_text(beginning.checkpoint, 0);
   comm.broadcast_text(manifest, 0);
-  if (!beginning.checkpoint.empty()) beginning.manifest = parse_manifest(manifest, beginning.checkpoint);
-  return beginning;
+  if (!manifest.empty()) beginning.manifest = parse_manifest(manifest, beginning.checkpoint);
 }
 
 void require_same_run(const Beginning& beginning, const job::JobConfig& job, const data::Dataset& dataset,

@@ -28,12 +28,14 @@ struct Beginning {
   [[nodiscard]] std::int64_t first_step() const { return manifest ? manifest->state.step.attempted : 0; }
 };
 
-/// Finds the checkpoint to go on from and verifies every byte of it. Every rank calls it; rank 0 looks, the others get
-/// its answer. Changes nothing.
+/// Rank 0: finds the checkpoint to go on from and verifies every byte of it. Changes nothing.
 ///
 /// `resume`: "auto": the newest whole checkpoint of the run's folder; "never": none; else the folder of a checkpoint,
 /// of this run or another one. ErrorKind::checkpoint if there should be one and none can be used.
-[[nodiscard]] Beginning find_beginning(const std::string& folder, const std::string& resume, comm::Communicator& comm);
+[[nodiscard]] Beginning find_beginning(const std::string& folder, const std::string& resume);
+
+/// Gives rank 0's answer to every rank.
+void share_beginning(Beginning& beginning, comm::Communicator& comm);
 
 /// Refuses to go on from a checkpoint of other data, another seed, model or optimizer. ErrorKind::checkpoint: it cannot
 /// be applied to this job.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <functional>
 #include <span>
 #include <thread>
 
@@ -30,13 +31,15 @@ class Training {
  public:
   Training(const job::JobConfig& job, const std::string& resume, RankContext& rank)
       : job_(job), rank_(rank), comm_(rank.comm), drill_(drill_from_environment()), folder_(run_folder(job)) {
-    comm::run_with_heartbeat(comm_, "reading the data", [&] { dataset_ = make_dataset(job_); });
+    together("reading the data", [&] { dataset_ = make_dataset(job_); });
     require_equal_data();
     model_ = make_model(job_, dataset_->classes(), dataset_->features());
-    comm::run_with_heartbeat(comm_, "locking the run's folder", [&] {
-      if (is_root()) take_folder();
+    together("looking into the run's folder", [&] {
+      if (!is_root()) return;
+      take_folder();
+      beginning_ = find_beginning(folder_, resume);
     });
-    beginning_ = find_beginning(folder_, resume, comm_);
+    share_beginning(beginning_, comm_);
     batch_ = batch_for(job_, beginning_, rank_);
     options_ = engine_options(job_, *model_, batch_);
     require_same_run(beginning_, job_, *dataset_, *model_, options_);
@@ -46,7 +49,7 @@ class Training {
     const std::int64_t first = beginning_.first_step();
     if (beginning_.manifest && first >= job_.run.steps) return already_complete();
     make_engine();
-    comm::run_with_heartbeat(comm_, "opening the run's folder", [&] {
+    together("opening the run's folder", [&] {
       if (is_root()) open_folder();
     });
     if (is_root()) print_run_header({job_, rank_, *dataset_, batch_, *engine_, beginning_});
@@ -80,6 +83,11 @@ class Training {
   }
 
  private:
+  /// Work that may take longer than the ranks wait for each other; its error ends all of them alike.
+  void together(std::string_view what, const std::function<void()>& work) {
+    comm::run_with_heartbeat(comm_, what, work, comm::Seconds(std::min(1.0, job_.comm.timeout_s / 4)));
+  }
+
   /// Each rank reads its own copy of the data; a host with another one would train on it unnoticed.
   void require_equal_data() {
     std::vector<std::uint64_t> all(static_cast<std::size_t>(comm_.size()));
@@ -106,8 +114,7 @@ class Training {
     if (drill_.desync_rank == comm_.rank()) options_.schedule = off_by_one_bit(options_.schedule, drill_.desync_step);
     engine_.emplace(*model_, comm_, rank_.place, options_);
     if (!beginning_.manifest) return;
-    comm::run_with_heartbeat(comm_, "loading the checkpoint",
-                             [&] { load_checkpoint(beginning_.checkpoint, *beginning_.manifest, *engine_); });
+    together("loading the checkpoint", [&] { load_checkpoint(beginning_.checkpoint, *beginning_.manifest, *engine_); });
   }
 
   /// Rank 0.
@@ -201,7 +208,7 @@ class Training {
   void save_checkpoint(Progress& progress) {
     state_ = engine_->read_state();
     std::string path;
-    comm::run_with_heartbeat(comm_, fmt::format("saving step {}", state_.attempted), [&] {
+    together(fmt::format("saving step {}", state_.attempted), [&] {
       if (is_root()) path = write_checkpoint_of(state_, progress);
     });
     if (is_root()) progress.note("checkpoint " + path);
