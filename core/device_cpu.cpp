@@ -6,6 +6,7 @@
 
 #include "core/device.hpp"
 #include "core/error.hpp"
+#include "core/text.hpp"
 
 namespace lockstep {
 namespace {
@@ -20,8 +21,8 @@ void* allocate_host(std::size_t bytes) {
   void* data = std::aligned_alloc(alignment, rounded);
   if (data == nullptr)
     fail(ErrorKind::environment,
-         "out of memory: {:.1f} MiB asked for; use a smaller model, micro-batch or fewer ranks on this host",
-         static_cast<double>(bytes) / 1048576.0);
+         "out of memory: {} asked for; use a smaller model, micro-batch or fewer ranks on this host",
+         human_bytes(static_cast<double>(bytes)));
   if (alignment == huge_page) (void)madvise(data, rounded, MADV_HUGEPAGE);
   std::memset(data, 0, rounded);
   return data;

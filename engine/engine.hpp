@@ -102,9 +102,12 @@ class Engine {
   void request_stop() { stop_requested_ = true; }
 
   // State, for checkpoints. Flat buffers by name: "master" and the optimizer's moments.
+  // Ranges [begin, begin + count) lie in the flat space of layout(); whoever walks a buffer chooses how much memory
+  // that takes.
   [[nodiscard]] std::vector<std::string> buffer_names() const;
-  [[nodiscard]] std::vector<float> read_buffer(const std::string& name);
-  void write_buffer(const std::string& name, const std::vector<float>& values);
+  void read_range(const std::string& name, std::int64_t begin, std::int64_t count, float* to);
+  /// Of "master" also the 16-bit copy.
+  void write_range(const std::string& name, std::int64_t begin, std::int64_t count, const float* from);
   [[nodiscard]] StepState read_state();
   void write_state(const StepState& state);
 
@@ -117,6 +120,9 @@ class Engine {
   [[nodiscard]] const GradientSync& gradient_sync() const { return sync_; }
   /// Name of the parameter that holds a flat index, for messages.
   [[nodiscard]] std::string parameter_at(std::int64_t flat_index) const;
+  /// A sentence on where numbers went bad: the first parameter that is not finite, if one is (then every gradient is
+  /// bad, and which one came first says nothing), else the gradient at `first_bad`.
+  [[nodiscard]] std::string first_non_finite(std::int64_t first_bad);
   /// Bytes of this rank's buffers: parameters, gradients, moments, activations.
   [[nodiscard]] std::size_t bytes() const;
 
@@ -124,6 +130,7 @@ class Engine {
   struct Device;
 
   void initialise_parameters();
+  [[nodiscard]] float* address_of(const std::string& name, std::int64_t begin, std::int64_t count) const;
   void begin_step();
   void fill_record(StepRecord& record, std::int64_t first_index, std::int32_t count) const;
   void upload(const data::HostBatch& batch, nn::Batch& to);

@@ -1,5 +1,6 @@
 // What comes back from the steps, and what ended the run.
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "core/error.hpp"
@@ -86,21 +87,35 @@ void Engine::raise(const StepResult& result) {
          "  All ranks must run the same binary with the same job file. Compare `lockstep lr JOB` on both hosts.",
          result.step, comm_.rank(), text.empty() ? "\n  (step counters or digests differ)" : text);
   }
-  const std::string parameter = parameter_at(result.first_bad);
+  const std::string first = first_non_finite(result.first_bad);
   if (result.halt == Halt::scale_floor) {
     std::string scales;
     for (const double scale : last_scales_) scales += fmt::format("{} ", scale);
     fail(ErrorKind::diverged,
          "step {}: the gradient is not finite even at the smallest loss scale {} (fp16.min_loss_scale).\n"
-         "  first non-finite gradient: {}\n  last loss scales: {}\n"
+         "  {}\n  last loss scales: {}\n"
          "  Try: a lower lr or longer warm-up; gradient_clipping; bf16 instead of fp16; a look at the data around this "
          "step.",
-         result.step, options_.scaler.min_scale, parameter, scales);
+         result.step, options_.scaler.min_scale, first, scales);
   }
   fail(ErrorKind::diverged,
-       "step {}: the gradient is not finite.\n  first non-finite gradient: {}\n  loss: {}\n"
+       "step {}: the gradient is not finite.\n  {}\n  loss: {}\n"
        "  Try: a lower lr or longer warm-up; gradient_clipping; a look at the data around this step.",
-       result.step, parameter, result.loss);
+       result.step, first, result.loss);
+}
+
+std::string Engine::first_non_finite(std::int64_t first_bad) {
+  constexpr std::int64_t piece = std::int64_t{1} << 20;
+  std::vector<float> values(static_cast<std::size_t>(std::min(piece, layout_.size())));
+  for (std::int64_t begin = 0; begin < layout_.size(); begin += piece) {
+    const std::int64_t count = std::min(piece, layout_.size() - begin);
+    read_range("master", begin, count, values.data());
+    for (std::int64_t i = 0; i < count; ++i)
+      if (const float value = values[static_cast<std::size_t>(i)]; !std::isfinite(value))
+        return fmt::format("the parameters themselves are not finite: {} is {}; an update before this step did that",
+                           parameter_at(begin + i), value);
+  }
+  return "first non-finite gradient: " + parameter_at(first_bad);
 }
 
 std::string Engine::parameter_at(std::int64_t flat_index) const {

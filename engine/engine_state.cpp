@@ -9,20 +9,25 @@
 namespace lockstep::engine {
 
 void Engine::initialise_parameters() {
-  std::vector<float> values(static_cast<std::size_t>(layout_.size()), 0.0F);
+  constexpr std::int64_t piece = std::int64_t{1} << 20;
+  std::vector<float> values;
   for (const FlatLayout::Slice& slice : layout_.slices()) {
     const nn::ParameterSpec& spec = model_.parameters()[static_cast<std::size_t>(slice.param)];
-    float* to = values.data() + slice.begin;
-    const std::int64_t n = spec.elements();
-    if (spec.init == nn::Init::ones) std::fill(to, to + n, 1.0F);
-    if (spec.init != nn::Init::normal) continue;
     const auto lane = static_cast<std::uint32_t>(slice.param);
+    const float constant = spec.init == nn::Init::ones ? 1.0F : 0.0F;
+    for (std::int64_t begin = 0; begin < spec.elements(); begin += piece) {
+      const std::int64_t count = std::min(piece, spec.elements() - begin);
+      values.assign(static_cast<std::size_t>(count), constant);
+      float* to = values.data();
+      if (spec.init == nn::Init::normal) {
 #pragma omp parallel for num_threads(place_.threads) schedule(static)
-    for (std::int64_t i = 0; i < n; ++i)
-      to[i] = static_cast<float>(spec.stddev *
-                                 normal_at(options_.seed, RngStream::init, lane, static_cast<std::uint64_t>(i)));
+        for (std::int64_t i = 0; i < count; ++i)
+          to[i] = static_cast<float>(
+              spec.stddev * normal_at(options_.seed, RngStream::init, lane, static_cast<std::uint64_t>(begin + i)));
+      }
+      write_range("master", slice.begin + begin, count, to);
+    }
   }
-  write_buffer("master", values);
 }
 
 std::vector<double> Engine::lr() const {
@@ -48,34 +53,33 @@ std::vector<std::string> Engine::buffer_names() const {
   return names;
 }
 
-std::vector<float> Engine::read_buffer(const std::string& name) {
-  Device& d = *device_;
+float* Engine::address_of(const std::string& name, std::int64_t begin, std::int64_t count) const {
   const std::vector<std::string> names = buffer_names();
   const auto found = std::find(names.begin(), names.end(), name);
-  require(found != names.end(), "engine: read_buffer of an unknown buffer");
+  require(found != names.end(), "engine: a range of an unknown buffer");
+  require(begin >= 0 && count >= 0 && count <= layout_.size() - begin, "engine: a range outside the flat space");
   const std::size_t index = static_cast<std::size_t>(found - names.begin());
-  const std::byte* from = index == 0 ? d.master->data() : d.moments[index - 1]->data();
-  std::vector<float> values(static_cast<std::size_t>(layout_.size()));
-  d.api.copy(values.data(), from, values.size() * sizeof(float), d.stream);
-  d.api.synchronize(d.stream);
-  return values;
+  std::byte* data = index == 0 ? device_->master->data() : device_->moments[index - 1]->data();
+  return reinterpret_cast<float*>(data) + begin;
 }
 
-void Engine::write_buffer(const std::string& name, const std::vector<float>& values) {
+void Engine::read_range(const std::string& name, std::int64_t begin, std::int64_t count, float* to) {
   Device& d = *device_;
-  const std::vector<std::string> names = buffer_names();
-  const auto found = std::find(names.begin(), names.end(), name);
-  require(found != names.end(), "engine: write_buffer of an unknown buffer");
-  require(values.size() == static_cast<std::size_t>(layout_.size()), "engine: write_buffer with another layout's size");
-  const std::size_t index = static_cast<std::size_t>(found - names.begin());
-  std::byte* to = index == 0 ? d.master->data() : d.moments[index - 1]->data();
-  d.api.copy(to, values.data(), values.size() * sizeof(float), d.stream);
-  if (index == 0 && d.param16 != nullptr)
-    kernels::cast(context_options(nn::Mode::evaluate).exec, {.from = d.master->data(),
-                                                             .from_dtype = DType::f32,
-                                                             .to = d.param16->data(),
-                                                             .to_dtype = options_.compute,
-                                                             .count = values.size()});
+  d.api.copy(to, address_of(name, begin, count), static_cast<std::size_t>(count) * sizeof(float), d.stream);
+  d.api.synchronize(d.stream);
+}
+
+void Engine::write_range(const std::string& name, std::int64_t begin, std::int64_t count, const float* from) {
+  Device& d = *device_;
+  float* to = address_of(name, begin, count);
+  d.api.copy(to, from, static_cast<std::size_t>(count) * sizeof(float), d.stream);
+  if (name == "master" && d.param16 != nullptr)
+    kernels::cast(context_options(nn::Mode::evaluate).exec,
+                  {.from = to,
+                   .from_dtype = DType::f32,
+                   .to = d.param16->data() + static_cast<std::size_t>(begin) * size_of(options_.compute),
+                   .to_dtype = options_.compute,
+                   .count = static_cast<std::size_t>(count)});
   d.api.synchronize(d.stream);
   store_.values_changed();
 }

@@ -138,6 +138,12 @@ void run(Config& c, V& v) {
            .doc = "auto goes on from the newest valid checkpoint of the run's folder; never moves an existing "
                   "folder aside and starts anew.",
            .choices = {"auto", "never"}});
+  v.field(c.max_skipped_steps,
+          {.name = "max_skipped_steps",
+           .doc = "So many skipped steps in a row end the run with exit code 5; 0: any number of them. The default is "
+                  "more than dynamic loss scaling takes to come down from 2^126.",
+           .unit = "steps",
+           .min = 0});
 }
 
 template <class Config, class V>

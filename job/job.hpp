@@ -62,8 +62,8 @@ struct DataConfig {
 };
 
 struct CheckpointConfig {
-  std::int64_t every = 200;  ///< attempted steps; 0: only at the end
-  std::int64_t keep_last = 3;
+  std::int64_t every = 200;    ///< attempted steps; 0: only at the end
+  std::int64_t keep_last = 3;  ///< 0: all
   bool operator==(const CheckpointConfig&) const = default;
 };
 
@@ -76,9 +76,10 @@ struct RunConfig {
   std::optional<std::int64_t> threads;  ///< of each rank; nothing: auto
   std::string determinism = "exact";
   std::int64_t eval_every = 200;  ///< 0: never
-  std::int64_t log_every = 10;
+  std::int64_t log_every = 10;    ///< 0: no line
   CheckpointConfig checkpoint;
   std::string resume = "auto";
+  std::int64_t max_skipped_steps = 200;  ///< in a row; 0: any number
   bool operator==(const RunConfig&) const = default;
 };
 

@@ -20,8 +20,9 @@ void bench_step(const job::JobConfig& job, const BenchStepOptions& options, Rank
     features = static_cast<int>(job.data.clusters.features);
   }
   const auto model = make_model(job, classes, features);
-  const job::BatchSizes batch = job::resolve_batch(job.train_batch_size, job.train_micro_batch_size_per_gpu,
-                                         job.gradient_accumulation_steps, rank.comm.size(), rank.world_source);
+  const job::BatchSizes batch =
+      job::resolve_batch(job.train_batch_size, job.train_micro_batch_size_per_gpu, job.gradient_accumulation_steps,
+                         rank.comm.size(), rank.world_source);
   engine::Engine engine(*model, rank.comm, rank.place, engine_options(job, *model, batch));
 
   data::HostBatch samples;

@@ -36,13 +36,18 @@ class OffByOneBit final : public sched::Schedule {
 Drill drill_from_environment() {
   Drill drill;
   const char* text = std::getenv("LOCKSTEP_DRILL");
-  if (text == nullptr) return drill;
+  if (text == nullptr || *text == '\0') return drill;
   int rank = 0;
   long long step = 0;
-  if (std::sscanf(text, "desync@rank=%d,step=%lld", &rank, &step) != 2)
-    fail(ErrorKind::config, "LOCKSTEP_DRILL={}: expected desync@rank=R,step=S", text);
-  drill.desync_rank = rank;
-  drill.desync_step = step;
+  double seconds = 0;
+  if (std::sscanf(text, "desync@rank=%d,step=%lld", &rank, &step) == 2) {
+    drill.desync_rank = rank;
+    drill.desync_step = step;
+  } else if (std::sscanf(text, "slow_save@seconds=%lf", &seconds) == 1 && seconds >= 0 && seconds < 1e6) {
+    drill.save_delay = std::chrono::duration<double>(seconds);
+  } else {
+    fail(ErrorKind::config, "LOCKSTEP_DRILL={}: expected desync@rank=R,step=S or slow_save@seconds=S", text);
+  }
   return drill;
 }
 

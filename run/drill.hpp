@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -11,9 +12,11 @@ namespace lockstep::run {
 /// Faults made on purpose, for tests and rehearsals, as the environment variable LOCKSTEP_DRILL asks for them:
 ///
 ///   desync@rank=R,step=S     rank R evaluates a schedule whose lr is off by one bit at update S
+///   slow_save@seconds=S      every save takes S seconds longer, between its tensors and its manifest
 struct Drill {
   std::optional<int> desync_rank;
   std::int64_t desync_step = 0;
+  std::chrono::duration<double> save_delay{0};
 };
 
 /// ErrorKind::config for a drill that does not exist.

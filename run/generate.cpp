@@ -5,8 +5,10 @@
 #include <numeric>
 
 #include "core/error.hpp"
+#include "core/log.hpp"
 #include "core/rng.hpp"
-#include "run/checkpoint.hpp"
+#include "core/text.hpp"
+#include "run/checkpoint_store.hpp"
 #include "run/setup.hpp"
 
 namespace lockstep::run {
@@ -43,17 +45,17 @@ void generate(const std::string& run_folder, const GenerateOptions& options, Ran
   if (job.model.type != "gpt2")
     fail(ErrorKind::config, "generate: {} trained a {}; only language models generate text", run_folder,
          job.model.type);
-  const auto store = make_checkpoint_store(run_folder + "/checkpoints", job.run.checkpoint.keep_last);
-  const auto newest = store->newest();
-  if (!newest) fail(ErrorKind::checkpoint, "generate: no checkpoint in {}/checkpoints yet", run_folder);
+  const Newest newest = newest_checkpoint(run_folder + "/checkpoints");
+  for (const std::string& damage : newest.passed_over) log::warning("{}", damage);
+  if (!newest.path) fail(ErrorKind::checkpoint, "generate: no checkpoint in {}/checkpoints yet", printable(run_folder));
 
   const auto dataset = make_dataset(job);
-  require_same_data(*newest, store->read_state(*newest).data, *dataset);
+  require_same_data(*newest.path, newest.manifest.state.data, *dataset);
   const auto model = make_model(job, dataset->classes(), 0);
   engine::EngineOptions engine_setup =
       engine_options(job, *model, {.train = 1, .micro = 1, .accumulation = 1, .world = 1, .text = ""});
   engine::Engine engine(*model, rank.comm, rank.place, engine_setup);
-  store->load(*newest, engine);
+  load_checkpoint(*newest.path, newest.manifest, engine);
 
   std::vector<std::int32_t> tokens = dataset->encode(options.prompt);
   if (tokens.empty()) tokens = dataset->encode("\n");

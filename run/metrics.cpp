@@ -1,13 +1,19 @@
 #include "run/metrics.hpp"
 
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <bit>
 #include <cerrno>
 #include <cmath>
 #include <cstring>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "core/error.hpp"
+#include "core/log.hpp"
+#include "core/text.hpp"
 
 namespace lockstep::run {
 namespace {
@@ -27,31 +33,107 @@ std::string to_json(const StepMetrics& m) {
   return line + "}";
 }
 
-MetricsFile::MetricsFile(const std::string& path, std::int64_t keep_steps) {
-  std::string kept;
-  {
-    std::ifstream old(path);
-    for (std::string line; std::getline(old, line);) {
-      const auto json = nlohmann::json::parse(line, nullptr, false);
-      // A line cut short by a crash does not parse; it and what follows go.
-      if (json.is_discarded() || !json.contains("step") || json["step"].get<std::int64_t>() > keep_steps) break;
-      kept += line + "\n";
+MetricsScan scan_metrics(const std::string& path, std::int64_t keep_steps) {
+  MetricsScan scan;
+  std::ifstream in(path, std::ios::binary);
+  if (!in && errno == ENOENT) return scan;
+  if (!in) fail(ErrorKind::environment, "{}: cannot be read: {}", printable(path), std::strerror(errno));
+  std::int64_t number = 0, bytes = 0, bad_lines = 0, first_bad = 0;
+  for (std::string line; std::getline(in, line);) {
+    const bool whole = !in.eof();  // its line end was there
+    bytes += static_cast<std::int64_t>(line.size()) + (whole ? 1 : 0);
+    ++number;
+    const auto object = nlohmann::json::parse(line, nullptr, false);
+    if (!object.is_object() || !object.contains("step")) {
+      if (bad_lines++ == 0) first_bad = number;
+      continue;  // stays if a good line follows
     }
+    if (!object["step"].is_number_integer())
+      fail(ErrorKind::data, "{} line {}: step is {}; expected a whole number. Correct the line or move the file away",
+           printable(path), number, printable(object["step"].dump()));
+    if (object["step"].get<double>() > static_cast<double>(keep_steps)) break;
+    scan = {.keep_bytes = bytes, .add_line_end = !whole, .bad_lines = bad_lines, .first_bad = first_bad};
   }
-  file_ = std::fopen(path.c_str(), "w");
-  if (file_ == nullptr) fail(ErrorKind::environment, "{}: cannot be written: {}", path, std::strerror(errno));
-  std::fwrite(kept.data(), 1, kept.size(), file_);
-  std::fflush(file_);
+  if (in.bad()) fail(ErrorKind::environment, "{}: cannot be read", printable(path));
+  return scan;
+}
+
+MetricsFile::MetricsFile(std::string path, const MetricsScan& scan)
+    : path_(std::move(path)), file_(::open(path_.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0666)) {
+  if (file_ < 0) fail(ErrorKind::environment, "{}: cannot be opened: {}", printable(path_), std::strerror(errno));
+  size_ = scan.keep_bytes;
+  if (::ftruncate(file_, size_) != 0) {
+    const int reason = errno;
+    ::close(file_);
+    fail(ErrorKind::environment, "{}: cannot be cut back to the checkpoint: {}", printable(path_),
+         std::strerror(reason));
+  }
+  if (scan.add_line_end) wait_with("\n");
 }
 
 MetricsFile::~MetricsFile() {
-  if (file_ != nullptr) std::fclose(file_);
+  (void)flush();
+  const std::int64_t lost = lost_ + static_cast<std::int64_t>(waiting_.size());
+  if (lost > 0) log::warning("{}: {} lines are lost: they could not be written", printable(path_), lost);
+  ::close(file_);
 }
 
-void MetricsFile::write(const StepMetrics& metrics) {
-  const std::string line = to_json(metrics) + "\n";
-  if (std::fwrite(line.data(), 1, line.size(), file_) != line.size() || std::fflush(file_) != 0)
-    fail(ErrorKind::environment, "metrics.jsonl: cannot be written: {}; is the disk full?", std::strerror(errno));
+std::string MetricsFile::write(const StepMetrics& metrics) {
+  wait_with(to_json(metrics) + "\n");
+  return told(flush());
+}
+
+std::string MetricsFile::sync() {
+  bool fine = flush();
+  if (fine && ::fsync(file_) != 0) {
+    reason_ = errno;
+    fine = false;
+  }
+  return told(fine);
+}
+
+void MetricsFile::wait_with(std::string line) {
+  waiting_bytes_ += line.size();
+  waiting_.push_back(std::move(line));
+  while (waiting_bytes_ > most_waiting) {
+    waiting_bytes_ -= waiting_.front().size();
+    waiting_.pop_front();
+    ++lost_;
+  }
+}
+
+bool MetricsFile::flush() {
+  while (!waiting_.empty()) {
+    if (!append(waiting_.front())) return false;
+    waiting_bytes_ -= waiting_.front().size();
+    waiting_.pop_front();
+  }
+  return true;
+}
+
+bool MetricsFile::append(const std::string& line) {
+  ssize_t n = 0;
+  do n = ::write(file_, line.data(), line.size());
+  while (n < 0 && errno == EINTR);
+  if (n == static_cast<ssize_t>(line.size())) {
+    size_ += n;
+    return true;
+  }
+  reason_ = n < 0 ? errno : ENOSPC;
+  // A part of a line may stand there now; the next try starts at a line's beginning again.
+  if (n > 0 && ::ftruncate(file_, size_) != 0) reason_ = errno;
+  return false;
+}
+
+std::string MetricsFile::told(bool fine) {
+  if (fine == !complained_) return {};
+  complained_ = !fine;
+  if (!fine)
+    return fmt::format("{} cannot be written: {}; training goes on, the lines wait in memory", printable(path_),
+                       std::strerror(reason_));
+  const std::int64_t lost = std::exchange(lost_, 0);
+  return fmt::format("{} can be written again; {}", printable(path_),
+                     lost == 0 ? "no line is lost" : fmt::format("{} lines are lost", lost));
 }
 
 }  // namespace lockstep::run

@@ -27,7 +27,7 @@ std::string short_number(double value) {
 Progress::Progress(std::int64_t first_step, std::int64_t total_steps, std::int64_t every, bool enabled)
     : first_step_(first_step),
       total_steps_(total_steps),
-      every_(every < 1 ? 1 : every),
+      every_(every),
       enabled_(enabled),
       terminal_(isatty(STDERR_FILENO) == 1),
       start_(Clock::now()),
@@ -47,7 +47,7 @@ std::string Progress::line(const StepMetrics& m) const {
 }
 
 void Progress::step(const StepMetrics& metrics) {
-  if (!enabled_) return;
+  if (!enabled_ || every_ == 0) return;
   const auto now = Clock::now();
   const bool last = metrics.step == total_steps_;
   if (terminal_) {

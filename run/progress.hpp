@@ -9,7 +9,7 @@
 namespace lockstep::run {
 
 /// Tells a person how a run goes: on a terminal one line that rewrites itself, in a log file a plain line every
-/// `every` steps. Only rank 0 has one that prints.
+/// `every` steps, the first and the last among them; 0: no line for steps anywhere. Only rank 0 has one that prints.
 class Progress {
  public:
   Progress(std::int64_t first_step, std::int64_t total_steps, std::int64_t every, bool enabled);

@@ -5,30 +5,50 @@
 #include <string>
 #include <vector>
 
+#include "data/dataset.hpp"
+#include "engine/engine.hpp"
 #include "job/batch.hpp"
 #include "job/job.hpp"
-#include "run/checkpoint.hpp"
+#include "run/checkpoint_store.hpp"
 #include "run/launch.hpp"
+#include "run/metrics.hpp"
 
 namespace lockstep::run {
 
-/// Where a run begins: at step 0, or where a checkpoint left off. The same on every rank.
+/// Where a run begins: at step 0, or where a checkpoint left off.
 struct Beginning {
   std::string checkpoint;            ///< its folder; empty: step 0
-  std::optional<RunState> state;     ///< the checkpoint's
-  std::vector<std::string> remarks;  ///< what the user should hear about it; on rank 0
+  std::optional<Manifest> manifest;  ///< the checkpoint's
+  // On rank 0 only:
+  bool move_run_aside = false;  ///< the folder holds another run, which stays under another name
+  std::int64_t keep_steps = 0;  ///< checkpoints and metrics up to this step belong to the run that goes on
+  MetricsScan metrics;
+  std::vector<std::string> remarks;  ///< what the user should hear about it
 
-  [[nodiscard]] std::int64_t first_step() const { return state ? state->step.attempted : 0; }
+  [[nodiscard]] std::int64_t first_step() const { return manifest ? manifest->state.step.attempted : 0; }
 };
 
-/// Finds the checkpoint to go on from; for `never` moves an existing run aside. Every rank calls it, rank 0 looks.
-/// `resume`: "auto", "never", or the path of a checkpoint.
-[[nodiscard]] Beginning find_beginning(const std::string& folder, const std::string& resume,
-                                       const CheckpointStore& store, comm::Communicator& comm);
+/// Rank 0: finds the checkpoint to go on from and verifies every byte of it. Changes nothing.
+///
+/// `resume`: "auto": the newest whole checkpoint of the run's folder; "never": none; else the folder of a checkpoint,
+/// of this run or another one. ErrorKind::checkpoint if there should be one and none can be used.
+[[nodiscard]] Beginning find_beginning(const std::string& folder, const std::string& resume);
+
+/// Gives rank 0's answer to every rank.
+void share_beginning(Beginning& beginning, comm::Communicator& comm);
+
+/// Refuses to go on from a checkpoint of other data, another seed, model or optimizer. ErrorKind::checkpoint: it cannot
+/// be applied to this job.
+void require_same_run(const Beginning& beginning, const job::JobConfig& job, const data::Dataset& dataset,
+                      const nn::Model& model, const engine::EngineOptions& options);
+
+/// Rank 0: makes the run's folder ready for the steps that follow `beginning`. What does not belong before them is
+/// moved aside, never removed, and may take the checkpoint with it: load first.
+void open_run_folder(const std::string& folder, const CheckpointStore& store, Beginning& beginning);
 
 /// A checkpoint's batch and micro-batch win over the job's: the same samples go into each step, however many ranks
 /// share them out. ErrorKind::checkpoint where that cannot be, with the numbers of ranks that can.
-[[nodiscard]] job::BatchSizes batch_for(const job::JobConfig& job, const Beginning& beginning, const RankContext& rank);
+[[nodiscard]] job::BatchSizes batch_for(const job::JobConfig& job, Beginning& beginning, const RankContext& rank);
 
 /// Lines of `now` that are not in `before`: where a job differs from the one that wrote a checkpoint.
 [[nodiscard]] std::vector<std::string> differing_lines(const std::string& before, const std::string& now);

@@ -11,19 +11,23 @@
 namespace lockstep::run {
 namespace {
 
+void print_changes(const RunState& from, const job::JobConfig& job) {
+  for (const std::string& line : differing_lines(from.job, job::effective_yaml(job)))
+    fmt::print("          changed since: {}\n", printable(line));
+}
+
 void print_resume(const RunParts& parts) {
-  const RunState& from = *parts.beginning.state;
+  const RunState& from = parts.beginning.manifest->state;
   const engine::Engine& engine = parts.engine;
-  fmt::print("resume    from {}: step {}, {} updates, lr {}, loss scale {}\n", parts.beginning.checkpoint,
+  fmt::print("resume    from {}: step {}, {} updates, lr {}, loss scale {}\n", printable(parts.beginning.checkpoint),
              from.step.attempted, from.step.applied, engine.lr().front(), from.step.scale);
-  for (const std::string& line : differing_lines(from.job, job::effective_yaml(parts.job)))
-    fmt::print("          changed since: {}\n", line);
+  print_changes(from, parts.job);
   const std::string isa(to_string(current_isa()));
   const int ranks = parts.rank.comm.size(), threads = parts.rank.place.threads;
   if (from.world != ranks || from.threads != threads || from.isa != isa)
     fmt::print(
         "          written by {} ranks x {} threads, {}; now {} x {}, {}: the same up to rounding, not to the bit\n",
-        from.world, from.threads, from.isa, ranks, threads, isa);
+        from.world, from.threads, printable(from.isa), ranks, threads, isa);
 }
 
 }  // namespace
@@ -50,8 +54,15 @@ void print_run_header(const RunParts& parts) {
              parts.job.run.determinism);
   for (const std::string& warning : schedule.warnings()) fmt::print("warning   {}\n", warning);
   for (const std::string& remark : parts.beginning.remarks) fmt::print("note      {}\n", remark);
-  if (parts.beginning.state) print_resume(parts);
+  if (parts.beginning.manifest) print_resume(parts);
   std::fflush(stdout);
+}
+
+void print_complete(const Beginning& beginning, const job::JobConfig& job) {
+  fmt::print("complete at step {}: {} (run.resume: never starts anew and keeps this run aside)\n",
+             beginning.first_step(), run_folder(job));
+  for (const std::string& remark : beginning.remarks) fmt::print("note      {}\n", remark);
+  print_changes(beginning.manifest->state, job);
 }
 
 }  // namespace lockstep::run

@@ -25,4 +25,7 @@ struct RunParts {
 /// where it goes on.
 void print_run_header(const RunParts& parts);
 
+/// Instead of them, when nothing is left to do; also where the job differs from the one that was run.
+void print_complete(const Beginning& beginning, const job::JobConfig& job);
+
 }  // namespace lockstep::run

@@ -58,7 +58,9 @@ std::unique_ptr<nn::Model> make_model(const job::JobConfig& job, int classes, in
                         .padded_vocab = 0});
 }
 
-std::int64_t sample_length(const job::JobConfig& job) { return job.model.type == "gpt2" ? job.model.gpt2.block_size : 1; }
+std::int64_t sample_length(const job::JobConfig& job) {
+  return job.model.type == "gpt2" ? job.model.gpt2.block_size : 1;
+}
 
 std::vector<int> assign_groups(const job::JobConfig& job, const nn::Model& model) {
   std::vector<int> group_of(model.parameters().size(), 0);

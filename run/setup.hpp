@@ -3,8 +3,8 @@
 #include <memory>
 
 #include "data/dataset.hpp"
-#include "job/batch.hpp"
 #include "engine/engine.hpp"
+#include "job/batch.hpp"
 #include "job/job.hpp"
 #include "nn/model.hpp"
 
@@ -26,6 +26,7 @@ void require_same_data(const std::string& checkpoint, const std::string& trained
 [[nodiscard]] std::vector<int> assign_groups(const job::JobConfig& job, const nn::Model& model);
 [[nodiscard]] std::shared_ptr<const sched::Schedule> make_schedule(const job::JobConfig& job);
 [[nodiscard]] DType compute_dtype(const job::JobConfig& job);
-[[nodiscard]] engine::EngineOptions engine_options(const job::JobConfig& job, const nn::Model& model, const job::BatchSizes& batch);
+[[nodiscard]] engine::EngineOptions engine_options(const job::JobConfig& job, const nn::Model& model,
+                                                   const job::BatchSizes& batch);
 
 }  // namespace lockstep::run

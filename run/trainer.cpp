@@ -3,13 +3,16 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
-#include <fstream>
+#include <functional>
 #include <span>
+#include <thread>
 
+#include "comm/heartbeat.hpp"
 #include "core/error.hpp"
 #include "core/isa.hpp"
+#include "core/log.hpp"
 #include "engine/evaluate.hpp"
-#include "run/checkpoint.hpp"
+#include "run/checkpoint_store.hpp"
 #include "run/drill.hpp"
 #include "run/metrics.hpp"
 #include "run/progress.hpp"
@@ -27,28 +30,29 @@ using Clock = std::chrono::steady_clock;
 class Training {
  public:
   Training(const job::JobConfig& job, const std::string& resume, RankContext& rank)
-      : job_(job),
-        rank_(rank),
-        comm_(rank.comm),
-        folder_(run_folder(job)),
-        store_(make_checkpoint_store(folder_ + "/checkpoints", job.run.checkpoint.keep_last)),
-        dataset_(make_dataset(job)),
-        model_(make_model(job, dataset_->classes(), dataset_->features())) {
-    beginning_ = find_beginning(folder_, resume, *store_, comm_);
+      : job_(job), rank_(rank), comm_(rank.comm), drill_(drill_from_environment()), folder_(run_folder(job)) {
+    together("reading the data", [&] { dataset_ = make_dataset(job_); });
     require_equal_data();
-    if (beginning_.state) require_same_data(beginning_.checkpoint, beginning_.state->data, *dataset_);
-    batch_ = batch_for(job, beginning_, rank);
+    model_ = make_model(job_, dataset_->classes(), dataset_->features());
+    together("looking into the run's folder", [&] {
+      if (!is_root()) return;
+      take_folder();
+      beginning_ = find_beginning(folder_, resume);
+    });
+    share_beginning(beginning_, comm_);
+    batch_ = batch_for(job_, beginning_, rank_);
+    options_ = engine_options(job_, *model_, batch_);
+    require_same_run(beginning_, job_, *dataset_, *model_, options_);
   }
 
   TrainResult run() {
     const std::int64_t first = beginning_.first_step();
-    if (beginning_.state && first >= job_.run.steps) return already_complete();
+    if (beginning_.manifest && first >= job_.run.steps) return already_complete();
     make_engine();
-    if (is_root()) {
-      print_run_header({job_, rank_, *dataset_, batch_, *engine_, beginning_});
-      std::ofstream(folder_ + "/job.yaml") << job::effective_yaml(job_);
-      metrics_.emplace(folder_ + "/metrics.jsonl", first);
-    }
+    together("opening the run's folder", [&] {
+      if (is_root()) open_folder();
+    });
+    if (is_root()) print_run_header({job_, rank_, *dataset_, batch_, *engine_, beginning_});
     Progress progress(first, job_.run.steps, job_.print_every(), is_root());
     const StopSignals::Graceful graceful;
     const auto begin = Clock::now();
@@ -79,6 +83,11 @@ class Training {
   }
 
  private:
+  /// Work that may take longer than the ranks wait for each other; its error ends all of them alike.
+  void together(std::string_view what, const std::function<void()>& work) {
+    comm::run_with_heartbeat(comm_, what, work, comm::Seconds(std::min(1.0, job_.comm.timeout_s / 4)));
+  }
+
   /// Each rank reads its own copy of the data; a host with another one would train on it unnoticed.
   void require_equal_data() {
     std::vector<std::uint64_t> all(static_cast<std::size_t>(comm_.size()));
@@ -91,13 +100,28 @@ class Training {
              all[r], all[0]);
   }
 
+  /// Rank 0: from here on no other job changes the run's folder.
+  void take_folder() {
+    lock_.emplace(folder_);
+    store_.emplace(folder_ + "/checkpoints", job_.run.checkpoint.keep_last, lock_->run_id());
+    if (lock_->effective())
+      store_->clean_up();
+    else
+      log::warning("{}: the file system has no locks; two jobs on this run would not notice each other", folder_);
+  }
+
   void make_engine() {
-    engine::EngineOptions options = engine_options(job_, *model_, batch_);
-    const Drill drill = drill_from_environment();
-    if (drill.desync_rank == comm_.rank()) options.schedule = off_by_one_bit(options.schedule, drill.desync_step);
-    schedule_ = options.schedule;
-    engine_.emplace(*model_, comm_, rank_.place, options);
-    if (beginning_.state) store_->load(beginning_.checkpoint, *engine_);
+    if (drill_.desync_rank == comm_.rank()) options_.schedule = off_by_one_bit(options_.schedule, drill_.desync_step);
+    engine_.emplace(*model_, comm_, rank_.place, options_);
+    if (!beginning_.manifest) return;
+    together("loading the checkpoint", [&] { load_checkpoint(beginning_.checkpoint, *beginning_.manifest, *engine_); });
+  }
+
+  /// Rank 0.
+  void open_folder() {
+    open_run_folder(folder_, *store_, beginning_);
+    replace_text_file(folder_ + "/job.yaml", job::effective_yaml(job_));
+    metrics_.emplace(folder_ + "/metrics.jsonl", beginning_.metrics);
   }
 
   [[nodiscard]] bool is_root() const { return comm_.rank() == 0; }
@@ -105,13 +129,9 @@ class Training {
   [[nodiscard]] std::int64_t items_per_step() const { return batch_.train * (is_text() ? sample_length(job_) : 1); }
 
   TrainResult already_complete() const {
-    if (is_root())
-      fmt::print("complete at step {}: {} (run.resume: never starts anew and keeps this run aside)\n",
-                 beginning_.state->step.attempted, folder_);
-    return {.steps = beginning_.state->step.attempted,
-            .updates = beginning_.state->step.applied,
-            .val_loss = {},
-            .was_complete = true};
+    const StepState& state = beginning_.manifest->state.step;
+    if (is_root()) print_complete(beginning_, job_);
+    return {.steps = state.attempted, .updates = state.applied, .val_loss = {}, .was_complete = true};
   }
 
   /// All micro-batches of this rank, then the update. Ranks take consecutive parts of the step's samples.
@@ -157,53 +177,84 @@ class Training {
       if (m.val_loss)
         progress.note(fmt::format("step {}: val_loss {:.4f} ({} validation samples)", m.step, *m.val_loss,
                                   dataset_->eval_samples()));
-      if (metrics_) metrics_->write(m);
+      if (metrics_) say(progress, metrics_->write(m));
+      require_progress(r);
       if (r.stop != 0) last_step_ = std::min(last_step_, r.step + 1 + engine_->result_delay());
     }
   }
 
   [[nodiscard]] std::vector<double> lr_at(std::int64_t update) const {
-    std::vector<sched::GroupValues> values(schedule_->groups());
-    schedule_->values_at(update, values);
+    std::vector<sched::GroupValues> values(options_.schedule->groups());
+    options_.schedule->values_at(update, values);
     std::vector<double> lr;
     for (const sched::GroupValues& value : values) lr.push_back(value.lr);
     return lr;
   }
 
+  /// A run whose every step is skipped trains nothing, however many steps it takes. One that ends while its loss scale
+  /// is still on the way down may go on later.
+  void require_progress(const StepResult& r) {
+    skipped_in_a_row_ = r.skipped != 0 ? skipped_in_a_row_ + 1 : 0;
+    const bool all = r.step + 1 == job_.run.steps && r.next_scale == r.scale &&
+                     skipped_in_a_row_ == job_.run.steps - beginning_.first_step();
+    if (skipped_in_a_row_ == 0 || (skipped_in_a_row_ != job_.run.max_skipped_steps && !all)) return;
+    fail(ErrorKind::diverged,
+         "step {}: the {} steps up to here were all skipped, so nothing is learnt (run.max_skipped_steps).\n  {}\n"
+         "  Try: a lower lr or longer warm-up; gradient_clipping; with fp16 a dynamic loss scale (fp16.loss_scale: 0); "
+         "a look at the data around the first of them.",
+         r.step + 1, skipped_in_a_row_, engine_->first_non_finite(r.first_bad));
+  }
+
   void save_checkpoint(Progress& progress) {
     state_ = engine_->read_state();
-    if (is_root()) {
-      const std::string path = store_->save(*engine_, {.step = state_,
-                                                       .sample_position = state_.attempted * batch_.train,
-                                                       .seed = engine_->options().seed,
-                                                       .train_batch = batch_.train,
-                                                       .micro_batch = batch_.micro,
-                                                       .world = comm_.size(),
-                                                       .threads = rank_.place.threads,
-                                                       .isa = std::string(to_string(current_isa())),
-                                                       .job = job::effective_yaml(job_),
-                                                       .data = data_fingerprint(*dataset_)});
-      progress.note("checkpoint " + path);
-    }
-    comm_.barrier();
+    std::string path;
+    together(fmt::format("saving step {}", state_.attempted), [&] {
+      if (is_root()) path = write_checkpoint_of(state_, progress);
+    });
+    if (is_root()) progress.note("checkpoint " + path);
     step_began_ = Clock::now();
+  }
+
+  std::string write_checkpoint_of(const StepState& state, Progress& progress) {
+    say(progress, metrics_->sync());
+    return store_->save(*engine_,
+                        {.step = state,
+                         .sample_position = state.attempted * batch_.train,
+                         .seed = options_.seed,
+                         .train_batch = batch_.train,
+                         .micro_batch = batch_.micro,
+                         .world = comm_.size(),
+                         .threads = rank_.place.threads,
+                         .isa = std::string(to_string(current_isa())),
+                         .job = job::effective_yaml(job_),
+                         .data = data_fingerprint(*dataset_)},
+                        [&] { std::this_thread::sleep_for(drill_.save_delay); });
+  }
+
+  static void say(Progress& progress, const std::string& text) {
+    if (!text.empty()) progress.note(text);
   }
 
   const job::JobConfig& job_;
   RankContext& rank_;
   comm::Communicator& comm_;
+  Drill drill_;
   std::string folder_;
-  std::unique_ptr<CheckpointStore> store_;
   std::unique_ptr<data::Dataset> dataset_;
   std::unique_ptr<nn::Model> model_;
   Beginning beginning_;
   job::BatchSizes batch_;
-  std::shared_ptr<const sched::Schedule> schedule_;
+  engine::EngineOptions options_;
   std::optional<engine::Engine> engine_;
+  // On rank 0:
+  std::optional<RunLock> lock_;
+  std::optional<CheckpointStore> store_;
   std::optional<MetricsFile> metrics_;
+
   data::HostBatch host_batch_;
   StepState state_;
   std::optional<double> val_loss_;
+  std::int64_t skipped_in_a_row_ = 0;
   std::int64_t last_step_ = 0;  ///< run.steps, or less once somebody asked to stop
   Clock::time_point step_began_;
 };

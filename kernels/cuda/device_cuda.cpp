@@ -5,6 +5,7 @@
 #include <string>
 
 #include "core/error.hpp"
+#include "core/text.hpp"
 
 namespace lockstep {
 namespace {
@@ -36,8 +37,8 @@ class CudaDevice final : public DeviceApi {
     if (error != cudaSuccess) {
       (void)cudaGetLastError();
       fail(ErrorKind::environment,
-           "out of GPU memory: {:.1f} MiB asked for ({}); use a smaller micro-batch, a higher ZeRO stage or more ranks",
-           static_cast<double>(bytes) / 1048576.0, cudaGetErrorString(error));
+           "out of GPU memory: {} asked for ({}); use a smaller micro-batch, a higher ZeRO stage or more ranks",
+           human_bytes(static_cast<double>(bytes)), cudaGetErrorString(error));
     }
     check_cuda(cudaMemset(data, 0, bytes), "clearing memory");
     check_cuda(cudaStreamSynchronize(cudaStreamLegacy), "clearing memory");

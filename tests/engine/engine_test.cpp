@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <limits>
+#include <thread>
 
 #include "engine/evaluate.hpp"
 #include "kernels/decide/decide_rule.hpp"
@@ -114,7 +116,7 @@ TEST(Engine, NoSyncChangesNothingButTheTime) {
     const Engine::NoSync guard = engine.no_sync();
     for (int step = 0; step < 5; ++step) testing::train_step(engine, *dataset, step);
     Outcome& outcome = held[static_cast<std::size_t>(comm.rank())];
-    outcome = {engine.results(), engine.read_buffer("master"), engine.read_state()};
+    outcome = {engine.results(), testing::read_buffer(engine, "master"), engine.read_state()};
   });
   expect_equal(held[0], plain[0]);
   expect_equal(held[1], plain[1]);
@@ -140,6 +142,45 @@ TEST(Engine, EvaluationHasTheSameBitsOnAnyNumberOfRanks) {
   }
 }
 
+/// Takes its time over each validation batch.
+class SlowDataset final : public data::Dataset {
+ public:
+  SlowDataset(std::unique_ptr<data::Dataset> dataset, std::chrono::milliseconds delay)
+      : dataset_(std::move(dataset)), delay_(delay) {}
+  [[nodiscard]] std::string describe() const override { return dataset_->describe(); }
+  [[nodiscard]] std::uint64_t fingerprint() const override { return dataset_->fingerprint(); }
+  [[nodiscard]] int classes() const override { return dataset_->classes(); }
+  [[nodiscard]] std::int64_t train_samples() const override { return dataset_->train_samples(); }
+  [[nodiscard]] std::int64_t eval_samples() const override { return dataset_->eval_samples(); }
+  void train_batch(std::int64_t position, std::int64_t count, data::HostBatch& out) const override {
+    dataset_->train_batch(position, count, out);
+  }
+  void eval_batch(std::int64_t first, std::int64_t count, data::HostBatch& out) const override {
+    std::this_thread::sleep_for(delay_);
+    dataset_->eval_batch(first, count, out);
+  }
+
+ private:
+  std::unique_ptr<data::Dataset> dataset_;
+  std::chrono::milliseconds delay_;
+};
+
+TEST(Engine, TheDeadlineHoldsForABlockOfAnEvaluationNotForAllOfIt) {
+  const Task task = mlp_task();
+  const auto evaluate = [&](comm::Communicator& comm) {
+    const auto model = task.model();
+    const auto device = make_cpu_device();
+    Engine engine(*model, comm, {.device = device.get(), .kernels = &kernels::cpu_table(), .threads = 1},
+                  engine_defaults(task, 8));
+    // 51 validation samples are 7 blocks, 4 of them rank 0's: 1.6 s.
+    const SlowDataset dataset(task.dataset(), std::chrono::milliseconds(comm.rank() == 0 ? 400 : 0));
+    EXPECT_EQ((dataset.eval_samples() + 7) / 8, 7);
+    EXPECT_GT(evaluate_all(engine, dataset), 0.5);
+  };
+
+  EXPECT_NO_THROW(comm::run_ranks(2, evaluate, {.timeout = comm::Seconds(1.2)}));
+}
+
 // Schedules
 
 TEST(Engine, TheUpdateUsesTheSchedule) {
@@ -154,9 +195,9 @@ TEST(Engine, TheUpdateUsesTheSchedule) {
   for (int step = 0; step < 4; ++step) {
     const double lr = run.engine.lr().front();
     EXPECT_DOUBLE_EQ(lr, 0.1 * std::pow(0.5, step));
-    const std::vector<float> before = run.engine.read_buffer("master");
+    const std::vector<float> before = testing::read_buffer(run.engine, "master");
     run.step();
-    const std::vector<float> after = run.engine.read_buffer("master");
+    const std::vector<float> after = testing::read_buffer(run.engine, "master");
     double length2 = 0;
     for (std::size_t i = 0; i < after.size(); ++i) length2 += std::pow(static_cast<double>(after[i]) - before[i], 2);
     const StepResult result = run.engine.results().front();
@@ -209,13 +250,13 @@ TEST(Engine, AUserManagedLrIsFollowed) {
   options.schedule = nullptr;
   options.groups = {testing::adam_group(0.0)};
   Single run(task, options);
-  const std::vector<float> initial = run.engine.read_buffer("master");
+  const std::vector<float> initial = testing::read_buffer(run.engine, "master");
   run.step();
-  EXPECT_EQ(run.engine.read_buffer("master"), initial) << "lr is 0";
+  EXPECT_EQ(testing::read_buffer(run.engine, "master"), initial) << "lr is 0";
   run.engine.set_lr({0.01});
   EXPECT_EQ(run.engine.lr(), std::vector<double>{0.01});
   run.step();
-  EXPECT_NE(run.engine.read_buffer("master"), initial);
+  EXPECT_NE(testing::read_buffer(run.engine, "master"), initial);
   error_text(ErrorKind::internal, [&] { run.engine.set_lr({0.01, 0.02}); });
 
   // Different values on two ranks are a desync, with what each caller passed.
@@ -249,8 +290,10 @@ TEST(Engine, WrongCallOrdersAreRefused) {
   data::HostBatch other;
   run.dataset->train_batch(0, 3, other);
   refused([&] { engine.forward(other); }, "shape");
-  refused([&] { (void)engine.read_buffer("velocity"); }, "unknown buffer");
-  refused([&] { engine.write_buffer("master", {1.0F}); }, "another layout");
+  refused([&] { (void)testing::read_buffer(engine, "velocity"); }, "unknown buffer");
+  float one = 1.0F;
+  refused([&] { engine.write_range("master", engine.layout().size(), 1, &one); }, "outside the flat space");
+  refused([&] { engine.read_range("master", -1, 1, &one); }, "outside the flat space");
   // After all these refusals it still trains.
   for (int i = 0; i < 2; ++i) {
     engine.forward(batch);
@@ -271,9 +314,9 @@ TEST(Engine, ClippingBoundsTheUpdateAndZeroTurnsItOff) {
     options.gradient_clipping = clip;
     options.schedule = nullptr;
     Single run(task, options);
-    const std::vector<float> before = run.engine.read_buffer("master");
+    const std::vector<float> before = testing::read_buffer(run.engine, "master");
     run.step();
-    const std::vector<float> after = run.engine.read_buffer("master");
+    const std::vector<float> after = testing::read_buffer(run.engine, "master");
     double length2 = 0;
     for (std::size_t i = 0; i < after.size(); ++i) length2 += std::pow(static_cast<double>(after[i]) - before[i], 2);
     return std::pair{std::sqrt(length2), run.engine.results().front().grad_norm};
@@ -307,13 +350,13 @@ TEST(Engine, ParameterGroupsHaveTheirOwnLrAndDecay) {
   options.schedule = nullptr;
   Single run(task, options);
   // Biases start at zero; ones show that they do not decay.
-  std::vector<float> before = run.engine.read_buffer("master");
+  std::vector<float> before = testing::read_buffer(run.engine, "master");
   for (const FlatLayout::Slice& slice : run.engine.layout().slices())
     if (slice.group == 1)
       for (std::int64_t i = 0; i < slice.elements; ++i) before[static_cast<std::size_t>(slice.begin + i)] = 1.0F;
-  run.engine.write_buffer("master", before);
+  testing::write_buffer(run.engine, "master", before);
   run.step();
-  const std::vector<float> after = run.engine.read_buffer("master");
+  const std::vector<float> after = testing::read_buffer(run.engine, "master");
   for (const FlatLayout::Slice& slice : run.engine.layout().slices()) {
     for (std::int64_t i = slice.begin; i < slice.begin + slice.elements; ++i) {
       const float old = before[static_cast<std::size_t>(i)], now = after[static_cast<std::size_t>(i)];
@@ -401,11 +444,11 @@ TEST(Engine, ASkippedStepChangesNoParameter) {
   options.compute = DType::f16;
   options.scaler = testing::dynamic_scaler(32);
   Single run(task, options);
-  const std::vector<float> master = run.engine.read_buffer("master");
+  const std::vector<float> master = testing::read_buffer(run.engine, "master");
   run.step();
   ASSERT_EQ(run.engine.results().front().skipped, 1);
-  EXPECT_EQ(run.engine.read_buffer("master"), master);
-  EXPECT_EQ(run.engine.read_buffer("exp_avg"), std::vector<float>(master.size(), 0.0F));
+  EXPECT_EQ(testing::read_buffer(run.engine, "master"), master);
+  EXPECT_EQ(testing::read_buffer(run.engine, "exp_avg"), std::vector<float>(master.size(), 0.0F));
 }
 
 TEST(Engine, TheSmallestScaleEndsTheRun) {
@@ -424,11 +467,11 @@ TEST(Engine, TheSmallestScaleEndsTheRun) {
 
 /// Makes the first weight of `parameter` NaN.
 void poison(Engine& engine, const std::string& parameter) {
-  std::vector<float> master = engine.read_buffer("master");
+  std::vector<float> master = testing::read_buffer(engine, "master");
   for (const FlatLayout::Slice& slice : engine.layout().slices())
     if (engine.model().parameters()[static_cast<std::size_t>(slice.param)].name == parameter)
       master[static_cast<std::size_t>(slice.begin)] = std::numeric_limits<float>::quiet_NaN();
-  engine.write_buffer("master", master);
+  testing::write_buffer(engine, "master", master);
 }
 
 TEST(Engine, NaNEndsAnFp32RunOnEveryRank) {
@@ -488,12 +531,12 @@ TEST(Engine, StateWrittenIntoAFreshEngineGoesOnWithTheSameBits) {
   options.seed = 99;  // other initial parameters
   Single second(task, options);
   for (const std::string& name : first.engine.buffer_names())
-    second.engine.write_buffer(name, first.engine.read_buffer(name));
+    testing::write_buffer(second.engine, name, testing::read_buffer(first.engine, name));
   second.engine.write_state(first.engine.read_state());
   second.steps = 10;
   for (int i = 0; i < 10; ++i) second.step();
-  EXPECT_EQ(second.engine.read_buffer("master"), whole.engine.read_buffer("master"));
-  EXPECT_EQ(second.engine.read_buffer("exp_avg_sq"), whole.engine.read_buffer("exp_avg_sq"));
+  EXPECT_EQ(testing::read_buffer(second.engine, "master"), testing::read_buffer(whole.engine, "master"));
+  EXPECT_EQ(testing::read_buffer(second.engine, "exp_avg_sq"), testing::read_buffer(whole.engine, "exp_avg_sq"));
   EXPECT_EQ(second.engine.read_state().scale, whole.engine.read_state().scale);
   EXPECT_EQ(second.engine.lr(), whole.engine.lr());
 }
@@ -504,9 +547,9 @@ TEST(Engine, InitialParametersAreAFunctionOfTheSeed) {
   Single a(task, options), b(task, options);
   options.seed = 2;
   Single c(task, options);
-  EXPECT_EQ(a.engine.read_buffer("master"), b.engine.read_buffer("master"));
-  EXPECT_NE(a.engine.read_buffer("master"), c.engine.read_buffer("master"));
-  EXPECT_GT(a.engine.bytes(), a.engine.read_buffer("master").size() * 4 * sizeof(float));
+  EXPECT_EQ(testing::read_buffer(a.engine, "master"), testing::read_buffer(b.engine, "master"));
+  EXPECT_NE(testing::read_buffer(a.engine, "master"), testing::read_buffer(c.engine, "master"));
+  EXPECT_GT(a.engine.bytes(), testing::read_buffer(a.engine, "master").size() * 4 * sizeof(float));
 }
 
 TEST(Engine, MakesOnlyWhatFitsTogether) {
@@ -599,6 +642,20 @@ TEST(Engine, ATamperedScheduleIsExplainedByADeviceTooAfterSeveralSteps) {
     EXPECT_NE(text.find("step 3"), std::string::npos) << text;
     EXPECT_NE(text.find("broadcast 0.003, rank 1 evaluated 0.0030000000000000005"), std::string::npos) << text;
   }
+}
+
+TEST(Engine, ADivergenceNamesTheParameterThatBlewUpRatherThanAGradient) {
+  Single run(mlp_task(), engine_defaults(mlp_task(), 8));
+  const std::int64_t at = run.engine.layout().of(2).begin + 5;
+  const float infinity = std::numeric_limits<float>::infinity();
+  run.engine.write_range("master", at, 1, &infinity);
+  run.step();
+
+  const std::string text = error_text(ErrorKind::diverged, [&] { (void)run.engine.results(); });
+
+  const std::string name = run.model->parameters()[2].name;
+  EXPECT_NE(text.find("the parameters themselves are not finite: " + name + "[5] is inf"), std::string::npos) << text;
+  EXPECT_EQ(text.find("first non-finite gradient"), std::string::npos) << text;
 }
 
 }  // namespace

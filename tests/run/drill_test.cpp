@@ -1,8 +1,8 @@
 #include "run/drill.hpp"
 
 #include <cmath>
-#include <cstdlib>
 
+#include "tests/run/asked.hpp"
 #include "tests/support/training.hpp"
 
 namespace lockstep::run {
@@ -10,15 +10,22 @@ namespace {
 
 using testing::error_text;
 
-/// Sets LOCKSTEP_DRILL while it lives.
-struct Asked {
-  explicit Asked(const char* text) { setenv("LOCKSTEP_DRILL", text, 1); }
-  Asked(const Asked&) = delete;
-  Asked& operator=(const Asked&) = delete;
-  ~Asked() { unsetenv("LOCKSTEP_DRILL"); }
-};
+TEST(Drill, IsNothingUnlessAskedFor) {
+  EXPECT_EQ(drill_from_environment().desync_rank, std::nullopt);
+  const Asked asked("");
+  EXPECT_EQ(drill_from_environment().desync_rank, std::nullopt);
+}
 
-TEST(Drill, IsNothingUnlessAskedFor) { EXPECT_EQ(drill_from_environment().desync_rank, std::nullopt); }
+TEST(Drill, ReadsWhatIsAsked) {
+  {
+    const Asked asked("desync@rank=2,step=40");
+    EXPECT_EQ(drill_from_environment().desync_rank, 2);
+    EXPECT_EQ(drill_from_environment().desync_step, 40);
+  }
+  const Asked asked("slow_save@seconds=1.5");
+  EXPECT_EQ(drill_from_environment().save_delay.count(), 1.5);
+  EXPECT_EQ(drill_from_environment().desync_rank, std::nullopt);
+}
 
 TEST(Drill, SaysWhatItUnderstands) {
   const Asked asked("desync@rank=x");

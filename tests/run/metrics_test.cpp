@@ -1,6 +1,10 @@
 #include "run/metrics.hpp"
 
+#include <sys/resource.h>
+#include <sys/stat.h>
+
 #include <bit>
+#include <csignal>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -63,44 +67,162 @@ TEST(Metrics, WhatIsNotFiniteIsNull) {
   EXPECT_EQ(line["loss_bits"], "7fc00000");
 }
 
-std::vector<std::int64_t> steps_in(const std::string& path) {
-  std::ifstream in(path);
-  std::vector<std::int64_t> steps;
-  for (std::string line; std::getline(in, line);) steps.push_back(json::parse(line).at("step"));
-  return steps;
+std::string lines_of(std::initializer_list<std::int64_t> steps) {
+  std::string text;
+  for (const std::int64_t step : steps) text += to_json(metrics_of(step)) + "\n";
+  return text;
 }
 
-TEST(Metrics, AFileIsCutBackAndGoesOn) {
-  const ScratchFolder folder;
-  const std::string path = folder / "metrics.jsonl";
-  {
-    MetricsFile file(path, 0);
-    for (std::int64_t step = 1; step <= 6; ++step) file.write(metrics_of(step));
+/// A metrics.jsonl with a text in it, that a run goes on with.
+struct Kept {
+  ScratchFolder folder;
+  std::string path = folder / "metrics.jsonl";
+
+  explicit Kept(const std::string& text = {}) {
+    if (!text.empty()) testing::write_text(path, text);
   }
-  EXPECT_EQ(steps_in(path), (std::vector<std::int64_t>{1, 2, 3, 4, 5, 6}));
-  {
-    MetricsFile file(path, 4);
-    file.write(metrics_of(5));
-    EXPECT_EQ(steps_in(path), (std::vector<std::int64_t>{1, 2, 3, 4, 5})) << "flushed line by line";
+  /// Goes on after `keep_steps` with the lines of `steps`; what was said.
+  std::string go_on(std::int64_t keep_steps, std::initializer_list<std::int64_t> steps) const {
+    MetricsFile file(path, scan_metrics(path, keep_steps));
+    std::string said;
+    for (const std::int64_t step : steps) said += file.write(metrics_of(step));
+    return said;
   }
-  { const MetricsFile file(path, 0); }
-  EXPECT_TRUE(steps_in(path).empty());
+};
+
+TEST(MetricsFile, IsCutBackInPlaceAndGoesOn) {
+  const Kept file;
+  EXPECT_EQ(file.go_on(0, {1, 2, 3, 4, 5, 6}), "");
+  EXPECT_EQ(testing::text_of(file.path), lines_of({1, 2, 3, 4, 5, 6}));
+  struct stat before = {}, after = {};
+  ASSERT_EQ(::stat(file.path.c_str(), &before), 0);
+  {
+    MetricsFile open(file.path, scan_metrics(file.path, 4));
+    EXPECT_EQ(testing::text_of(file.path), lines_of({1, 2, 3, 4}));
+    EXPECT_EQ(open.write(metrics_of(5)), "");
+    EXPECT_EQ(testing::text_of(file.path), lines_of({1, 2, 3, 4, 5})) << "each line at once";
+  }
+  ASSERT_EQ(::stat(file.path.c_str(), &after), 0);
+  EXPECT_EQ(before.st_ino, after.st_ino) << "never a moment with fewer lines than the checkpoint has steps";
+  EXPECT_EQ(file.go_on(0, {}), "");
+  EXPECT_EQ(testing::text_of(file.path), "");
 }
 
-TEST(Metrics, ALineCutShortByACrashGoes) {
-  const ScratchFolder folder;
-  const std::string path = folder / "metrics.jsonl";
-  testing::write_text(path, to_json(metrics_of(1)) + "\n" + to_json(metrics_of(2)) + "\n" + R"({"step":3,"upd)");
-  MetricsFile file(path, 10);
-  file.write(metrics_of(3));
-  EXPECT_EQ(steps_in(path), (std::vector<std::int64_t>{1, 2, 3}));
+TEST(MetricsFile, ScanningChangesNothing) {
+  const Kept file(lines_of({1, 2, 3}) + "{");
+  const MetricsScan scan = scan_metrics(file.path, 1);
+  EXPECT_EQ(scan.keep_bytes, static_cast<std::int64_t>(lines_of({1}).size()));
+  EXPECT_EQ(testing::text_of(file.path), lines_of({1, 2, 3}) + "{");
 }
 
-TEST(Metrics, AFolderInTheWayIsAnErrorOfTheEnvironment) {
+TEST(MetricsFile, ALineCutShortByACrashGoes) {
+  const Kept file(lines_of({1, 2}) + R"({"step":3,"upd)");
+  file.go_on(10, {3});
+  EXPECT_EQ(testing::text_of(file.path), lines_of({1, 2, 3}));
+}
+
+TEST(MetricsFile, AWholeLastLineWithoutItsEndStays) {
+  const std::string text = lines_of({1, 2});
+  const Kept file(text.substr(0, text.size() - 1));
+  file.go_on(2, {3});
+  EXPECT_EQ(testing::text_of(file.path), lines_of({1, 2, 3}));
+}
+
+TEST(MetricsFile, ABadLineDropsNoneBehindIt) {
+  const std::string bad = "\x01\x02 what a disk left\n[12]\n{\"loss\":1}\n";
+  const Kept file(lines_of({1}) + bad + lines_of({2, 3, 4}) + "rubbish\n");
+  const MetricsScan scan = scan_metrics(file.path, 3);
+  EXPECT_EQ(scan.bad_lines, 3);
+  EXPECT_EQ(scan.first_bad, 2);
+  file.go_on(3, {4});
+  EXPECT_EQ(testing::text_of(file.path), lines_of({1}) + bad + lines_of({2, 3, 4}));
+}
+
+TEST(MetricsFile, AStepThatIsNoNumberIsAnErrorOfTheData) {
+  for (const char* step : {"\"5\"", "5.5", "null", "[5]"}) {
+    const Kept file(lines_of({1}) + "{\"step\":" + step + "}\n" + lines_of({3}));
+    const std::string text = testing::error_text(ErrorKind::data, [&] { (void)scan_metrics(file.path, 9); });
+    EXPECT_NE(text.find(file.path + " line 2: step is " + step), std::string::npos) << text;
+  }
+}
+
+/// A disk with room for so many bytes a file.
+class FullDisk {
+ public:
+  explicit FullDisk(rlim_t bytes) {
+    signal(SIGXFSZ, SIG_IGN);
+    getrlimit(RLIMIT_FSIZE, &before_);
+    set(bytes);
+  }
+  FullDisk(const FullDisk&) = delete;
+  FullDisk& operator=(const FullDisk&) = delete;
+  ~FullDisk() {
+    setrlimit(RLIMIT_FSIZE, &before_);
+    signal(SIGXFSZ, SIG_DFL);
+  }
+  void set(rlim_t bytes) const {
+    const rlimit now{.rlim_cur = bytes, .rlim_max = before_.rlim_max};
+    setrlimit(RLIMIT_FSIZE, &now);
+  }
+
+ private:
+  rlimit before_ = {};
+};
+
+TEST(MetricsFile, AFullDiskIsSaidOnceAndNoLineIsLost) {
+  const Kept kept;
+  MetricsFile file(kept.path, {});
+  const std::string two = lines_of({1, 2});
+  {
+    const FullDisk disk(two.size() + 20);  // the third line fits in part
+    EXPECT_EQ(file.write(metrics_of(1)), "");
+    EXPECT_EQ(file.write(metrics_of(2)), "");
+    const std::string said = file.write(metrics_of(3));
+    EXPECT_NE(said.find(kept.path + " cannot be written: "), std::string::npos) << said;
+    EXPECT_NE(said.find("training goes on"), std::string::npos) << said;
+    EXPECT_EQ(file.write(metrics_of(4)), "") << "once";
+    EXPECT_EQ(file.sync(), "");
+    EXPECT_EQ(testing::text_of(kept.path), two) << "no part of a line";
+  }
+  EXPECT_EQ(file.write(metrics_of(5)), kept.path + " can be written again; no line is lost");
+  EXPECT_EQ(testing::text_of(kept.path), lines_of({1, 2, 3, 4, 5}));
+}
+
+TEST(MetricsFile, LinesLostToAFullDiskAreCounted) {
+  const Kept kept;
+  MetricsFile file(kept.path, {});
+  const std::size_t line = lines_of({2000}).size();
+  const auto fit = static_cast<std::int64_t>(MetricsFile::most_waiting / line);
+  {
+    const FullDisk disk(0);
+    for (std::int64_t i = 0; i < fit + 3; ++i) (void)file.write(metrics_of(2000 + i % 1000));
+  }
+  EXPECT_EQ(file.sync(), kept.path + " can be written again; 3 lines are lost");
+  EXPECT_EQ(testing::text_of(kept.path).size(), static_cast<std::size_t>(fit) * line);
+}
+
+TEST(MetricsFile, LinesLostForGoodAreCountedAtTheEnd) {
+  const std::string before = lines_of({1, 2, 3, 4, 5, 6, 7, 8});
+  const Kept kept(before);
+  ::testing::internal::CaptureStderr();
+  {
+    const FullDisk disk(before.size());  // there is still room for what is said
+    MetricsFile file(kept.path, scan_metrics(kept.path, 8));
+    (void)file.write(metrics_of(9));
+    (void)file.write(metrics_of(10));
+  }
+  const std::string said = ::testing::internal::GetCapturedStderr();
+  EXPECT_NE(said.find(kept.path + ": 2 lines are lost"), std::string::npos) << said;
+  EXPECT_EQ(testing::text_of(kept.path), before);
+}
+
+TEST(MetricsFile, AFolderInTheWayIsAnErrorOfTheEnvironment) {
   const ScratchFolder folder;
-  const std::string text =
-      testing::error_text(ErrorKind::environment, [&] { const MetricsFile file(folder.path().string(), 0); });
-  EXPECT_NE(text.find(folder.path().string()), std::string::npos) << text;
+  const std::string path = folder.path().string();
+  for (const std::string& text :
+       {testing::error_text(ErrorKind::environment, [&] { (void)scan_metrics(path, 0); }),
+        testing::error_text(ErrorKind::environment, [&] { const MetricsFile file(path, {}); })})
+    EXPECT_NE(text.find(path), std::string::npos) << text;
 }
 
 }  // namespace

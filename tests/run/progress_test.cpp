@@ -47,6 +47,16 @@ StepMetrics metrics_of(std::int64_t step) {
   return metrics;
 }
 
+TEST(Progress, EveryZeroPrintsNoStepsButStillNotes) {
+  const std::string text = printed([] {
+    Progress progress(0, 25, 0, true);
+    for (std::int64_t step = 1; step <= 25; ++step) progress.step(metrics_of(step));
+    progress.note("checkpoint step-25");
+  });
+
+  EXPECT_EQ(text, "checkpoint step-25\n");
+}
+
 TEST(Progress, PlainLinesWithoutATerminal) {
   const std::string text = printed([] {
     Progress progress(0, 25, 10, true);

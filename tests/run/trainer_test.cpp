@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <csignal>
 #include <nlohmann/json.hpp>
@@ -10,9 +11,11 @@
 #include <thread>
 
 #include "kernels/decide/decide_rule.hpp"
-#include "run/checkpoint.hpp"
+#include "run/checkpoint_store.hpp"
+#include "run/durable_folder.hpp"
 #include "run/run_folder.hpp"
 #include "run/stop_signals.hpp"
+#include "tests/run/asked.hpp"
 #include "tests/support/training.hpp"
 
 namespace lockstep::run {
@@ -73,18 +76,25 @@ class Trainer : public ::testing::Test {
                               {"run.name=" + name, "run.output_dir=" + (folder_ / "runs")})
         .config;
   }
-  TrainResult run(const job::JobConfig& job, int ranks, const std::string& resume = "auto") {
+  static TrainResult train_on(comm::Communicator& comm, const job::JobConfig& job, const std::string& resume) {
+    const auto device = make_cpu_device();
+    RankContext context{.comm = comm,
+                        .place = {.device = device.get(), .kernels = &kernels::cpu_table(), .threads = 1},
+                        .world_source = "comm.ranks",
+                        .summary = "test ranks"};
+    return train(job, resume, context);
+  }
+  TrainResult run(const job::JobConfig& job, int ranks, const std::string& resume = "auto",
+                  const comm::LocalOptions& options = {}) {
     const Quiet quiet(output_);
     TrainResult result;
-    comm::run_ranks(ranks, [&](comm::Communicator& comm) {
-      const auto device = make_cpu_device();
-      RankContext context{.comm = comm,
-                          .place = {.device = device.get(), .kernels = &kernels::cpu_table(), .threads = 1},
-                          .world_source = "comm.ranks",
-                          .summary = "test ranks"};
-      const TrainResult own = train(job, resume, context);
-      if (comm.rank() == 0) result = own;
-    });
+    comm::run_ranks(
+        ranks,
+        [&](comm::Communicator& comm) {
+          const TrainResult own = train_on(comm, job, resume);
+          if (comm.rank() == 0) result = own;
+        },
+        options);
     return result;
   }
   /// metrics.jsonl without what depends on the clock.
@@ -112,6 +122,7 @@ class Trainer : public ::testing::Test {
   [[nodiscard]] const ScratchFolder& folder() const { return folder_; }
   /// What the last run printed.
   [[nodiscard]] const std::string& output() const { return output_; }
+  [[nodiscard]] std::string& printed() { return output_; }
 
  private:
   ScratchFolder folder_;
@@ -237,6 +248,38 @@ TEST_F(Trainer, TheCheckpointOutlivesAChangeOfRanks) {
   }
 }
 
+TEST_F(Trainer, ACompleteRunIsComparedBeforeItIsCalledComplete) {
+  const job::JobConfig finished = job(mlp_job, "compared");
+  run(finished, 2);
+  const std::string metrics = testing::text_of(run_folder(finished) + "/metrics.jsonl");
+  job::JobConfig wider = finished, other_data = finished, sgd = finished, other_seed = finished;
+  wider.model.mlp.hidden.back() += 1;
+  other_data.data.clusters.noise *= 2;
+  sgd.optimizer = job::load_job_text("job.yaml",
+                                     "model: {type: mlp}\ndata: {type: clusters}\nrun: {steps: 1}\n"
+                                     "train_batch_size: 2\noptimizer: {type: SGD, params: {lr: 0.1, momentum: 0.9}}\n",
+                                     "/")
+                      .config.optimizer;
+  other_seed.run.seed = 99;
+  const auto refused = [&](const job::JobConfig& config) {
+    return error_text(ErrorKind::checkpoint, [&] { run(config, 2); });
+  };
+  EXPECT_NE(refused(wider).find("has the shape"), std::string::npos);
+  EXPECT_NE(refused(other_data).find("trained on other data"), std::string::npos);
+  EXPECT_NE(refused(sgd).find("no momentum_buffer of"), std::string::npos);
+  const std::string seeds = refused(other_seed);
+  EXPECT_NE(seeds.find(fmt::format("run.seed {}, this job has run.seed 99", finished.run.seed)), std::string::npos)
+      << seeds;
+  EXPECT_EQ(testing::text_of(run_folder(finished) + "/metrics.jsonl"), metrics);
+
+  // Another batch is no reason to refuse: the checkpoint's stays, and that is said.
+  job::JobConfig other_batch = finished;
+  other_batch.train_batch_size = 24;
+  EXPECT_TRUE(run(other_batch, 2).was_complete);
+  EXPECT_NE(output().find("train_batch_size 12 and micro-batch 2 stay"), std::string::npos) << output();
+  EXPECT_NE(output().find("changed since: train_batch_size: 24"), std::string::npos) << output();
+}
+
 TEST_F(Trainer, AFinishedRunIsLeftAlone) {
   const job::JobConfig config = job(mlp_job, "finished");
   run(config, 2);
@@ -289,6 +332,148 @@ TEST_F(Trainer, ResumesFromACheckpointByItsPath) {
   const std::string text =
       error_text(ErrorKind::checkpoint, [&] { run(job(mlp_job, "none"), 1, folder() / "nowhere"); });
   EXPECT_NE(text.find("nowhere"), std::string::npos) << text;
+}
+
+TEST_F(Trainer, GoingOnFromAnOlderStepMovesNewerOnesAside) {
+  job::JobConfig config = job(mlp_job, "older");
+  config.run.checkpoint = {.every = 5, .keep_last = 1};
+  config.run.checkpoint.keep_last = 0;
+  run(config, 1);
+  const auto expected = lines(config);
+  const std::string checkpoints = run_folder(config) + "/checkpoints";
+  const std::string metrics = testing::text_of(run_folder(config) + "/metrics.jsonl");
+
+  config.run.checkpoint.keep_last = 1;
+  run(config, 1, checkpoints + "/step-5");
+  EXPECT_NE(output().find("going on from step 5; what was saved after it (step-10, step-15, step-20) is now in " +
+                          checkpoints + "/aside-1"),
+            std::string::npos)
+      << output();
+  expect_same_lines(lines(config), expected);
+  EXPECT_EQ(names_in(checkpoints), (std::vector<std::string>{"aside-1", "step-20"}));
+  EXPECT_EQ(names_in(checkpoints + "/aside-1"),
+            (std::vector<std::string>{"metrics.jsonl", "step-10", "step-15", "step-20"}));
+  EXPECT_EQ(testing::text_of(checkpoints + "/aside-1/metrics.jsonl"), metrics);
+  EXPECT_EQ(*newest_checkpoint(checkpoints).path, checkpoints + "/step-20");
+}
+
+TEST_F(Trainer, ACheckpointFromElsewhereStartsANewFolder) {
+  const job::JobConfig source = job(mlp_job, "elsewhere"), target = job(mlp_job, "taken");
+  run(source, 1);
+  run(target, 1);
+  const std::string before = testing::text_of(run_folder(target) + "/metrics.jsonl");
+  run(target, 1, run_folder(source) + "/checkpoints/step-10");
+  EXPECT_NE(output().find("the run that was here is now " + run_folder(target) + ".old-1"), std::string::npos)
+      << output();
+  EXPECT_EQ(testing::text_of(run_folder(target) + ".old-1/metrics.jsonl"), before);
+  const auto all = lines(source);
+  expect_same_lines(lines(target), {all.begin() + 10, all.end()});
+
+  // One that lies aside in the run's own folder is from elsewhere too.
+  const std::string aside = run_folder(source) + "/checkpoints/aside-1";
+  fs::create_directories(aside);
+  fs::rename(run_folder(source) + "/checkpoints/step-10", aside + "/step-10");
+  run(source, 1, aside + "/step-10");
+  expect_same_lines(lines(source), {all.begin() + 10, all.end()});
+  EXPECT_TRUE(fs::exists(run_folder(source) + ".old-1/checkpoints/aside-1/step-10/manifest.json"));
+}
+
+TEST_F(Trainer, ADamagedNewestCheckpointFallsBackToTheOneBefore) {
+  const job::JobConfig config = job(mlp_job, "damaged");
+  run(config, 2);
+  const auto expected = lines(config);
+  const std::string newest = run_folder(config) + "/checkpoints/step-20";
+  fs::resize_file(newest + "/tensors.bin", 100);
+  const std::string refused = error_text(ErrorKind::checkpoint, [&] { run(config, 2, newest); });
+  EXPECT_NE(refused.find(newest + "/tensors.bin: is damaged"), std::string::npos) << "named, it is an error";
+
+  run(config, 2);
+  EXPECT_NE(output().find(newest + "/tensors.bin: is damaged"), std::string::npos) << output();
+  EXPECT_NE(output().find("going on from the checkpoint before it"), std::string::npos) << output();
+  EXPECT_NE(output().find("resume    from " + run_folder(config) + "/checkpoints/step-10"), std::string::npos);
+  expect_same_lines(lines(config), expected);
+  EXPECT_EQ(fs::file_size(run_folder(config) + "/checkpoints/aside-1/step-20/tensors.bin"), 100U);
+}
+
+TEST_F(Trainer, CheckpointsThatCannotBeUsedAreNotTakenForNone) {
+  const job::JobConfig config = job(mlp_job, "unusable");
+  run(config, 1);
+  const std::string folder = run_folder(config), metrics = testing::text_of(folder + "/metrics.jsonl");
+  const auto untouched = [&] { return testing::text_of(folder + "/metrics.jsonl") == metrics; };
+  for (const char* step : {"step-10", "step-20"}) fs::remove(folder + "/checkpoints/" + step + "/manifest.json");
+  std::string text = error_text(ErrorKind::checkpoint, [&] { run(config, 2); });
+  EXPECT_NE(text.find("not one of the checkpoints there is whole"), std::string::npos) << text;
+  EXPECT_TRUE(untouched());
+
+  fs::rename(folder + "/checkpoints", folder + "/elsewhere");
+  fs::create_symlink("checkpoints", folder + "/checkpoints");  // cannot be listed, like a folder without rights
+  text = error_text(ErrorKind::checkpoint, [&] { run(config, 2); });
+  EXPECT_NE(text.find("/checkpoints: cannot be listed"), std::string::npos) << text;
+  EXPECT_TRUE(untouched());
+}
+
+TEST_F(Trainer, MetricsWithAStepThatIsNoNumberAreLeftAsTheyAre) {
+  const job::JobConfig config = job(mlp_job, "odd_metrics");
+  run(config, 1);
+  fs::remove_all(run_folder(config) + "/checkpoints/step-20");
+  const std::string metrics = run_folder(config) + "/metrics.jsonl";
+  const std::string odd = "{\"step\":\"5\"}\n" + testing::text_of(metrics);
+  testing::write_text(metrics, odd);
+  const std::string text = error_text(ErrorKind::data, [&] { run(config, 2); });
+  EXPECT_NE(text.find(metrics + " line 1: step is \"5\""), std::string::npos) << text;
+  EXPECT_EQ(testing::text_of(metrics), odd);
+}
+
+TEST_F(Trainer, ASecondJobIsToldWhoHasTheFolder) {
+  const job::JobConfig config = job(mlp_job, "locked");
+  run(config, 1);
+  const std::string metrics = testing::text_of(run_folder(config) + "/metrics.jsonl");
+  const RunLock other(run_folder(config));
+  for (const char* resume : {"auto", "never"}) {
+    const std::string text = error_text(ErrorKind::environment, [&] { run(config, 2, resume); });
+    EXPECT_NE(text.find(run_folder(config) + " is in use by pid " + std::to_string(getpid())), std::string::npos)
+        << text;
+  }
+  EXPECT_EQ(testing::text_of(run_folder(config) + "/metrics.jsonl"), metrics);
+  EXPECT_FALSE(fs::exists(run_folder(config) + ".old-1"));
+}
+
+TEST_F(Trainer, WhatAKilledJobLeftIsSweptAway) {
+  job::JobConfig config = job(mlp_job, "swept");
+  run(config, 1);
+  const std::string checkpoints = run_folder(config) + "/checkpoints";
+  fs::create_directories(checkpoints + "/.step-17.partial-0badcafe");
+  fs::rename(checkpoints + "/step-20", checkpoints + "/.step-20.replaced-0badcafe");
+  EXPECT_TRUE(run(config, 1).was_complete);
+  EXPECT_EQ(names_in(checkpoints), (std::vector<std::string>{"step-10", "step-20"}));
+}
+
+TEST_F(Trainer, ASaveSlowerThanTheDeadlineGoesThrough) {
+  const Asked asked("slow_save@seconds=2.5");
+  job::JobConfig config = job(mlp_job, "slow_save");
+  config.run.checkpoint.every = 0;
+  const TrainResult result = run(config, 2, "auto", {.timeout = comm::Seconds(1.5)});
+  EXPECT_EQ(result.steps, 20);
+  EXPECT_EQ(names_in(run_folder(config) + "/checkpoints"), std::vector<std::string>{"step-20"});
+}
+
+TEST_F(Trainer, ASaveThatFailsEndsEveryRankWithItsKind) {
+  const job::JobConfig config = job(mlp_job, "no_room");
+  fs::create_directories(run_folder(config));
+  testing::write_text(run_folder(config) + "/checkpoints", "in the way");
+  std::atomic<int> told = 0;
+  const Quiet quiet(printed());
+  (void)error_text(ErrorKind::checkpoint, [&] {
+    comm::run_ranks(3, [&](comm::Communicator& comm) {
+      try {
+        train_on(comm, config, "auto");
+      } catch (const Error& error) {
+        if (error.kind() == ErrorKind::checkpoint) ++told;
+        throw;
+      }
+    });
+  });
+  EXPECT_EQ(told, 3);
 }
 
 TEST_F(Trainer, SomeCheckpointsAreKept) {
@@ -346,9 +531,8 @@ TEST_F(Trainer, AFolderThatCannotBeMadeIsNamed) {
   }
 }
 
-TEST_F(Trainer, ABf16SkipNamesTheParameter) {
-  // A first lr this large makes the parameters overflow.
-  const std::string text = R"(
+/// A first lr this large makes the parameters overflow, and every later gradient is bad.
+const char* blown_up_job = R"(
 model: {type: mlp, hidden: [16]}
 data: {type: clusters, classes: 4, features: 8, samples: 400}
 run: {steps: 6, eval_every: 0, checkpoint: {every: 0}}
@@ -357,7 +541,9 @@ gradient_clipping: 0
 optimizer: {type: SGD, params: {lr: 1.0e+38}}
 bf16: {enabled: true}
 )";
-  const job::JobConfig config = job(text, "bf16");
+
+TEST_F(Trainer, ABf16SkipNamesTheParameter) {
+  const job::JobConfig config = job(blown_up_job, "bf16");
   run(config, 2);
   int skipped = 0;
   for (const json& line : lines(config)) skipped += line.at("skipped").get<bool>() ? 1 : 0;
@@ -365,11 +551,45 @@ bf16: {enabled: true}
   EXPECT_NE(output().find("non-finite gradient in layers."), std::string::npos) << output();
 }
 
+TEST_F(Trainer, TooManySkippedStepsInARowAreADivergence) {
+  job::JobConfig config = job(blown_up_job, "skips");
+  config.run.steps = 1000;
+  config.run.max_skipped_steps = 7;
+  const std::string text = error_text(ErrorKind::diverged, [&] { run(config, 2); });
+  const auto written = lines(config);
+  EXPECT_NE(text.find(fmt::format("step {}: the 7 steps up to here were all skipped", written.size())),
+            std::string::npos)
+      << text;
+  EXPECT_NE(text.find("run.max_skipped_steps"), std::string::npos) << text;
+  EXPECT_NE(text.find("first non-finite gradient: layers."), std::string::npos) << text;
+  for (std::size_t i = written.size() - 7; i < written.size(); ++i) EXPECT_TRUE(written[i].at("skipped")) << i;
+  EXPECT_FALSE(written[written.size() - 8].at("skipped")) << "the seventh in a row, no earlier one";
+  EXPECT_FALSE(fs::exists(run_folder(config) + fmt::format("/checkpoints/step-{}", written.size())));
+}
+
+TEST_F(Trainer, ARunOfWhichEveryStepIsSkippedIsADivergence) {
+  // A fixed scale of 2^100 overflows fp16 at every step.
+  const std::string text = std::string(mlp_job) + "fp16: {enabled: true, loss_scale: 1.2676506e+30}\n";
+  const job::JobConfig config = job(text, "fixed");
+  const std::string why = error_text(ErrorKind::diverged, [&] { run(config, 2); });
+  EXPECT_NE(why.find("step 20: the 20 steps up to here were all skipped"), std::string::npos) << why;
+  EXPECT_NE(why.find("first non-finite gradient: layers."), std::string::npos) << why;
+}
+
+TEST_F(Trainer, ALossScaleOnItsWayDownIsNoDivergence) {
+  // From 2^60 it takes more than 20 steps to a scale at which a gradient is finite.
+  const std::string text =
+      std::string(mlp_job) + "fp16: {enabled: true, initial_scale_power: 60, loss_scale_window: 500, hysteresis: 1}\n";
+  job::JobConfig config = job(text, "descent");
+  EXPECT_EQ(run(config, 2).updates, 0);
+  config.run.steps = 70;
+  EXPECT_GT(run(config, 2).updates, 5) << "the default limit lets it come down";
+}
+
 TEST_F(Trainer, ATamperedRankStopsTheRun) {
-  ASSERT_EQ(setenv("LOCKSTEP_DRILL", "desync@rank=1,step=4", 1), 0);
+  const Asked asked("desync@rank=1,step=4");
   const job::JobConfig config = job(mlp_job, "tampered");
   const std::string text = error_text(ErrorKind::desync, [&] { run(config, 3); });
-  unsetenv("LOCKSTEP_DRILL");
   EXPECT_NE(text.find("step 4: rank 1"), std::string::npos) << text;
   EXPECT_LE(lines(config).size(), 5U);
 }

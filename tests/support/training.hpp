@@ -151,6 +151,17 @@ inline void train_step(engine::Engine& engine, const data::Dataset& dataset, std
   engine.step();
 }
 
+/// The whole of one flat buffer.
+inline std::vector<float> read_buffer(engine::Engine& engine, const std::string& name) {
+  std::vector<float> values(static_cast<std::size_t>(engine.layout().size()));
+  engine.read_range(name, 0, engine.layout().size(), values.data());
+  return values;
+}
+
+inline void write_buffer(engine::Engine& engine, const std::string& name, const std::vector<float>& values) {
+  engine.write_range(name, 0, static_cast<std::int64_t>(values.size()), values.data());
+}
+
 /// What a rank saw.
 struct Outcome {
   std::vector<StepResult> results;
@@ -203,7 +214,7 @@ inline Outcome train_rank(const TrainingRun& run, comm::Communicator& comm, engi
   engine.drain();
   keep();
   outcome.state = engine.read_state();
-  outcome.master = engine.read_buffer("master");
+  outcome.master = read_buffer(engine, "master");
   return outcome;
 }
 

@@ -1,0 +1,218 @@
+#include "run/manifest.hpp"
+
+#include <cmath>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "core/text.hpp"
+
+namespace lockstep::run {
+namespace {
+
+using nlohmann::json;
+
+constexpr const char* hash_key = "manifest_xxh3_128";
+constexpr std::int64_t most = std::numeric_limits<std::int64_t>::max();
+
+template <class... Args>
+[[noreturn]] void damaged(const std::string& place, fmt::format_string<Args...> format, Args&&... args) {
+  throw Damaged(printable(place) + ": " + fmt::format(format, std::forward<Args>(args)...));
+}
+
+/// One object of the manifest, read strictly: a field that is missing, of another type or out of its range is damage.
+class Fields {
+ public:
+  Fields(const json& object, const std::string& place) : object_(object), place_(place) {
+    if (!object.is_object()) damaged(place_, "a list or number stands where an object belongs");
+  }
+
+  [[nodiscard]] const json& at(const char* key) const {
+    const auto found = object_.find(key);
+    if (found == object_.end()) damaged(place_, "has no {}", key);
+    return *found;
+  }
+  [[nodiscard]] std::int64_t integer(const char* key, std::int64_t min, std::int64_t max = most) const {
+    return integer_in(at(key), key, min, max);
+  }
+  [[nodiscard]] std::int64_t integer_in(const json& value, const char* key, std::int64_t min, std::int64_t max) const {
+    const bool fits = value.is_number_integer() &&
+                      !(value.is_number_unsigned() && value.get<std::uint64_t>() > static_cast<std::uint64_t>(most));
+    if (!fits || value.get<std::int64_t>() < min || value.get<std::int64_t>() > max)
+      damaged(place_, "{} is {}; expected a whole number from {} to {}", key, printable(value.dump()), min, max);
+    return value.get<std::int64_t>();
+  }
+  [[nodiscard]] std::uint64_t natural(const char* key) const {
+    if (!at(key).is_number_unsigned())
+      damaged(place_, "{} is {}; expected a whole number from 0 on", key, printable(at(key).dump()));
+    return at(key).get<std::uint64_t>();
+  }
+  [[nodiscard]] double positive(const char* key) const {
+    if (!at(key).is_number() || !(at(key).get<double>() > 0) || !std::isfinite(at(key).get<double>()))
+      damaged(place_, "{} is {}; expected a number above 0", key, printable(at(key).dump()));
+    return at(key).get<double>();
+  }
+  [[nodiscard]] std::string text(const char* key) const {
+    if (!at(key).is_string()) damaged(place_, "{} is {}; expected a text", key, printable(at(key).dump()));
+    return at(key).get<std::string>();
+  }
+  [[nodiscard]] const json& list(const char* key) const {
+    if (!at(key).is_array()) damaged(place_, "{} is no list", key);
+    return at(key);
+  }
+
+ private:
+  const json& object_;
+  const std::string& place_;
+};
+
+json to_json(const StepState& s) {
+  return {{"applied", s.applied},       {"attempted", s.attempted}, {"scale", s.scale},
+          {"hysteresis", s.hysteresis}, {"iteration", s.iteration}, {"last_overflow", s.last_overflow},
+          {"first_bad", s.first_bad}};
+}
+
+StepState step_state_from(const Fields& from) {
+  StepState s;
+  s.attempted = from.integer("attempted", 0);
+  s.applied = from.integer("applied", 0, s.attempted);
+  s.scale = from.positive("scale");
+  s.hysteresis = from.integer("hysteresis", -most);  // counts below 0 where the job set it to 0
+  s.iteration = from.integer("iteration", 0);
+  s.last_overflow = from.integer("last_overflow", -1);
+  s.first_bad = from.integer("first_bad", -1);
+  return s;
+}
+
+RunState run_state_from(const Fields& from, const std::string& place) {
+  constexpr int most_ranks = std::numeric_limits<int>::max();
+  RunState state;
+  state.step = step_state_from(Fields(from.at("step_state"), place));
+  state.sample_position = from.integer("sample_position", 0);
+  state.seed = from.natural("seed");
+  state.train_batch = from.integer("train_batch_size", 1);
+  state.micro_batch = from.integer("micro_batch", 1, state.train_batch);
+  if (state.train_batch % state.micro_batch != 0)
+    damaged(place, "train_batch_size {} is no multiple of micro_batch {}", state.train_batch, state.micro_batch);
+  state.world = static_cast<int>(from.integer("world_size", 1, most_ranks));
+  state.threads = static_cast<int>(from.integer("threads", 1, most_ranks));
+  state.isa = from.text("isa");
+  state.job = from.text("job");
+  state.data = from.text("data");
+  return state;
+}
+
+FileSum file_from(const Fields& from, const std::string& place) {
+  const json& files = from.list("files");
+  if (files.size() != 1) damaged(place, "lists {} files; expected tensors.bin alone", files.size());
+  const Fields file(files[0], place);
+  if (file.text("name") != "tensors.bin")
+    damaged(place, "lists a file {}; expected tensors.bin", printable(file.text("name")));
+  return {.bytes = file.natural("bytes"), .xxh3_128 = file.text("xxh3_128")};
+}
+
+/// Bytes of a tensor of this shape; nothing if the product does not fit.
+std::uint64_t bytes_of(const std::vector<std::int64_t>& shape, const std::string& name, const std::string& place) {
+  std::uint64_t bytes = sizeof(float);
+  for (const std::int64_t n : shape)
+    if (__builtin_mul_overflow(bytes, static_cast<std::uint64_t>(n), &bytes))
+      damaged(place, "the shape of {} has more elements than can be counted", printable(name));
+  return bytes;
+}
+
+/// The tensors follow each other from the file's first byte to its last, so no range can lie elsewhere or wrap.
+std::vector<TensorEntry> tensors_from(const Fields& from, const FileSum& file, const std::string& place) {
+  std::vector<TensorEntry> tensors;
+  std::set<std::pair<std::string, std::string>> seen;
+  std::uint64_t end = 0;
+  for (const json& each : from.list("tensors")) {
+    const Fields fields(each, place);
+    TensorEntry t{.name = fields.text("name"),
+                  .kind = fields.text("kind"),
+                  .shape = {},
+                  .begin = fields.natural("begin"),
+                  .bytes = fields.natural("bytes")};
+    const std::string label = printable(t.kind + " of " + t.name);
+    if (fields.text("dtype") != "fp32")
+      damaged(place, "{} is {}; expected fp32", label, printable(fields.text("dtype")));
+    for (const json& n : fields.list("shape")) t.shape.push_back(fields.integer_in(n, "a dimension", 1, most));
+    if (t.bytes != bytes_of(t.shape, t.name, place))
+      damaged(place, "{} has {} bytes, which its shape does not", label, t.bytes);
+    if (t.begin != end) damaged(place, "{} begins at byte {}, the tensor before it ends at {}", label, t.begin, end);
+    if (__builtin_add_overflow(end, t.bytes, &end) || end > file.bytes)
+      damaged(place, "{} ends behind the {} of tensors.bin", label, human_bytes(static_cast<double>(file.bytes)));
+    if (!seen.insert({t.kind, t.name}).second) damaged(place, "{} stands there twice", label);
+    tensors.push_back(std::move(t));
+  }
+  if (end != file.bytes) damaged(place, "the tensors end at byte {}, tensors.bin at {}", end, file.bytes);
+  return tensors;
+}
+
+/// What the hash is taken over. A path in the job may hold bytes that are no UTF-8; they count as replaced.
+std::string canonical(const json& object, int indent = -1) {
+  return object.dump(indent, ' ', false, json::error_handler_t::replace);
+}
+
+/// Parsed, its hash compared and taken off.
+json checked_object(const std::string& text, const std::string& place) {
+  json object = json::parse(text, nullptr, false);
+  if (!object.is_object()) damaged(place, "is no manifest: its text is damaged");
+  const json version = object.value("format_version", json());
+  const bool ours = version == manifest_version;
+  const json hash = object.value(hash_key, json());
+  if (hash.is_string()) {
+    object.erase(hash_key);
+    if (hash_of(canonical(object)) != hash.get<std::string>())
+      damaged(place, "does not have the hash it carries: it is damaged{}",
+              ours ? "" : ", or of another format version");
+  } else if (ours) {
+    damaged(place, "carries no hash");
+  }
+  if (!ours)
+    fail(ErrorKind::checkpoint, "{}: has format version {}; this program reads version {}", printable(place),
+         printable(version.dump()), manifest_version);
+  return object;
+}
+
+}  // namespace
+
+std::string manifest_text(const Manifest& manifest) {
+  const RunState& state = manifest.state;
+  json tensors = json::array();
+  for (const TensorEntry& t : manifest.tensors)
+    tensors.push_back({{"name", t.name},
+                       {"kind", t.kind},
+                       {"shape", t.shape},
+                       {"dtype", "fp32"},
+                       {"begin", t.begin},
+                       {"bytes", t.bytes}});
+  json object = {{"format_version", manifest_version},
+                 {"step_state", to_json(state.step)},
+                 {"sample_position", state.sample_position},
+                 {"seed", state.seed},
+                 {"train_batch_size", state.train_batch},
+                 {"micro_batch", state.micro_batch},
+                 {"world_size", state.world},
+                 {"threads", state.threads},
+                 {"isa", state.isa},
+                 {"job", state.job},
+                 {"data", state.data},
+                 {"files", json::array({{{"name", "tensors.bin"},
+                                         {"bytes", manifest.tensors_file.bytes},
+                                         {"xxh3_128", manifest.tensors_file.xxh3_128}}})},
+                 {"tensors", tensors}};
+  object[hash_key] = hash_of(canonical(object));
+  return canonical(object, 1) + "\n";
+}
+
+Manifest parse_manifest(const std::string& text, const std::string& place) {
+  const json object = checked_object(text, place);
+  const Fields fields(object, place);
+  Manifest manifest;
+  manifest.state = run_state_from(fields, place);
+  manifest.tensors_file = file_from(fields, place);
+  manifest.tensors = tensors_from(fields, manifest.tensors_file, place);
+  return manifest;
+}
+
+}  // namespace lockstep::run

@@ -1,0 +1,61 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "core/error.hpp"
+#include "kernels/decide/step.hpp"
+#include "run/durable_file.hpp"
+
+namespace lockstep::run {
+
+/// Everything besides tensors that a run needs to go on exactly.
+struct RunState {
+  StepState step;
+  std::int64_t sample_position = 0;  ///< of the next step's first sample
+  std::uint64_t seed = 1;            ///< of the run; parameters, data order
+  std::int64_t train_batch = 0;      ///< samples a step; kept on resume, whatever the number of ranks
+  std::int64_t micro_batch = 0;
+  int world = 1;    ///< ranks that wrote it
+  int threads = 1;  ///< of each; with it and the ISA a resume repeats the bits
+  std::string isa;
+  std::string job;   ///< the effective job file
+  std::string data;  ///< fingerprint of the data set, in hex
+};
+
+/// One whole, logical fp32 tensor: no padding, no ranks.
+struct TensorEntry {
+  std::string name;  ///< the model's
+  std::string kind;  ///< "master" or a moment's name
+  std::vector<std::int64_t> shape;
+  std::uint64_t begin = 0;  ///< in tensors.bin, bytes
+  std::uint64_t bytes = 0;
+};
+
+/// manifest.json: what a checkpoint holds.
+struct Manifest {
+  RunState state;
+  FileSum tensors_file;              ///< tensors.bin
+  std::vector<TensorEntry> tensors;  ///< in the order of the file, which they tile without gap or overlap
+};
+
+inline constexpr int manifest_version = 2;
+
+/// A checkpoint whose content is not what was written: another one may do. ErrorKind::checkpoint; a disk that cannot be
+/// read throws a plain Error instead.
+class Damaged : public Error {
+ public:
+  explicit Damaged(const std::string& what) : Error(ErrorKind::checkpoint, what) {}
+};
+
+/// The text of manifest.json. It carries its own XXH3-128, taken over the same object without that field, printed
+/// without spaces and with sorted keys.
+[[nodiscard]] std::string manifest_text(const Manifest& manifest);
+
+/// Reads such a text; `place` names it in messages. The hash is compared before any other field is looked at, then
+/// every number is held against its range and the tensors against their file. Throws Damaged; ErrorKind::checkpoint
+/// alone for a whole manifest of another version.
+[[nodiscard]] Manifest parse_manifest(const std::string& text, const std::string& place);
+
+}  // namespace lockstep::run

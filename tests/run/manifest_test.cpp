@@ -1,0 +1,162 @@
+#include "run/manifest.hpp"
+
+#include <nlohmann/json.hpp>
+
+#include "tests/run/trainee.hpp"
+
+namespace lockstep::run {
+namespace {
+
+using nlohmann::json;
+using testing::error_text;
+
+Manifest two_tensors() {
+  return {.state = {.step = {.applied = 9, .attempted = 12, .scale = 1024, .hysteresis = 2, .iteration = 12},
+                    .sample_position = 48,
+                    .seed = 7,
+                    .train_batch = 4,
+                    .micro_batch = 2,
+                    .world = 3,
+                    .threads = 5,
+                    .isa = "avx2",
+                    .job = "run:\n  name: a\n",
+                    .data = "0123456789abcdef"},
+          .tensors_file = {.bytes = 48, .xxh3_128 = "00112233445566778899aabbccddeeff"},
+          .tensors = {{.name = "w", .kind = "master", .shape = {2, 4}, .begin = 0, .bytes = 32},
+                      {.name = "w", .kind = "exp_avg", .shape = {4}, .begin = 32, .bytes = 16}}};
+}
+
+/// The text of a manifest with one thing changed and the hash made right again, as a program with a bug would write it.
+std::string with(const std::function<void(json&)>& change) {
+  json object = json::parse(manifest_text(two_tensors()));
+  object.erase("manifest_xxh3_128");
+  change(object);
+  object["manifest_xxh3_128"] = hash_of(object.dump());
+  return object.dump();
+}
+
+std::string damage(const std::string& text) {
+  try {
+    (void)parse_manifest(text, "here/manifest.json");
+    ADD_FAILURE() << "accepted: " << text;
+  } catch (const Damaged& error) {
+    return error.what();
+  }
+  return {};
+}
+
+TEST(Manifest, GivesBackWhatWasWritten) {
+  const Manifest wrote = two_tensors(), read = parse_manifest(manifest_text(wrote), "m");
+  EXPECT_EQ(read.state.step.applied, 9);
+  EXPECT_EQ(read.state.step.scale, 1024);
+  EXPECT_EQ(read.state.job, wrote.state.job);
+  EXPECT_EQ(read.tensors_file, wrote.tensors_file);
+  ASSERT_EQ(read.tensors.size(), 2U);
+  EXPECT_EQ(read.tensors[1].kind, "exp_avg");
+  EXPECT_EQ(read.tensors[1].shape, (std::vector<std::int64_t>{4}));
+  EXPECT_EQ(read.tensors[1].begin, 32U);
+}
+
+TEST(Manifest, MayHoldAPathThatIsNoUtf8) {
+  Manifest manifest = two_tensors();
+  manifest.state.job = "path: \xFF\n";
+  EXPECT_EQ(parse_manifest(manifest_text(manifest), "m").state.job, "path: \xEF\xBF\xBD\n");
+}
+
+TEST(Manifest, EveryChangedByteIsFoundBeforeAnythingIsRead) {
+  const std::string text = manifest_text(two_tensors());
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    for (const int bit : {1, 2, 16}) {
+      std::string changed = text;
+      changed[i] = static_cast<char>(changed[i] ^ bit);
+      try {
+        // White space may change: what is read is then the same.
+        EXPECT_EQ(manifest_text(parse_manifest(changed, "m")), text) << changed;
+      } catch (const Error& error) {
+        EXPECT_EQ(error.kind(), ErrorKind::checkpoint) << error.what();
+      }
+    }
+  }
+}
+
+TEST(Manifest, RubbishIsNoManifest) {
+  for (const char* text : {"", "{\"format_version\": 2", "[]", "12", "\xFF\xFE"})
+    EXPECT_EQ(damage(text), "here/manifest.json: is no manifest: its text is damaged");
+  EXPECT_EQ(damage("{\"format_version\": 2}"), "here/manifest.json: carries no hash");
+}
+
+TEST(Manifest, AnotherFormatVersionIsRefusedNotCalledDamaged) {
+  for (const json& version : {json(1), json(3), json("2"), json()}) {
+    for (const std::string& text :
+         {json({{"format_version", version}}).dump(), with([&](json& m) { m["format_version"] = version; })}) {
+      try {
+        (void)parse_manifest(text, "m");
+        ADD_FAILURE() << "accepted";
+      } catch (const Damaged& error) {
+        ADD_FAILURE() << error.what();
+      } catch (const Error& error) {
+        EXPECT_EQ(error.what(), fmt::format("m: has format version {}; this program reads version 2", version.dump()));
+      }
+    }
+  }
+}
+
+TEST(Manifest, EveryFieldIsNeeded) {
+  const json whole = json::parse(manifest_text(two_tensors()));
+  for (const auto& item : whole.items()) {
+    if (item.key() == "manifest_xxh3_128" || item.key() == "format_version") continue;
+    expect_contains(damage(with([&](json& m) { m.erase(item.key()); })), "has no " + item.key());
+  }
+  for (const auto& item : whole.at("tensors")[0].items())
+    expect_contains(damage(with([&](json& m) { m["tensors"][0].erase(item.key()); })), "has no " + item.key());
+  for (const auto& item : whole.at("step_state").items())
+    expect_contains(damage(with([&](json& m) { m["step_state"].erase(item.key()); })), "has no " + item.key());
+}
+
+TEST(Manifest, EveryNumberHasItsRange) {
+  const auto number = [&](const char* path, const json& value) {
+    return damage(with([&](json& m) { m[json::json_pointer(path)] = value; }));
+  };
+  expect_contains(number("/micro_batch", 0), "micro_batch is 0; expected a whole number from 1 to 4");
+  expect_contains(number("/micro_batch", 5), "micro_batch is 5");
+  expect_contains(number("/micro_batch", 3), "train_batch_size 4 is no multiple of micro_batch 3");
+  expect_contains(number("/train_batch_size", 0), "train_batch_size is 0");
+  expect_contains(number("/world_size", 0), "world_size is 0");
+  expect_contains(number("/world_size", 4294967297), "world_size is 4294967297");
+  expect_contains(number("/threads", -1), "threads is -1");
+  expect_contains(number("/sample_position", -1), "sample_position is -1");
+  expect_contains(number("/sample_position", 1.5), "sample_position is 1.5");
+  expect_contains(number("/sample_position", "48"), "sample_position is \"48\"");
+  expect_contains(number("/sample_position", true), "sample_position is true");
+  expect_contains(number("/sample_position", 18446744073709551615U), "sample_position is 18446744073709551615");
+  expect_contains(number("/seed", -1), "seed is -1");
+  expect_contains(number("/step_state/applied", 13), "applied is 13; expected a whole number from 0 to 12");
+  expect_contains(number("/step_state/scale", 0), "scale is 0; expected a number above 0");
+  expect_contains(number("/step_state/scale", json()), "scale is null");
+  expect_contains(number("/step_state", json::array()), "an object belongs");
+  expect_contains(number("/isa", 3), "isa is 3; expected a text");
+  expect_contains(number("/isa", json::array({"\x1B[31m"})), "isa is [\"\\u001b[31m\"]");
+}
+
+TEST(Manifest, TensorsTileTheirFile) {
+  const auto tensor = [&](std::size_t i, const char* key, const json& value) {
+    return damage(with([&](json& m) { m["tensors"][i][key] = value; }));
+  };
+  expect_contains(tensor(0, "begin", 4), "master of w begins at byte 4, the tensor before it ends at 0");
+  expect_contains(tensor(1, "begin", 16), "exp_avg of w begins at byte 16, the tensor before it ends at 32");
+  expect_contains(tensor(1, "begin", 18446744073709551612U), "begins at byte 18446744073709551612");
+  expect_contains(tensor(1, "bytes", 12), "has 12 bytes, which its shape does not");
+  expect_contains(tensor(0, "shape", {4611686018427387904, 4}), "more elements than can be counted");
+  expect_contains(tensor(0, "shape", {2, 0}), "a dimension is 0");
+  expect_contains(tensor(0, "dtype", "bf16"), "master of w is bf16; expected fp32");
+  expect_contains(tensor(1, "kind", "master"), "master of w stands there twice");
+  expect_contains(damage(with([](json& m) { m["files"][0]["bytes"] = 52; })),
+                  "the tensors end at byte 48, tensors.bin at 52");
+  expect_contains(damage(with([](json& m) { m["files"][0]["bytes"] = 40; })),
+                  "exp_avg of w ends behind the 40 bytes of tensors.bin");
+  expect_contains(damage(with([](json& m) { m["files"].push_back(m["files"][0]); })), "lists 2 files");
+  expect_contains(damage(with([](json& m) { m["files"][0]["name"] = "/etc/passwd"; })), "/etc/passwd");
+}
+
+}  // namespace
+}  // namespace lockstep::run

@@ -1,0 +1,53 @@
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "run/manifest.hpp"
+#include "tests/support/training.hpp"
+
+namespace lockstep::run {
+
+using testing::Task;
+
+/// A rank that trains in fp16 from a scale that overflows, so that every field of the StepState moves.
+struct Trainee {
+  explicit Trainee(const Task& task = testing::mlp_task(), std::uint64_t seed = 1, bool sgd = false)
+      : dataset(task.dataset()), model(task.model()), device(make_cpu_device()), comm(comm::make_single()) {
+    engine::EngineOptions options = testing::engine_defaults(task, 4);
+    options.compute = DType::f16;
+    options.scaler = testing::dynamic_scaler(26, 3);
+    options.seed = seed;
+    if (sgd) options.optimizer = {.kind = optim::OptimizerOptions::Kind::sgd, .momentum = true};
+    engine.emplace(*model, *comm, engine::Place{.device = device.get(), .kernels = &kernels::cpu_table(), .threads = 1},
+                   options);
+  }
+  void train(std::int64_t steps) {
+    for (std::int64_t i = 0; i < steps; ++i) testing::train_step(*engine, *dataset, engine->read_state().attempted);
+  }
+  [[nodiscard]] RunState run_state() {
+    return {.step = engine->read_state(),
+            .sample_position = 44,
+            .seed = 7,
+            .train_batch = 4,
+            .micro_batch = 2,
+            .world = 3,
+            .threads = 5,
+            .isa = "avx2",
+            .job = "run:\n  name: a\n",
+            .data = "0123456789abcdef"};
+  }
+
+  std::unique_ptr<data::Dataset> dataset;
+  std::unique_ptr<nn::Model> model;
+  std::unique_ptr<DeviceApi> device;
+  std::unique_ptr<comm::Communicator> comm;
+  std::optional<engine::Engine> engine;
+};
+
+inline void expect_contains(const std::string& text, const std::string& part) {
+  EXPECT_NE(text.find(part), std::string::npos) << "'" << part << "' is not in: " << text;
+}
+
+}  // namespace lockstep::run
