@@ -1,6 +1,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdio>
+#include <sstream>
 
 #include "apps/config_command.hpp"
 #include "apps/explain_command.hpp"
@@ -12,6 +13,7 @@
 #include "run/bench_step.hpp"
 #include "run/generate.hpp"
 #include "run/launch.hpp"
+#include "run/launcher.hpp"
 #include "run/setup.hpp"
 #include "run/trainer.hpp"
 
@@ -40,9 +42,11 @@ struct JobOptions {
 };
 
 int train_command(const JobOptions& options, const std::string& resume) {
-  const job::JobConfig job = options.load().config;
-  return run::run_on_ranks(
-      job, [&](run::RankContext& rank) { (void)run::train(job, resume.empty() ? job.run.resume : resume, rank); });
+  const run::Start start = run::start_with([&] { return options.load().config; },
+                                           {"--resume: " + (resume.empty() ? std::string("not given") : resume)});
+  return run::run_on_ranks(start, [&](run::RankContext& rank) {
+    (void)run::train(*start.job, resume.empty() ? start.job->run.resume : resume, rank);
+  });
 }
 
 int lr_command(const JobOptions& options, std::int64_t updates, const std::string& format, const std::string& plot) {
@@ -61,7 +65,7 @@ int lr_command(const JobOptions& options, std::int64_t updates, const std::strin
 }
 
 int generate_command(const std::string& run, const run::GenerateOptions& options) {
-  job::JobConfig place;  // one rank, all CPUs
+  const run::Start place = run::start_with([] { return job::JobConfig(); });  // one rank, all CPUs
   return run::run_on_ranks(place, [&](run::RankContext& rank) {
     std::fputs(options.prompt.c_str(), stdout);
     run::generate(run, options, rank, [](const std::string& piece) {
@@ -73,8 +77,8 @@ int generate_command(const std::string& run, const run::GenerateOptions& options
 }
 
 int bench_step_command(const JobOptions& options, const run::BenchStepOptions& bench) {
-  const job::JobConfig job = options.load().config;
-  return run::run_on_ranks(job, [&](run::RankContext& rank) { run::bench_step(job, bench, rank); });
+  const run::Start start = run::start_with([&] { return options.load().config; });
+  return run::run_on_ranks(start, [&](run::RankContext& rank) { run::bench_step(*start.job, bench, rank); });
 }
 
 int run_program(int argc, char** argv) {
@@ -166,23 +170,37 @@ int run_program(int argc, char** argv) {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     // Help and version print to stdout and are no errors.
-    const bool asked = error.get_exit_code() == 0;
-    if (run::launcher_rank() != 0) return asked ? 0 : exit_code(ErrorKind::config);
-    (void)app.exit(error);
-    return asked ? 0 : exit_code(ErrorKind::config);
+    if (error.get_exit_code() == 0) {
+      if (run::launcher_rank() == 0) (void)app.exit(error);
+      return 0;
+    }
+    std::ostringstream text;
+    (void)app.exit(error, text, text);
+    std::string message = text.str();
+    while (message.ends_with('\n')) message.pop_back();
+    throw Error(ErrorKind::config, message);
   }
   return code;
+}
+
+/// Tells of a command that cannot start. Ranks of one job tell it together: once, if all of them meet it.
+int tell(int argc, char** argv, const Error& error) {
+  const std::string_view command = argc > 1 ? argv[1] : "";
+  const bool on_ranks = command == "train" || command == "bench";
+  if (on_ranks && run::under_launcher())
+    return run::run_on_ranks({.job = {}, .options = {}, .failure = run::Failure{error.kind(), error.what()}}, {});
+  log::write(log::Level::error, error.what(), log::Form::bare);
+  return exit_code(error.kind());
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
+  run::secure_standard_streams();
   try {
     return run_program(argc, argv);
   } catch (const Error& error) {
-    // Under a launcher every rank meets the same error before MPI starts: one of them tells.
-    if (run::launcher_rank() == 0) fmt::print(stderr, "{}\n", error.what());
-    return exit_code(error.kind());
+    return tell(argc, argv, error);
   } catch (const std::exception& error) {
     log::error("internal error: {}", error.what());
     return exit_code(ErrorKind::internal);

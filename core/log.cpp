@@ -24,21 +24,33 @@ std::atomic<Level>& current() {
 
 thread_local int own_rank = 0;
 thread_local int ranks = 1;
+thread_local std::string own_host;
 
 }  // namespace
 
 Level threshold() { return current().load(std::memory_order_relaxed); }
 void set_threshold(Level level) { current().store(level); }
 
-void set_rank(int rank, int size) {
+void set_rank(int rank, int size, std::string_view host) {
   own_rank = rank;
   ranks = size;
+  own_host = host;
 }
 
-void write(Level level, std::string_view text) {
-  std::string line = "lockstep: ";
-  if (ranks > 1) line += fmt::format("rank {}: ", own_rank);
-  if (level == Level::warning) line += "warning: ";
+void show(std::string_view text) {
+  std::fwrite(text.data(), 1, text.size(), stdout);
+  std::fflush(stdout);
+}
+
+void write(Level level, std::string_view text, Form form) {
+  std::string line;
+  if (form == Form::line) {
+    line = "lockstep: ";
+    if (ranks > 1)
+      line +=
+          own_host.empty() ? fmt::format("rank {}: ", own_rank) : fmt::format("rank {} on {}: ", own_rank, own_host);
+    if (level == Level::warning) line += "warning: ";
+  }
   line += text;
   line += '\n';
   std::fwrite(line.data(), 1, line.size(), stderr);

@@ -7,6 +7,8 @@
 
 /// Lines for people, on standard error: "lockstep: rank 1: ...". Numbers for programs go to metrics.jsonl. Layers below
 /// engine do not print.
+///
+/// Nobody reading is no reason to stop: a closed pipe or a full disk behind either stream is passed over.
 namespace lockstep::log {
 
 enum class Level { debug, info, warning, error };
@@ -16,11 +18,23 @@ enum class Level { debug, info, warning, error };
 [[nodiscard]] Level threshold();
 void set_threshold(Level level);
 
-/// From now on lines of this thread name the rank, if there are several.
-void set_rank(int rank, int size);
+/// From now on lines of this thread name the rank, if there are several, and its host if one is given.
+void set_rank(int rank, int size, std::string_view host = {});
+
+enum class Form {
+  line,  ///< "lockstep: rank 1: text"
+  bare,  ///< the text alone: it says itself where it comes from
+};
 
 /// Prints one line (or several: the text may hold line ends) in one piece, so that ranks do not mix within it.
-void write(Level level, std::string_view text);
+void write(Level level, std::string_view text, Form form = Form::line);
+
+/// On standard output, as it is: what a command was asked to show while it goes on with its work.
+void show(std::string_view text);
+template <class... Args>
+void print(fmt::format_string<Args...> format, Args&&... args) {
+  show(fmt::format(format, std::forward<Args>(args)...));
+}
 
 template <class... Args>
 void debug(fmt::format_string<Args...> format, Args&&... args) {

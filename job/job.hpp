@@ -188,6 +188,8 @@ struct LoadedJob {
 
 /// The whole configuration as YAML that loads to an equal JobConfig; it stands in the run's folder.
 [[nodiscard]] std::string effective_yaml(const JobConfig& config);
+/// Its values alone, one line a key: "run.seed: 7".
+[[nodiscard]] std::string flat_text(const JobConfig& config);
 /// As effective_yaml, with the optimizer's and scheduler's unset parameters as comments.
 [[nodiscard]] std::string full_yaml(const JobConfig& config);
 /// Only what differs from the defaults or has none; loads to an equal JobConfig too.

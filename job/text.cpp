@@ -174,6 +174,13 @@ void add_unset_params(std::vector<Line>& lines, const std::string& block, const 
 
 std::string effective_yaml(const JobConfig& config) { return print(list(config)); }
 
+std::string flat_text(const JobConfig& config) {
+  std::string text;
+  for (const Line& line : list(config))
+    if (!line.is_block) text += fmt::format("{}: {}\n", line.path, line.value);
+  return text;
+}
+
 std::string full_yaml(const JobConfig& config) {
   std::vector<Line> lines = list(config);
   add_unset_params(lines, "optimizer", optimizer_fields(config.optimizer.type), config.optimizer.params);

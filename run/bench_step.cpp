@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <chrono>
 
+#include "core/log.hpp"
 #include "core/rng.hpp"
 #include "run/setup.hpp"
 
@@ -63,9 +64,9 @@ void bench_step(const job::JobConfig& job, const BenchStepOptions& options, Rank
   const nn::Plan& plan = engine.plan();
   const double flops =
       (plan.forward.flops + plan.backward.flops) * static_cast<double>(batch.accumulation * batch.world);
-  fmt::print("{}\n{}; {}; {} compute\n", model->describe(), rank.summary, batch.text,
+  log::print("{}\n{}; {}; {} compute\n", model->describe(), rank.summary, batch.text,
              to_string(engine.options().compute));
-  fmt::print(
+  log::print(
       "step {:.1f} ms median of {} ({:.1f} to {:.1f}); {:.0f} {}/s; {:.1f} GFLOP/s of the plan's {:.2f} GFLOP a step\n",
       median * 1e3, seconds.size(), seconds.front() * 1e3, seconds.back() * 1e3, items / median,
       features == 0 ? "tokens" : "samples", flops / median * 1e-9, flops * 1e-9);

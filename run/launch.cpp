@@ -1,13 +1,10 @@
 #include "run/launch.hpp"
 
-#include <sched.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cstdlib>
 #include <set>
-#include <thread>
 
 #include "comm/local.hpp"
 #include "comm/mpi.hpp"
@@ -15,188 +12,202 @@
 #include "core/error.hpp"
 #include "core/isa.hpp"
 #include "core/log.hpp"
+#include "run/affinity.hpp"
+#include "run/agreement.hpp"
+#include "run/launcher.hpp"
+#include "run/place.hpp"
 #include "run/stop_signals.hpp"
-#include "kernels/cuda_loader.hpp"
 
 namespace lockstep::run {
 namespace {
 
-/// One of them is set in every process that mpirun or srun starts.
-constexpr const char* size_variables[] = {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_RANK"};
-constexpr const char* rank_variables[] = {"OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK"};
-/// Set when a user chose a binding; a default binding leaves them unset.
-constexpr const char* binding_variables[] = {"OMPI_MCA_hwloc_base_binding_policy", "OMPI_MCA_rmaps_base_mapping_policy",
-                                             "PRTE_MCA_hwloc_default_binding_policy", "SLURM_CPU_BIND",
-                                             "HYDRA_BINDING"};
+using Body = std::function<void(RankContext&)>;
 
-int allowed_cpus(cpu_set_t& set) {
-  CPU_ZERO(&set);
-  if (sched_getaffinity(0, sizeof(set), &set) != 0) return 1;
-  return std::max(1, CPU_COUNT(&set));
-}
-
-bool user_bound() {
-  return std::any_of(std::begin(binding_variables), std::end(binding_variables),
-                     [](const char* name) { return std::getenv(name) != nullptr; });
-}
-
-struct Cpus {
-  int share = 1;  ///< of this rank
-  int host = 1;   ///< of all ranks of this host; with a user's binding only what this rank may use is known
-};
-
-/// Lets this process run on every CPU that its control group allows, then on its share of them.
-Cpus widen_and_share(int host_rank, int host_size) {
-  cpu_set_t set;
-  if (user_bound()) {
-    const int bound = allowed_cpus(set);
-    return {.share = bound, .host = bound};
-  }
-  CPU_ZERO(&set);
-  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) CPU_SET(cpu, &set);
-  (void)sched_setaffinity(0, sizeof(set), &set);  // the kernel keeps what is allowed
-  const int host = allowed_cpus(set);
-  if (host_size == 1) return {.share = host, .host = host};
-  if (host_size > host) return {.share = 1, .host = host};  // the scheduler shares out better than a fixed place
-  const int share = host / host_size;
-  cpu_set_t own;
-  CPU_ZERO(&own);
-  int index = 0;
-  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
-    if (!CPU_ISSET(cpu, &set)) continue;
-    if (index / share == host_rank) CPU_SET(cpu, &own);
-    ++index;
-  }
-  (void)sched_setaffinity(0, sizeof(own), &own);
-  return {.share = share, .host = host};
-}
-
-void refuse_missing_device(const job::JobConfig& job) {
-  if (job.run.device != "cuda") return;
-  (void)load_cuda_module();  // names what is missing: driver, device or module
-  fail(ErrorKind::environment,
-       "run.device: cuda: the CUDA module of this version has no GEMM and attention yet, so it cannot train; use "
-       "device: cpu");
-}
-
-/// Kinds that every rank meets at the same step: rank 0 speaks first, so that one text is printed, not N.
-bool same_on_all_ranks(ErrorKind kind) {
-  return kind == ErrorKind::diverged || kind == ErrorKind::config || kind == ErrorKind::data ||
-         kind == ErrorKind::checkpoint || kind == ErrorKind::preempted;
-}
-
-void print_error(const std::exception& error, ErrorKind kind, int rank, int size) {
-  // What all ranks meet is told without a rank; only one of them tells it.
-  if (same_on_all_ranks(kind))
-    log::set_rank(0, 1);
-  else
-    log::set_rank(rank, size);
-  if (kind == ErrorKind::preempted)
-    log::error("{}", error.what());
-  else
-    log::error("{}: {}", to_string(kind), error.what());
-}
-
-ErrorKind kind_of(const std::exception& error) {
-  const auto* ours = dynamic_cast<const Error*>(&error);
-  if (ours != nullptr) return ours->kind();
-  return dynamic_cast<const std::bad_alloc*>(&error) != nullptr ? ErrorKind::environment : ErrorKind::internal;
-}
+/// For ranks to say what ended them. One that met something alone waits so long for the others, then ends them.
+constexpr comm::Seconds last_words{5};
 
 std::string plural(int n, const char* what) { return fmt::format("{} {}{}", n, what, n == 1 ? "" : "s"); }
 
-/// body on one rank of the CPU, with its error handling. Returns the exit code.
-int run_rank(const job::JobConfig& job, comm::Communicator& comm, int threads, const std::string& source,
-             const std::string& where, const std::function<void(RankContext&)>& body, bool rethrow) {
+int threads_for(const job::JobConfig& job, int share) {
+  return job.run.threads ? static_cast<int>(*job.run.threads) : share;
+}
+
+std::string summary_of(const comm::Communicator& comm, int threads, const std::string& where,
+                       const SelectedPlace& place) {
+  return fmt::format("{} ({}) x {}{}, {}", plural(comm.size(), "rank"), comm.name(), plural(threads, "thread"), where,
+                     place.text);
+}
+
+/// A start failure has its own form already: "job.yaml:3:7: error: ...".
+int tell_start_failure(const Failure& failure) {
+  log::write(log::Level::error, failure.text, log::Form::bare);
+  return exit_code(failure.kind);
+}
+
+int tell(const Failure& failure) {
+  print_failure(failure);
+  return exit_code(failure.kind);
+}
+
+/// Whether the others may be well: then nobody waits for their answer.
+bool is_mine_alone(ErrorKind kind) { return kind == ErrorKind::hang || kind == ErrorKind::desync; }
+
+/// Ends this rank and with it the job.
+int end_all(comm::Communicator& comm, const Failure& failure, const std::string& host) {
+  log::set_rank(comm.rank(), comm.size(), host);
+  print_failure(failure);
+  comm.abort("", exit_code(failure.kind));
+  return exit_code(failure.kind);
+}
+
+/// The ranks' last words after `failure` in the body.
+int end_together(comm::Communicator& comm, comm::Communicator& control, const Failure& failure,
+                 const std::vector<std::string>& hosts) {
+  const std::string& host = hosts[static_cast<std::size_t>(comm.rank())];
+  if (is_mine_alone(failure.kind)) return end_all(comm, failure, host);
   try {
-    log::set_rank(comm.rank(), comm.size());
-    cpu_set_t set;
-    log::debug("pid {}, {} CPUs allowed, {} threads, {}", getpid(), allowed_cpus(set), threads,
-               to_string(current_isa()));
-    const auto device = make_cpu_device();
-    RankContext context{
-        .comm = comm,
-        .place = {.device = device.get(), .kernels = &kernels::cpu_table(), .threads = threads},
-        .world_source = source,
-        .summary =
-            fmt::format("{} ({}) x {}{}, {} {}", plural(comm.size(), "rank"), comm.name(), plural(threads, "thread"),
-                        where, job.run.device == "auto" ? "cpu (auto)" : "cpu", to_string(current_isa()))};
+    const std::optional<Failure> told = gather_failures(control, failure, hosts);
+    if (comm.rank() == 0) {
+      log::set_rank(0, 1);
+      print_failure(*told);
+    }
+    return exit_code(told->kind);
+  } catch (const std::exception&) {
+    return end_all(comm, failure, host);  // the others did not meet it
+  }
+}
+
+int run_single(const Start& start, const Body& body) {
+  if (const std::string why = explain_unknown_launcher([](const char* name) { return std::getenv(name); });
+      !why.empty())
+    return tell({ErrorKind::environment, why});
+  if (start.failure) return tell_start_failure(*start.failure);
+  try {
+    const SelectedPlace place = select_place(*start.job);
+    const auto comm = comm::make_single();
+    const int threads = threads_for(*start.job, widen_and_share(0, 1).share);
+    RankContext context{.comm = *comm,
+                        .place = place.with_threads(threads),
+                        .world_source = "no launcher",
+                        .summary = summary_of(*comm, threads, "", place)};
     body(context);
     return 0;
-  } catch (const std::exception& error) {
-    if (rethrow) throw;
-    const ErrorKind kind = kind_of(error);
-    if (kind == ErrorKind::preempted) {
-      if (comm.rank() == 0) print_error(error, kind, comm.rank(), comm.size());
-      return exit_code(kind);
-    }
-    if (comm.rank() != 0 && same_on_all_ranks(kind)) std::this_thread::sleep_for(std::chrono::seconds(3));
-    print_error(error, kind, comm.rank(), comm.size());
-    if (comm.size() > 1) comm.abort("", exit_code(kind));
-    return exit_code(kind);
+  } catch (...) {
+    return tell(failure_of(std::current_exception()));
   }
 }
 
-int run_local(const job::JobConfig& job, int ranks, const std::function<void(RankContext&)>& body) {
-  const int cpus = widen_and_share(0, 1).share;
-  const int threads = job.run.threads ? static_cast<int>(*job.run.threads) : std::max(1, cpus / ranks);
+int run_local(const Start& start, const Body& body) {
+  if (start.failure) return tell_start_failure(*start.failure);
+  const job::JobConfig& job = *start.job;
+  const int ranks = static_cast<int>(job.comm.ranks);
+  const int threads = threads_for(job, std::max(1, widen_and_share(0, 1).share / ranks));
+  const auto run_rank = [&](comm::Communicator& comm) {
+    log::set_rank(comm.rank(), comm.size());
+    const SelectedPlace place = select_place(job);
+    RankContext context{.comm = comm,
+                        .place = place.with_threads(threads),
+                        .world_source = "comm.ranks",
+                        .summary = summary_of(comm, threads, "", place)};
+    body(context);
+  };
   try {
-    comm::run_ranks(ranks,
-                    [&](comm::Communicator& comm) { (void)run_rank(job, comm, threads, "comm.ranks", "", body, true); },
-                    {.timeout = comm::Seconds(job.comm.timeout_s)});
+    comm::run_ranks(ranks, run_rank, {.timeout = comm::Seconds(job.comm.timeout_s)});
     return 0;
-  } catch (const std::exception& error) {
-    print_error(error, kind_of(error), 0, 1);
-    return exit_code(kind_of(error));
+  } catch (...) {
+    return tell(failure_of(std::current_exception()));
   }
 }
 
-int run_mpi(const job::JobConfig& job, const std::function<void(RankContext&)>& body) {
+/// What every rank must have before the body may begin, and the ranks' agreement about it.
+std::optional<Failure> agree(comm::Communicator& control, const Start& start, const std::optional<Failure>& no_place,
+                             const std::vector<std::string>& hosts) {
+  if (auto failure = gather_failures(control, start.failure, hosts)) return failure;
+  if (auto failure = compare_statements(control, statement_of(*start.job, start.options))) return failure;
+  return gather_failures(control, no_place, hosts);
+}
+
+int run_mpi(const Start& start, const Body& body) {
   comm::MpiEnvironment mpi;
+  const auto control = comm::make_mpi(mpi, {.timeout = comm::Seconds(60), .oversubscribed = true});
+  SelectedPlace place;
+  std::optional<Failure> no_place;
+  try {
+    if (start.job) place = select_place(*start.job);
+  } catch (...) {
+    no_place = failure_of(std::current_exception());
+  }
+  if (const auto failure = agree(*control, start, no_place, mpi.host_names())) {
+    if (control->rank() == 0) (void)(start.failure ? tell_start_failure(*failure) : tell(*failure));
+    return exit_code(failure->kind);
+  }
+
+  const job::JobConfig& job = *start.job;
   const Cpus cpus = widen_and_share(mpi.host_rank(), mpi.host_size());
-  const int threads = job.run.threads ? static_cast<int>(*job.run.threads) : cpus.share;
+  const int threads = threads_for(job, cpus.share);
   const bool oversubscribed = user_bound() ? mpi.oversubscribed(threads) : mpi.host_size() * threads > cpus.host;
-  const auto comm =
-      comm::make_mpi(mpi, {.timeout = comm::Seconds(job.comm.timeout_s), .oversubscribed = oversubscribed});
+  const auto comm = comm::make_mpi(mpi, {.timeout = comm::Seconds(job.comm.timeout_s),
+                                         .oversubscribed = oversubscribed,
+                                         .library_order = job.run.determinism == "fast"});
+  const auto ending = comm::make_mpi(mpi, {.timeout = last_words, .oversubscribed = true});
+  log::set_rank(comm->rank(), comm->size());
+  log::debug("pid {}, {} CPUs allowed, {} threads, {}", getpid(), allowed_cpus(), threads, to_string(current_isa()));
   const std::set<std::string> hosts(mpi.host_names().begin(), mpi.host_names().end());
-  return run_rank(job, *comm, threads, "from MPI",
-                  fmt::format(" on {}", plural(static_cast<int>(hosts.size()), "host")), body, false);
+  RankContext context{.comm = *comm,
+                      .place = place.with_threads(threads),
+                      .world_source = "from MPI",
+                      .summary = summary_of(*comm, threads,
+                                            fmt::format(" on {}", plural(static_cast<int>(hosts.size()), "host")),
+                                            place)};
+  std::optional<Failure> failure;
+  try {
+    body(context);
+  } catch (...) {
+    failure = failure_of(std::current_exception());
+  }
+  return failure ? end_together(*comm, *ending, *failure, mpi.host_names()) : 0;
+}
+
+/// Threads as ranks, inside one of several processes: each would train by itself.
+Start refusing_nested_ranks(const Start& start) {
+  Start refused = start;
+  const char* size = std::getenv("OMPI_COMM_WORLD_SIZE");
+  if (start.job && start.job->comm.backend == "local" && size != nullptr && std::atoi(size) > 1)
+    refused.failure = Failure{ErrorKind::config,
+                              "comm.backend: local makes its ranks in one process; start it without mpirun, or leave "
+                              "comm.backend and comm.ranks out"};
+  return refused;
 }
 
 }  // namespace
 
-bool under_launcher() {
-  return std::any_of(std::begin(size_variables), std::end(size_variables),
-                     [](const char* name) { return std::getenv(name) != nullptr; });
+Start start_with(const std::function<job::JobConfig()>& load, std::vector<std::string> options) {
+  Start start{.job = {}, .options = std::move(options), .failure = {}};
+  try {
+    start.job = load();
+  } catch (...) {
+    start.failure = failure_of(std::current_exception());
+  }
+  return start;
 }
 
-int launcher_rank() {
-  for (const char* name : rank_variables)
-    if (const char* value = std::getenv(name)) return std::atoi(value);
-  return 0;
-}
-
-int run_on_ranks(const job::JobConfig& job, const std::function<void(RankContext&)>& body) {
+int run_on_ranks(const Start& given, const Body& body) {
   // Before MPI and OpenMP make threads: they inherit what is blocked.
   const StopSignals signals;
+  const bool launcher = under_launcher();
+  if (launcher) end_with_parent();
+  const Start start = refusing_nested_ranks(given);
+  const std::string backend = start.job ? start.job->comm.backend : "auto";
   try {
-    refuse_missing_device(job);
-    if (job.comm.backend == "nccl")
-      fail(ErrorKind::environment, "comm.backend: nccl needs run.device: cuda; on CPUs use mpi, local or auto");
-    const bool launcher = under_launcher();
-    if (job.comm.backend == "local" || (!launcher && job.comm.backend == "auto" && job.comm.ranks > 1)) {
-      if (launcher && launcher_rank() != 0)
-        fail(ErrorKind::config, "comm.backend: local makes its ranks in one process; start it without mpirun");
-      return run_local(job, static_cast<int>(job.comm.ranks), body);
-    }
-    if (launcher || job.comm.backend == "mpi") return run_mpi(job, body);
-    const int cpus = widen_and_share(0, 1).share;
-    const auto comm = comm::make_single();
-    return run_rank(job, *comm, job.run.threads ? static_cast<int>(*job.run.threads) : cpus, "no launcher", "", body,
-                    false);
-  } catch (const std::exception& error) {
-    if (launcher_rank() == 0) print_error(error, kind_of(error), 0, 1);
-    return exit_code(kind_of(error));
+    if (!start.failure && (backend == "local" || (!launcher && backend == "auto" && start.job->comm.ranks > 1)))
+      return run_local(start, body);
+    if (launcher || backend == "mpi") return run_mpi(start, body);
+    return run_single(start, body);
+  } catch (...) {
+    // MPI itself: every rank meets that, and there is nothing to ask the others with.
+    const Failure failure = failure_of(std::current_exception());
+    if (launcher_rank() == 0) return tell(failure);
+    return exit_code(failure.kind);
   }
 }
 

@@ -1,11 +1,14 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "comm/communicator.hpp"
 #include "engine/engine.hpp"
 #include "job/job.hpp"
+#include "run/errors.hpp"
 
 namespace lockstep::run {
 
@@ -17,19 +20,23 @@ struct RankContext {
   std::string summary;       ///< "2 ranks (mpi) x 1 thread on 1 host, cpu avx512"
 };
 
-/// Chooses backend, device and threads from the job and the launcher, and runs `body` on every rank that belongs to
-/// this process. Returns when all of them are done.
+/// What this process has read before it meets the others: a job, or why there is none.
+struct Start {
+  std::optional<job::JobConfig> job;
+  std::vector<std::string> options;  ///< "resume: auto": what else must be equal on all ranks
+  std::optional<Failure> failure;
+};
+/// `load` makes the job; what it throws is kept, to be told when it is known who else met it.
+[[nodiscard]] Start start_with(const std::function<job::JobConfig()>& load, std::vector<std::string> options = {});
+
+/// Chooses device, backend and threads from the job and the launcher, and runs `body` on every rank that belongs to
+/// this process. Returns when all of them are done, with the exit code for the process.
 ///
+/// Before `body` the ranks compare what they start with (run/agreement.hpp).
 /// comm.backend auto: MPI under a launcher (mpirun, srun), else one rank. run.threads auto: the host's allowed CPUs
 /// divided among its ranks. A launcher's default binding (one core a rank) is widened to that share; a binding the user
 /// asked for is kept.
-/// An exception of `body` ends the whole job: it is printed with its rank and every other rank's waits fail. Returns
-/// the exit code for the process.
-[[nodiscard]] int run_on_ranks(const job::JobConfig& job, const std::function<void(RankContext&)>& body);
-
-/// Whether this process was started by a launcher as one of several or as one of one ranks.
-[[nodiscard]] bool under_launcher();
-/// This process's rank as the launcher's environment says, 0 without one: for messages before MPI is up.
-[[nodiscard]] int launcher_rank();
+/// An exception of `body` ends the whole job; run/errors.hpp says who tells of it.
+[[nodiscard]] int run_on_ranks(const Start& start, const std::function<void(RankContext&)>& body);
 
 }  // namespace lockstep::run

@@ -4,6 +4,7 @@
 
 #include <cstdio>
 
+#include "core/log.hpp"
 #include "core/isa.hpp"
 #include "core/text.hpp"
 #include "run/run_folder.hpp"
@@ -13,19 +14,19 @@ namespace {
 
 void print_changes(const RunState& from, const job::JobConfig& job) {
   for (const std::string& line : differing_lines(from.job, job::effective_yaml(job)))
-    fmt::print("          changed since: {}\n", printable(line));
+    log::print("          changed since: {}\n", printable(line));
 }
 
 void print_resume(const RunParts& parts) {
   const RunState& from = parts.beginning.manifest->state;
   const engine::Engine& engine = parts.engine;
-  fmt::print("resume    from {}: step {}, {} updates, lr {}, loss scale {}\n", printable(parts.beginning.checkpoint),
+  log::print("resume    from {}: step {}, {} updates, lr {}, loss scale {}\n", printable(parts.beginning.checkpoint),
              from.step.attempted, from.step.applied, engine.lr().front(), from.step.scale);
   print_changes(from, parts.job);
   const std::string isa(to_string(current_isa()));
   const int ranks = parts.rank.comm.size(), threads = parts.rank.place.threads;
   if (from.world != ranks || from.threads != threads || from.isa != isa)
-    fmt::print(
+    log::print(
         "          written by {} ranks x {} threads, {}; now {} x {}, {}: the same up to rounding, not to the bit\n",
         from.world, from.threads, printable(from.isa), ranks, threads, isa);
 }
@@ -37,31 +38,30 @@ void print_run_header(const RunParts& parts) {
   const nn::Plan& plan = engine.plan();
   const sched::Schedule& schedule = *engine.options().schedule;
   const std::int64_t first = parts.beginning.first_step();
-  fmt::print("model     {}\n", parts.engine.model().describe());
-  fmt::print("data      {}\n", parts.dataset.describe());
-  fmt::print("ranks     {}\n", parts.rank.summary);
-  fmt::print("batch     {}\n", parts.batch.text);
-  fmt::print("numbers   {} compute, fp32 master weights and moments; {}, gradient_clipping {}\n",
+  log::print("model     {}\n", parts.engine.model().describe());
+  log::print("data      {}\n", parts.dataset.describe());
+  log::print("ranks     {}\n", parts.rank.summary);
+  log::print("batch     {}\n", parts.batch.text);
+  log::print("numbers   {} compute, fp32 master weights and moments; {}, gradient_clipping {}\n",
              to_string(engine.options().compute), engine.optimizer().name(), parts.job.gradient_clipping);
-  fmt::print("schedule  {}; first update uses lr {}\n", schedule.type(), engine.lr().front());
-  fmt::print(
+  log::print("schedule  {}; first update uses lr {}\n", schedule.type(), engine.lr().front());
+  log::print(
       "memory    {} a rank, of it activations {}; {:.2f} GFLOP a micro-batch; gradient exchange {} a step in {} "
       "buckets\n",
       human_bytes(static_cast<double>(engine.bytes())), human_bytes(static_cast<double>(plan.train_bytes)),
       (plan.forward.flops + plan.backward.flops) * 1e-9,
       human_bytes(static_cast<double>(engine.gradient_sync().bytes_per_step())), engine.gradient_sync().bucket_count());
-  fmt::print("run       {}, steps {} to {}, determinism {}\n", run_folder(parts.job), first + 1, parts.job.run.steps,
+  log::print("run       {}, steps {} to {}, determinism {}\n", run_folder(parts.job), first + 1, parts.job.run.steps,
              parts.job.run.determinism);
-  for (const std::string& warning : schedule.warnings()) fmt::print("warning   {}\n", warning);
-  for (const std::string& remark : parts.beginning.remarks) fmt::print("note      {}\n", remark);
+  for (const std::string& warning : schedule.warnings()) log::print("warning   {}\n", warning);
+  for (const std::string& remark : parts.beginning.remarks) log::print("note      {}\n", remark);
   if (parts.beginning.manifest) print_resume(parts);
-  std::fflush(stdout);
 }
 
 void print_complete(const Beginning& beginning, const job::JobConfig& job) {
-  fmt::print("complete at step {}: {} (run.resume: never starts anew and keeps this run aside)\n",
+  log::print("complete at step {}: {} (run.resume: never starts anew and keeps this run aside)\n",
              beginning.first_step(), run_folder(job));
-  for (const std::string& remark : beginning.remarks) fmt::print("note      {}\n", remark);
+  for (const std::string& remark : beginning.remarks) log::print("note      {}\n", remark);
   print_changes(beginning.manifest->state, job);
 }
 

@@ -12,6 +12,7 @@
 #include "core/isa.hpp"
 #include "core/log.hpp"
 #include "engine/evaluate.hpp"
+#include "run/agreement.hpp"
 #include "run/checkpoint_store.hpp"
 #include "run/drill.hpp"
 #include "run/metrics.hpp"
@@ -76,7 +77,7 @@ class Training {
            state_.attempted);
     TrainResult result{.steps = state_.attempted, .updates = state_.applied, .val_loss = val_loss_};
     if (is_root())
-      fmt::print("done: {} steps ({} updates) in {}{}; run folder {}\n", job_.run.steps, result.updates,
+      log::print("done: {} steps ({} updates) in {}{}; run folder {}\n", job_.run.steps, result.updates,
                  duration_text(std::chrono::duration<double>(Clock::now() - begin).count()),
                  val_loss_ ? fmt::format(", val_loss {:.4f}", *val_loss_) : "", folder_);
     return result;
@@ -113,8 +114,10 @@ class Training {
   void make_engine() {
     if (drill_.desync_rank == comm_.rank()) options_.schedule = off_by_one_bit(options_.schedule, drill_.desync_step);
     engine_.emplace(*model_, comm_, rank_.place, options_);
-    if (!beginning_.manifest) return;
-    together("loading the checkpoint", [&] { load_checkpoint(beginning_.checkpoint, *beginning_.manifest, *engine_); });
+    if (beginning_.manifest)
+      together("loading the checkpoint",
+               [&] { load_checkpoint(beginning_.checkpoint, *beginning_.manifest, *engine_); });
+    require_equal_parameters(comm_, *engine_);
   }
 
   /// Rank 0.
