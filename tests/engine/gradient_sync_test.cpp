@@ -32,10 +32,8 @@ class RecordingCommunicator final : public comm::Communicator {
     reduced.push_back(static_cast<const float*>(data.data));
     return next();
   }
-  comm::Pending do_reduce_scatter(Buffer, std::span<const std::size_t>, comm::Reduce, StreamRef) override {
-    return next();
-  }
-  comm::Pending do_all_gather(Buffer, std::span<const std::size_t>, StreamRef) override { return next(); }
+  comm::Pending do_reduce_scatter(Buffer, const comm::Parts&, comm::Reduce, StreamRef) override { return next(); }
+  comm::Pending do_all_gather(Buffer, const comm::Parts&, StreamRef) override { return next(); }
   comm::Pending do_broadcast(Buffer, int, StreamRef) override { return next(); }
   comm::Pending do_all_to_all(Buffer, std::span<const std::size_t>, Buffer, std::span<const std::size_t>,
                               StreamRef) override {
