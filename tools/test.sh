@@ -22,12 +22,12 @@ while (($#)); do
   shift
 done
 
-# Every program under AddressSanitizer, comm_test under ThreadSanitizer too. The MPI programs run in the release build
-# only: Open MPI itself is not clean under either.
+# Every program under AddressSanitizer, comm_test under ThreadSanitizer too. What runs under mpirun runs in the release
+# build only: Open MPI itself is not clean under either.
 asan_programs=()
 for folder in tests/*/; do
   layer=$(basename "$folder")
-  if compgen -G "$folder*_test.cpp" >/dev/null; then asan_programs+=("${layer}_test"); fi
+  if [[ $layer != program ]] && compgen -G "$folder*_test.cpp" >/dev/null; then asan_programs+=("${layer}_test"); fi
 done
 tsan_programs=(comm_test)
 cores=$(nproc)

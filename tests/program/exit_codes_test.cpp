@@ -1,0 +1,122 @@
+// The README's table of exit codes, walked through the program.
+#include <csignal>
+#include <thread>
+
+#include "tests/program/jobs.hpp"
+
+namespace lockstep::testing {
+namespace {
+
+class ExitCodes : public ProgramTest {};
+
+TEST_F(ExitCodes, ZeroForARunAloneUnderALauncherAndWithThreads) {
+  EXPECT_EQ(run("lockstep train job.yaml").exit_code, 0);
+  EXPECT_EQ(metrics_lines(), 20);
+  EXPECT_EQ(run("mpirun -n 2 lockstep train job.yaml --resume never").exit_code, 0);
+  EXPECT_EQ(metrics_lines(), 20);
+  EXPECT_EQ(run("lockstep train job.yaml --resume never --set comm.backend=local --set comm.ranks=2").exit_code, 0);
+  EXPECT_EQ(metrics_lines(), 20);
+}
+
+TEST_F(ExitCodes, ACompleteRunSaysSoAndDoesNothing) {
+  ASSERT_EQ(run("lockstep train job.yaml").exit_code, 0);
+
+  const Outcome again = run("lockstep train job.yaml");
+
+  EXPECT_EQ(again.exit_code, 0);
+  EXPECT_NE(again.out.find("complete at step 20"), std::string::npos) << again.all();
+}
+
+TEST_F(ExitCodes, TwoForJobFileAndCommandLine) {
+  write_text(path("bad.yaml"), job() + "trian_batch_size: 3\n");
+
+  EXPECT_EQ(run("mpirun -n 2 lockstep train bad.yaml").exit_code, 2);
+  EXPECT_EQ(run("lockstep train job.yaml --frobnicate").exit_code, 2);
+  EXPECT_EQ(run("lockstep trian job.yaml").exit_code, 2);
+  EXPECT_EQ(run("lockstep config bad.yaml").exit_code, 2);
+}
+
+TEST_F(ExitCodes, ThreeForMissingData) {
+  const Outcome outcome =
+      run("mpirun -n 2 lockstep train job.yaml --set model.type=gpt2 --set model.n_layer=1 --set data.type=text "
+          "--set data.path=no.txt");
+  write_text(path("text.yaml"),
+             "model: {type: gpt2, n_layer: 1, n_head: 1, n_embd: 8, block_size: 8}\n"
+             "data: {type: text, path: no.txt}\nrun: {steps: 2}\ntrain_batch_size: 2\n");
+  const Outcome missing = run("mpirun -n 2 lockstep train text.yaml");
+
+  EXPECT_EQ(outcome.exit_code, 2) << "hidden belongs to another model";
+  EXPECT_EQ(missing.exit_code, 3) << missing.all();
+  EXPECT_EQ(count_of(missing.err, "no.txt"), 1) << missing.err;
+}
+
+TEST_F(ExitCodes, FourForACheckpointThatCannotBeUsed) {
+  const Outcome outcome = run("mpirun -n 2 lockstep train job.yaml --resume runs/r/checkpoints/step-5");
+
+  EXPECT_EQ(outcome.exit_code, 4) << outcome.all();
+  EXPECT_EQ(count_of(outcome.err, "there is no such checkpoint"), 1) << outcome.err;
+}
+
+TEST_F(ExitCodes, FiveForARunThatDiverges) {
+  const Outcome outcome =
+      run("mpirun -n 2 lockstep train job.yaml --set optimizer.params.lr=1e38 --set optimizer.type=SGD");
+
+  EXPECT_EQ(outcome.exit_code, 5) << outcome.all();
+  EXPECT_EQ(count_of(outcome.err, "lockstep: diverged"), 1) << outcome.err;
+}
+
+TEST_F(ExitCodes, SixForARankThatHangsAndItIsNamed) {
+  Program program("mpirun -n 2 lockstep train job.yaml --set run.steps=100000000 --set comm.timeout_s=2", options());
+  ASSERT_TRUE(program.wait_for("step  "));
+  const pid_t stopped = program.ranks().at(1);
+
+  kill(stopped, SIGSTOP);
+  const Outcome outcome = program.finish();
+
+  EXPECT_EQ(outcome.exit_code, 6) << outcome.all();
+  EXPECT_NE(outcome.err.find("no answer from rank 1"), std::string::npos) << outcome.err;
+  kill(stopped, SIGCONT);
+  EXPECT_TRUE(program.all_gone(Seconds(5)));
+  EXPECT_EQ(count_of(outcome.all(), "no answer from rank 0"), 0) << "the one that woke up accuses nobody";
+}
+
+TEST_F(ExitCodes, SevenForRanksThatDisagree) {
+  const Outcome outcome = run("mpirun -n 2 lockstep train job.yaml", {{"LOCKSTEP_DRILL", "desync@rank=1,step=3"}});
+
+  EXPECT_EQ(outcome.exit_code, 7) << outcome.all();
+  EXPECT_NE(outcome.err.find("rank 0 broadcast 0.001, rank 1 evaluated 0.0010000000000000002"), std::string::npos);
+}
+
+TEST_F(ExitCodes, EightForWhatTheMachineLacks) {
+  EXPECT_EQ(run("mpirun -n 2 lockstep train job.yaml --set run.device=cuda").exit_code, 8);
+  EXPECT_EQ(run("mpirun -n 2 lockstep train job.yaml --set comm.backend=nccl").exit_code, 8);
+}
+
+TEST_F(ExitCodes, SeventyFiveForARunThatWasStoppedAndSaved) {
+  const std::string endless =
+      "mpirun -n 2 lockstep train job.yaml --set run.steps=100000000 --set run.log_every=100000";
+  Program by_user_signal(endless, options());
+  ASSERT_TRUE(by_user_signal.wait_for("steps 1 to"));
+  std::this_thread::sleep_for(Seconds(0.3));
+
+  // mpirun passes SIGUSR1 on and waits.
+  by_user_signal.signal(SIGUSR1);
+  const Outcome outcome = by_user_signal.finish();
+
+  EXPECT_EQ(outcome.exit_code, 75) << outcome.all();
+  EXPECT_NE(outcome.all().find("everything is saved"), std::string::npos) << outcome.all();
+
+  Program by_termination(endless, options());
+  ASSERT_TRUE(by_termination.wait_for("resume  "));
+  std::this_thread::sleep_for(Seconds(0.3));
+
+  // SIGTERM makes Open MPI's mpirun give up after a second, with a code of its own; what is saved by then is saved.
+  by_termination.signal(SIGTERM);
+  const Outcome terminated = by_termination.finish();
+
+  EXPECT_NE(terminated.exit_code, 0);
+  EXPECT_NE(terminated.all().find("everything is saved"), std::string::npos) << terminated.all();
+}
+
+}  // namespace
+}  // namespace lockstep::testing

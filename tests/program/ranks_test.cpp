@@ -1,0 +1,141 @@
+// What concerns ranks as processes: agreement, errors, launchers, signals.
+#include <csignal>
+#include <thread>
+
+#include "tests/program/jobs.hpp"
+
+namespace lockstep::testing {
+namespace {
+
+class Ranks : public ProgramTest {
+ protected:
+  /// Rank 0 runs the job as it is, rank 1 with `difference`.
+  [[nodiscard]] Outcome run_differing(const std::string& difference) const {
+    return run("mpirun -n 1 lockstep train job.yaml : -n 1 lockstep train job.yaml " + difference);
+  }
+  void expect_desync(const std::string& difference, const std::string& text) const {
+    const Outcome outcome = run_differing(difference);
+    EXPECT_EQ(outcome.exit_code, 7) << outcome.all();
+    EXPECT_NE(outcome.err.find(text), std::string::npos) << outcome.err;
+    EXPECT_FALSE(std::filesystem::exists(path("runs"))) << "nothing may have been written";
+  }
+};
+
+TEST_F(Ranks, WhatMustBeEqualIsComparedBeforeAnythingIsWritten) {
+  expect_desync("--set run.seed=2", "run.seed: rank 0 has 1, rank 1 has 2");
+  expect_desync("--set gradient_clipping=0.5", "gradient_clipping: rank 0 has 1, rank 1 has 0.5");
+  expect_desync("--set train_batch_size=16", "train_batch_size: rank 0 has 8, rank 1 has 16");
+  expect_desync("--set bf16.enabled=true", "bf16.enabled: rank 0 has false, rank 1 has true");
+  expect_desync("--set run.output_dir=elsewhere", "run.output_dir: rank 0 has runs, rank 1 has elsewhere");
+  expect_desync("--set model.hidden=[32]", "model.hidden: rank 0 has [16], rank 1 has [32]");
+  expect_desync("--set run.steps=30", "run.steps: rank 0 has 20, rank 1 has 30");
+  expect_desync("--resume never", "--resume: rank 0 has not given, rank 1 has never");
+}
+
+TEST_F(Ranks, ThreadsMayDiffer) { EXPECT_EQ(run_differing("--set run.threads=1").exit_code, 0); }
+
+TEST_F(Ranks, AnErrorThatAllMeetIsToldOnce) {
+  const Outcome outcome = run("mpirun -n 3 lockstep train nothing.yaml");
+
+  EXPECT_EQ(outcome.exit_code, 2) << outcome.all();
+  EXPECT_EQ(count_of(outcome.err, "nothing.yaml"), 1) << outcome.err;
+}
+
+TEST_F(Ranks, AnErrorThatOneRankMeetsIsToldWithRankAndHost) {
+  const Outcome job_file = run("mpirun -n 2 lockstep train job.yaml : -n 1 lockstep train nothing.yaml");
+  const Outcome option = run("mpirun -n 2 lockstep train job.yaml : -n 1 lockstep train job.yaml --frobnicate");
+
+  EXPECT_EQ(job_file.exit_code, 2) << job_file.all();
+  EXPECT_EQ(count_of(job_file.err, "nothing.yaml"), 1) << job_file.err;
+  EXPECT_NE(job_file.err.find("rank 2 ("), std::string::npos) << job_file.err;
+  EXPECT_EQ(option.exit_code, 2) << option.all();
+  EXPECT_NE(option.err.find("rank 2 ("), std::string::npos) << option.err;
+  EXPECT_NE(option.err.find("--frobnicate"), std::string::npos) << option.err;
+}
+
+TEST_F(Ranks, EndWithTheirLauncher) {
+  Program program("mpirun -n 2 lockstep train job.yaml --set run.steps=100000000 --set run.log_every=100000",
+                  options());
+  ASSERT_TRUE(program.wait_for("step  "));
+  ASSERT_EQ(program.ranks().size(), 2U);
+
+  program.signal(SIGKILL);
+
+  EXPECT_TRUE(program.all_gone(Seconds(1)));
+  EXPECT_EQ(program.finish().exit_code, 128 + SIGKILL);
+}
+
+TEST_F(Ranks, ProcessesOfALauncherThatMpiDoesNotKnowAreRefused) {
+  const std::map<std::string, std::string> torchrun = {{"WORLD_SIZE", "4"}, {"RANK", "1"}, {"LOCAL_RANK", "1"}};
+  const std::map<std::string, std::string> srun = {{"SLURM_STEP_NUM_TASKS", "2"}, {"SLURM_PROCID", "0"}};
+  const std::map<std::string, std::string> batch_script = {{"SLURM_NTASKS", "2"}, {"SLURM_PROCID", "0"}};
+
+  const Outcome by_torchrun = run("lockstep train job.yaml", torchrun);
+  const Outcome by_srun = run("lockstep train job.yaml", srun);
+
+  EXPECT_EQ(by_torchrun.exit_code, 8);
+  EXPECT_NE(by_torchrun.err.find("torchrun started 4 processes (WORLD_SIZE=4)"), std::string::npos) << by_torchrun.err;
+  EXPECT_EQ(by_srun.exit_code, 8);
+  EXPECT_NE(by_srun.err.find("srun --mpi=pmix"), std::string::npos) << by_srun.err;
+  EXPECT_FALSE(std::filesystem::exists(path("runs")));
+  EXPECT_EQ(run("lockstep train job.yaml", batch_script).exit_code, 0) << "a batch script is one process";
+}
+
+TEST_F(Ranks, ASecondJobOnTheSameRunIsToldWhoHasIt) {
+  Program first("mpirun -n 2 lockstep train job.yaml --set run.steps=100000000 --set run.log_every=100000", options());
+  ASSERT_TRUE(first.wait_for("step  "));
+
+  const Outcome second =
+      run("mpirun -n 2 lockstep train job.yaml --set run.steps=100000000 --set run.log_every=100000");
+
+  EXPECT_EQ(second.exit_code, 8) << second.all();
+  EXPECT_EQ(count_of(second.err, "is in use by pid"), 1) << second.err;
+}
+
+class Signals : public ProgramTest {
+ protected:
+  /// A run that is under way, and must end by a signal.
+  [[nodiscard]] std::string endless(const std::string& prefix = "") const {
+    return prefix + "lockstep train job.yaml --set run.steps=100000000 --set run.log_every=100000";
+  }
+};
+
+TEST_F(Signals, SeveralAtOnceAreOneWishAndEachKindSaves) {
+  for (const int number : {SIGTERM, SIGINT, SIGHUP, SIGUSR1}) {
+    Program program(endless() + " --resume never", options());
+    ASSERT_TRUE(program.wait_for("step  "));
+
+    program.signal(number);
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    program.signal(number);
+    program.signal(SIGTERM);
+    const Outcome outcome = program.finish();
+
+    EXPECT_EQ(outcome.exit_code, 75) << "signal " << number << outcome.all();
+    EXPECT_NE(outcome.err.find("everything is saved"), std::string::npos) << outcome.err;
+  }
+}
+
+TEST_F(Signals, EveryRankMayGetTheSameOne) {
+  Program program(endless("mpirun -n 2 "), options());
+  ASSERT_TRUE(program.wait_for("step  "));
+
+  for (const auto& [rank, pid] : program.ranks()) kill(pid, SIGTERM);
+  const Outcome outcome = program.finish();
+
+  EXPECT_EQ(outcome.exit_code, 75) << outcome.all();
+  EXPECT_EQ(count_of(outcome.err, "everything is saved"), 1) << outcome.err;
+}
+
+TEST_F(Signals, AReaderThatGoesAwayEndsNothing) {
+  (void)run("lockstep train job.yaml", {}, "2>&1 | head -1");
+  EXPECT_EQ(metrics_lines(), 20);
+  EXPECT_TRUE(std::filesystem::exists(path("runs/r/checkpoints/step-20/manifest.json")));
+
+  const Outcome closed = run("lockstep train job.yaml --resume never", {}, ">&- 2>&-");
+  EXPECT_EQ(closed.exit_code, 0);
+  EXPECT_EQ(metrics_lines(), 20);
+}
+
+}  // namespace
+}  // namespace lockstep::testing
