@@ -71,6 +71,7 @@ void secure_standard_streams() {
   for (int file = 0; file <= 2; ++file)
     if (fcntl(file, F_GETFD) < 0) (void)open("/dev/null", file == 0 ? O_RDONLY : O_WRONLY);
   std::signal(SIGPIPE, SIG_IGN);
+  std::signal(SIGXFSZ, SIG_IGN);  // a file at its limit is an error like a full disk
 }
 
 }  // namespace lockstep::run

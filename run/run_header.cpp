@@ -4,8 +4,8 @@
 
 #include <cstdio>
 
-#include "core/log.hpp"
 #include "core/isa.hpp"
+#include "core/log.hpp"
 #include "core/text.hpp"
 #include "run/run_folder.hpp"
 

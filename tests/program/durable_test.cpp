@@ -1,0 +1,134 @@
+// What a run leaves on the disk when processes die, wait or meet each other.
+#include <csignal>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "tests/program/jobs.hpp"
+
+namespace lockstep::testing {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+class Durable : public ProgramTest {
+ protected:
+  static constexpr const char* train = "mpirun -n 2 lockstep train job.yaml --set run.checkpoint.every=5 ";
+
+  /// metrics.jsonl of a run, without what depends on the clock.
+  [[nodiscard]] std::vector<json> lines(const std::string& name) const {
+    std::ifstream in(path("runs/" + name + "/metrics.jsonl"));
+    std::vector<json> result;
+    for (std::string text; std::getline(in, text);) {
+      json& line = result.emplace_back(json::parse(text));
+      line.erase("samples_per_s");
+      line.erase("step_ms");
+    }
+    return result;
+  }
+  [[nodiscard]] std::vector<std::string> checkpoints(const std::string& name = "r") const {
+    std::vector<std::string> names;
+    std::error_code none;
+    for (const auto& entry : fs::directory_iterator(path("runs/" + name + "/checkpoints"), none))
+      names.push_back(entry.path().filename().string());
+    std::sort(names.begin(), names.end());
+    return names;
+  }
+  /// Waits until a checkpoint is being written; returns its temporary name, which differs from `old`.
+  [[nodiscard]] std::string saving(const std::string& old = "") const {
+    for (int i = 0; i < 3000; ++i) {
+      for (const std::string& name : checkpoints())
+        if (name.find(".partial-") != std::string::npos && name != old) return name;
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
+    ADD_FAILURE() << "no save began";
+    return {};
+  }
+};
+
+TEST_F(Durable, AJobKilledInTheMiddleOfASaveGoesOnAsIfNothingHadHappened) {
+  ASSERT_EQ(run(std::string(train) + "--set run.name=undisturbed").exit_code, 0);
+  std::string left;
+  for (const bool whole_job : {true, false}) {
+    Program program(train, options({{"LOCKSTEP_DRILL", "slow_save@seconds=30"}}));
+    left = saving(left);
+
+    if (whole_job)
+      program.signal(SIGKILL);
+    else
+      kill(program.ranks().at(0), SIGKILL);
+
+    EXPECT_NE(program.finish().exit_code, 0);
+    ASSERT_TRUE(program.all_gone(Seconds(1)));
+    EXPECT_EQ(checkpoints().front(), left) << "the next job sweeps it away";
+  }
+  const Outcome again = run(train);
+
+  EXPECT_EQ(again.exit_code, 0) << again.all();
+  EXPECT_EQ(lines("r"), lines("undisturbed"));
+  EXPECT_EQ(text_of(path("runs/r/checkpoints/step-20/tensors.bin")),
+            text_of(path("runs/undisturbed/checkpoints/step-20/tensors.bin")));
+  EXPECT_EQ(checkpoints(), (std::vector<std::string>{"step-10", "step-15", "step-20"}));
+}
+
+TEST_F(Durable, ASaveMayTakeLongerThanTheRanksWaitForEachOther) {
+  const Outcome outcome = run(std::string(train) + "--set run.checkpoint.every=0 --set comm.timeout_s=2",
+                              {{"LOCKSTEP_DRILL", "slow_save@seconds=4"}});
+
+  EXPECT_EQ(outcome.exit_code, 0) << outcome.all();
+  EXPECT_EQ(checkpoints(), (std::vector<std::string>{"step-20"}));
+}
+
+TEST_F(Durable, ARunStartedAnewRightAfterAKillIsItsOwn) {
+  Program killed(std::string(train) + "--set run.steps=100000000 --set run.checkpoint.every=1000", options());
+  ASSERT_TRUE(killed.wait_for("step  "));
+
+  killed.signal(SIGKILL);
+  const Outcome anew = run(std::string(train) + "--resume never");
+
+  EXPECT_EQ(anew.exit_code, 0) << anew.all();
+  EXPECT_EQ(lines("r").size(), 20U);
+  EXPECT_EQ(checkpoints(), (std::vector<std::string>{"step-10", "step-15", "step-20"}));
+  EXPECT_TRUE(fs::exists(path("runs/r.old-1/metrics.jsonl")));
+}
+
+TEST_F(Durable, OfTwoJobsStartedTogetherOneRuns) {
+  const std::string command = std::string(train) + "--set run.checkpoint.every=0";
+  Program first(command, options({{"LOCKSTEP_DRILL", "slow_save@seconds=5"}}));
+  Program second(command, options({{"LOCKSTEP_DRILL", "slow_save@seconds=5"}}));
+
+  const int codes[] = {first.finish().exit_code, second.finish().exit_code};
+
+  EXPECT_TRUE((codes[0] == 0 && codes[1] == 8) || (codes[0] == 8 && codes[1] == 0)) << codes[0] << " " << codes[1];
+  EXPECT_EQ(lines("r").size(), 20U);
+}
+
+TEST_F(Durable, CheckpointsThatCannotBeUsedAreAnErrorBeforeAnythingIsTouched) {
+  ASSERT_EQ(run(train).exit_code, 0);
+  const std::string metrics = text_of(path("runs/r/metrics.jsonl"));
+  for (const std::string& name : checkpoints()) fs::remove(path("runs/r/checkpoints/" + name + "/manifest.json"));
+
+  const Outcome outcome = run(std::string(train) + "--set run.steps=40");
+
+  EXPECT_EQ(outcome.exit_code, 4) << outcome.all();
+  EXPECT_EQ(count_of(outcome.err, "not one of the checkpoints there is whole"), 1) << outcome.err;
+  EXPECT_EQ(text_of(path("runs/r/metrics.jsonl")), metrics);
+  EXPECT_EQ(checkpoints(), (std::vector<std::string>{"step-10", "step-15", "step-20"}));
+}
+
+TEST_F(Durable, MetricsThatDoNotFitOnTheDiskDoNotStopTheRun) {
+  // A limit of 8 KiB a file: a checkpoint of this model fits, 100 lines of metrics do not.
+  const Outcome outcome =
+      run("ulimit -f 16 && lockstep train job.yaml --set run.steps=100 --set run.log_every=0", {}, "2>&1");
+
+  EXPECT_EQ(outcome.exit_code, 0) << outcome.all();
+  EXPECT_EQ(count_of(outcome.out, "metrics.jsonl cannot be written"), 1) << outcome.out;
+  EXPECT_EQ(count_of(outcome.out, "lines are lost"), 1) << outcome.out;
+  const std::vector<json> written = lines("r");
+  EXPECT_GT(written.size(), 20U);
+  EXPECT_LT(written.size(), 60U);
+  EXPECT_EQ(checkpoints(), (std::vector<std::string>{"step-100"}));
+}
+
+}  // namespace
+}  // namespace lockstep::testing
