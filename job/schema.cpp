@@ -2,8 +2,8 @@
 #include <type_traits>
 
 #include "core/error.hpp"
-#include "job/job.hpp"
 #include "job/fields.hpp"
+#include "job/job.hpp"
 
 namespace lockstep::job {
 namespace {

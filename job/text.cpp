@@ -2,8 +2,8 @@
 
 #include <map>
 
-#include "job/job.hpp"
 #include "job/fields.hpp"
+#include "job/job.hpp"
 
 namespace lockstep::job {
 namespace {

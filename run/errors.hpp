@@ -11,8 +11,8 @@
 namespace lockstep::run {
 
 // How a job with several ranks tells of its end: once, by rank 0, if all ranks met the same; else each different text
-// with the rank and the host that met it. No rank guesses from the kind of an error whether the others have it too: they
-// exchange what they have, on a communicator that nothing else uses.
+// with the rank and the host that met it. No rank guesses from the kind of an error whether the others have it too:
+// they exchange what they have, on a communicator that nothing else uses.
 
 /// What ended a rank.
 struct Failure {

@@ -153,12 +153,12 @@ int run_mpi(const Start& start, const Body& body) {
   log::set_rank(comm->rank(), comm->size());
   log::debug("pid {}, {} CPUs allowed, {} threads, {}", getpid(), allowed_cpus(), threads, to_string(current_isa()));
   const std::set<std::string> hosts(mpi.host_names().begin(), mpi.host_names().end());
-  RankContext context{.comm = *comm,
-                      .place = place.with_threads(threads),
-                      .world_source = "from MPI",
-                      .summary = summary_of(*comm, threads,
-                                            fmt::format(" on {}", plural(static_cast<int>(hosts.size()), "host")),
-                                            place)};
+  RankContext context{
+      .comm = *comm,
+      .place = place.with_threads(threads),
+      .world_source = "from MPI",
+      .summary =
+          summary_of(*comm, threads, fmt::format(" on {}", plural(static_cast<int>(hosts.size()), "host")), place)};
   std::optional<Failure> failure;
   try {
     body(context);
