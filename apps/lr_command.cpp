@@ -8,14 +8,14 @@
 namespace lockstep {
 namespace {
 
-using Row = std::vector<sched::GroupValues>;  // one entry a group
+using Row = std::vector<StepValues>;  // one entry a group
 
 struct Table {
   std::vector<Row> rows;  // one entry an update
   std::vector<std::string> names;
   bool betas = true;
 
-  [[nodiscard]] std::vector<double> column(std::size_t group, double sched::GroupValues::*member) const {
+  [[nodiscard]] std::vector<double> column(std::size_t group, double StepValues::*member) const {
     std::vector<double> values;
     values.reserve(rows.size());
     for (const Row& row : rows) values.push_back(row[group].*member);
@@ -39,7 +39,7 @@ std::string csv_of(const Table& table) {
   std::string text = table.betas ? "update,group,lr,beta1,beta2\n" : "update,group,lr,momentum\n";
   for (std::size_t k = 0; k < table.rows.size(); ++k)
     for (std::size_t g = 0; g < table.names.size(); ++g) {
-      const sched::GroupValues& v = table.rows[k][g];
+      const StepValues& v = table.rows[k][g];
       text += table.betas ? fmt::format("{},{},{},{},{}\n", k, g, v.lr, v.beta1, v.beta2)
                           : fmt::format("{},{},{},{}\n", k, g, v.lr, v.momentum);
     }
@@ -65,7 +65,7 @@ std::string quoted_list(const std::vector<std::string>& texts) {
 }
 
 std::string json_of(const sched::Schedule& schedule, const Table& table) {
-  const auto list = [&](std::size_t group, double sched::GroupValues::*member) {
+  const auto list = [&](std::size_t group, double StepValues::*member) {
     return fmt::format("[{}]", fmt::join(table.column(group, member), ", "));
   };
   std::string text =
@@ -75,12 +75,12 @@ std::string json_of(const sched::Schedule& schedule, const Table& table) {
   text += "  \"groups\": [";
   for (std::size_t g = 0; g < table.names.size(); ++g) {
     text += fmt::format("{}\n    {{\n      \"name\": {},\n      \"lr\": {}", g == 0 ? "" : ",", quoted(table.names[g]),
-                        list(g, &sched::GroupValues::lr));
+                        list(g, &StepValues::lr));
     if (table.betas)
-      text += fmt::format(",\n      \"beta1\": {},\n      \"beta2\": {}", list(g, &sched::GroupValues::beta1),
-                          list(g, &sched::GroupValues::beta2));
+      text += fmt::format(",\n      \"beta1\": {},\n      \"beta2\": {}", list(g, &StepValues::beta1),
+                          list(g, &StepValues::beta2));
     else
-      text += fmt::format(",\n      \"momentum\": {}", list(g, &sched::GroupValues::momentum));
+      text += fmt::format(",\n      \"momentum\": {}", list(g, &StepValues::momentum));
     text += "\n    }";
   }
   return text + "\n  ]\n}\n";
@@ -103,12 +103,12 @@ Extremes extremes_of(const std::vector<double>& values) {
 std::vector<Curve> curves_of(const Table& table) {
   std::vector<Curve> curves;
   for (std::size_t g = 0; g < table.names.size(); ++g)
-    curves.push_back({table.names[g], table.column(g, &sched::GroupValues::lr)});
+    curves.push_back({table.names[g], table.column(g, &StepValues::lr)});
   return curves;
 }
 
 std::string momentum_line(const Table& table) {
-  const auto values = table.column(0, table.betas ? &sched::GroupValues::beta1 : &sched::GroupValues::momentum);
+  const auto values = table.column(0, table.betas ? &StepValues::beta1 : &StepValues::momentum);
   const Extremes at = extremes_of(values);
   const char* name = table.betas ? "beta1" : "momentum";
   if (values[at.least] == values[at.greatest]) return fmt::format("{} stays {}\n", name, values[0]);
@@ -119,7 +119,7 @@ std::string momentum_line(const Table& table) {
 // What the numbers themselves say, whatever the scheduler.
 std::string observations(const Table& table) {
   std::string text;
-  const std::vector<double> lr = table.column(0, &sched::GroupValues::lr);
+  const std::vector<double> lr = table.column(0, &StepValues::lr);
   if (lr[0] == 0) {
     std::size_t zeros = 1;
     while (zeros < lr.size() && lr[zeros] == 0) ++zeros;

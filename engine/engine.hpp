@@ -8,9 +8,11 @@
 
 #include "comm/communicator.hpp"
 #include "data/dataset.hpp"
+#include "engine/flat_buffers.hpp"
 #include "engine/flat_layout.hpp"
 #include "engine/gradient_sync.hpp"
 #include "engine/parameter_store.hpp"
+#include "engine/step_queue.hpp"
 #include "kernels/table.hpp"
 #include "nn/model.hpp"
 #include "optim/optimizer.hpp"
@@ -39,8 +41,6 @@ struct EngineOptions {
   std::uint64_t seed = 1;  ///< of the initial parameters
   std::int64_t bucket_elements = std::int64_t{1} << 20;
   int max_in_flight = 3;  ///< steps whose result the host has not read; devices only
-  /// Drill: at this attempted step this rank evaluates a schedule that is off by one bit; -1: never.
-  std::int64_t tamper_step = -1;
 };
 
 /// Data-parallel training of one model: forward, backward, step, as in DeepSpeed.
@@ -87,7 +87,7 @@ class Engine {
   void set_lr(const std::vector<double>& lr);
 
   /// Steps that have finished since the last call, oldest first. Throws what ended the run.
-  [[nodiscard]] std::vector<StepResult> results();
+  [[nodiscard]] std::vector<FinishedStep> results();
   /// Waits for every step in flight; results() then returns them all.
   void drain();
   /// A step's result has surely been returned by results() after this many further steps: 0 on CPUs.
@@ -104,7 +104,7 @@ class Engine {
   // State, for checkpoints. Flat buffers by name: "master" and the optimizer's moments.
   // Ranges [begin, begin + count) lie in the flat space of layout(); whoever walks a buffer chooses how much memory
   // that takes.
-  [[nodiscard]] std::vector<std::string> buffer_names() const;
+  [[nodiscard]] const std::vector<std::string>& buffer_names() const { return buffers_.names(); }
   void read_range(const std::string& name, std::int64_t begin, std::int64_t count, float* to);
   /// Of "master" also the 16-bit copy.
   void write_range(const std::string& name, std::int64_t begin, std::int64_t count, const float* from);
@@ -130,10 +130,8 @@ class Engine {
   struct Device;
 
   void initialise_parameters();
-  [[nodiscard]] float* address_of(const std::string& name, std::int64_t begin, std::int64_t count) const;
   void begin_step();
   void fill_record(StepRecord& record, std::int64_t first_index, std::int32_t count) const;
-  void upload(const data::HostBatch& batch, nn::Batch& to);
   [[nodiscard]] nn::ContextOptions context_options(nn::Mode mode);
   void collect(bool block);
   [[noreturn]] void raise(const StepResult& result);
@@ -147,19 +145,19 @@ class Engine {
   nn::Plan eval_plan_;
   FlatLayout layout_;
   std::unique_ptr<optim::Optimizer> optimizer_;
+  FlatBuffers buffers_;
   std::unique_ptr<Device> device_;
-  FlatStore store_;
   GradientSync sync_;
+  FlatStore store_;
   std::optional<nn::Workspace> workspace_;  ///< of the pass under way
   std::optional<nn::Context> pass_;
-  std::vector<sched::GroupValues> user_values_;
+  std::vector<StepValues> user_values_;
 
   int micro_ = 0;  ///< micro-batches of this step that have run backward
   int no_sync_ = 0;
   bool stop_requested_ = false;
-  std::int64_t attempted_ = 0;      ///< steps issued
   std::int64_t known_applied_ = 0;  ///< updates applied, as of the last result read
-  std::vector<StepResult> finished_;
+  std::vector<FinishedStep> finished_;
   std::vector<double> last_scales_;  ///< of the latest steps, for the message at the scale's floor
 };
 

@@ -10,67 +10,42 @@
 namespace lockstep::engine {
 
 void Engine::collect(bool block) {
-  Device& d = *device_;
-  while (d.collected < attempted_) {
-    const std::size_t slot = static_cast<std::size_t>(d.collected) % d.slots;
-    if (block)
-      d.api.synchronize(d.result_ready[slot]);
-    else if (!d.api.done(d.result_ready[slot]))
-      return;
-    block = false;  // one is enough; the rest only if they are done
-    finished_.push_back(d.pinned_results[slot]);
-    known_applied_ = finished_.back().applied;
-    if (finished_.back().halt == Halt::desync && d.desync_records.empty()) {
-      // Now: a later step uses the records' memory again.
-      d.desync_records.resize(2 * d.record_size);
-      const std::size_t at = slot * d.record_size;
-      d.api.copy(d.desync_records.data(), d.received.data() + at, d.record_size, d.stream);
-      d.api.copy(d.desync_records.data() + d.record_size, d.own.data() + at, d.record_size, d.stream);
-      d.api.synchronize(d.stream);
-    }
-    ++d.collected;
+  // One is enough to wait for; the rest only if they are done.
+  for (; auto step = device_->steps.collect(block); block = false) {
+    known_applied_ = step->applied;
+    finished_.push_back(std::move(*step));
   }
 }
 
-std::int64_t Engine::result_delay() const {
-  return place_.device->immediate() ? 0 : static_cast<std::int64_t>(device_->slots);
-}
+std::int64_t Engine::result_delay() const { return device_->steps.delay(); }
 
 void Engine::drain() {
-  while (device_->collected < attempted_) collect(true);
+  while (device_->steps.in_flight() > 0) collect(true);
 }
 
-std::vector<StepResult> Engine::results() {
+std::vector<FinishedStep> Engine::results() {
   collect(false);
-  std::vector<StepResult> ready;
+  std::vector<FinishedStep> ready;
   while (!finished_.empty()) {
-    const StepResult result = finished_.front();
-    if (result.halt != Halt::none) {
-      if (ready.empty()) raise(result);
-      break;  // what finished before goes out first
-    }
+    FinishedStep& result = finished_.front();
+    if (result.halt != Halt::none && !ready.empty()) break;  // what finished before goes out first
     last_scales_.push_back(result.scale);
     if (last_scales_.size() > 8) last_scales_.erase(last_scales_.begin());
-    ready.push_back(result);
+    if (result.halt != Halt::none) raise(result);
+    ready.push_back(std::move(result));
     finished_.erase(finished_.begin());
   }
   return ready;
 }
 
 void Engine::raise(const StepResult& result) {
-  Device& d = *device_;
+  const std::int64_t number = result.step + 1;  // people count steps from 1
   if (result.halt == Halt::desync) {
-    // An aligned copy: StepRecord asks for 64 bytes.
-    const auto rows_at = [&](std::size_t offset) {
-      std::vector<StepRow> rows(static_cast<std::size_t>(groups_));
-      std::memcpy(rows.data(), d.desync_records.data() + offset + sizeof(StepRecord), rows.size() * sizeof(StepRow));
-      return rows;
-    };
-    const std::vector<StepRow> theirs = rows_at(0), ours = rows_at(d.record_size);
+    const std::vector<StepValues>&theirs = device_->steps.their_values(), &ours = device_->steps.our_values();
     std::string text;
     for (int g = 0; g < groups_; ++g) {
-      const StepRow& a = theirs[static_cast<std::size_t>(g)];
-      const StepRow& b = ours[static_cast<std::size_t>(g)];
+      const StepValues& a = theirs[static_cast<std::size_t>(g)];
+      const StepValues& b = ours[static_cast<std::size_t>(g)];
       const auto compare = [&](const char* name, double x, double y) {
         if (x != y)
           text +=
@@ -85,23 +60,23 @@ void Engine::raise(const StepResult& result) {
     fail(ErrorKind::desync,
          "step {}: rank {} evaluates another schedule than rank 0; the update was not applied.{}\n"
          "  All ranks must run the same binary with the same job file. Compare `lockstep lr JOB` on both hosts.",
-         result.step, comm_.rank(), text.empty() ? "\n  (step counters or digests differ)" : text);
+         number, comm_.rank(), text.empty() ? "\n  (step counters or digests differ)" : text);
   }
   const std::string first = first_non_finite(result.first_bad);
   if (result.halt == Halt::scale_floor) {
     std::string scales;
-    for (const double scale : last_scales_) scales += fmt::format("{} ", scale);
+    for (const double scale : last_scales_) scales += fmt::format("{}{}", scales.empty() ? "" : " ", scale);
     fail(ErrorKind::diverged,
          "step {}: the gradient is not finite even at the smallest loss scale {} (fp16.min_loss_scale).\n"
          "  {}\n  last loss scales: {}\n"
          "  Try: a lower lr or longer warm-up; gradient_clipping; bf16 instead of fp16; a look at the data around this "
          "step.",
-         result.step, options_.scaler.min_scale, first, scales);
+         number, options_.scaler.min_scale, first, scales);
   }
   fail(ErrorKind::diverged,
        "step {}: the gradient is not finite.\n  {}\n  loss: {}\n"
        "  Try: a lower lr or longer warm-up; gradient_clipping; a look at the data around this step.",
-       result.step, first, result.loss);
+       number, first, result.loss);
 }
 
 std::string Engine::first_non_finite(std::int64_t first_bad) {

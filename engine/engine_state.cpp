@@ -31,10 +31,10 @@ void Engine::initialise_parameters() {
 }
 
 std::vector<double> Engine::lr() const {
-  std::vector<sched::GroupValues> values = user_values_;
+  std::vector<StepValues> values = user_values_;
   if (options_.schedule != nullptr) options_.schedule->values_at(known_applied_, values);
   std::vector<double> result;
-  for (const sched::GroupValues& value : values) result.push_back(value.lr);
+  for (const StepValues& value : values) result.push_back(value.lr);
   return result;
 }
 
@@ -47,40 +47,25 @@ void Engine::set_lr(const std::vector<double>& lr) {
   for (std::size_t g = 0; g < lr.size(); ++g) user_values_[g].lr = lr[g];
 }
 
-std::vector<std::string> Engine::buffer_names() const {
-  std::vector<std::string> names = {"master"};
-  for (const std::string& moment : optimizer_->moments()) names.push_back(moment);
-  return names;
-}
-
-float* Engine::address_of(const std::string& name, std::int64_t begin, std::int64_t count) const {
-  const std::vector<std::string> names = buffer_names();
-  const auto found = std::find(names.begin(), names.end(), name);
-  require(found != names.end(), "engine: a range of an unknown buffer");
-  require(begin >= 0 && count >= 0 && count <= layout_.size() - begin, "engine: a range outside the flat space");
-  const std::size_t index = static_cast<std::size_t>(found - names.begin());
-  std::byte* data = index == 0 ? device_->master->data() : device_->moments[index - 1]->data();
-  return reinterpret_cast<float*>(data) + begin;
-}
-
 void Engine::read_range(const std::string& name, std::int64_t begin, std::int64_t count, float* to) {
   Device& d = *device_;
-  d.api.copy(to, address_of(name, begin, count), static_cast<std::size_t>(count) * sizeof(float), d.stream);
-  d.api.synchronize(d.stream);
+  d.api.copy(to, buffers_.range(name, begin, count), static_cast<std::size_t>(count) * sizeof(float), d.stream.ref);
+  d.api.synchronize(d.stream.ref);
 }
 
 void Engine::write_range(const std::string& name, std::int64_t begin, std::int64_t count, const float* from) {
   Device& d = *device_;
-  float* to = address_of(name, begin, count);
-  d.api.copy(to, from, static_cast<std::size_t>(count) * sizeof(float), d.stream);
-  if (name == "master" && d.param16 != nullptr)
+  float* to = buffers_.range(name, begin, count);
+  d.api.copy(to, from, static_cast<std::size_t>(count) * sizeof(float), d.stream.ref);
+  if (name == "master" && buffers_.param16() != nullptr)
     kernels::cast(context_options(nn::Mode::evaluate).exec,
                   {.from = to,
                    .from_dtype = DType::f32,
-                   .to = d.param16->data() + static_cast<std::size_t>(begin) * size_of(options_.compute),
+                   .to = static_cast<std::byte*>(buffers_.param16()) +
+                         static_cast<std::size_t>(begin) * size_of(options_.compute),
                    .to_dtype = options_.compute,
                    .count = static_cast<std::size_t>(count)});
-  d.api.synchronize(d.stream);
+  d.api.synchronize(d.stream.ref);
   store_.values_changed();
 }
 
@@ -88,28 +73,25 @@ StepState Engine::read_state() {
   drain();
   Device& d = *device_;
   StepState state;
-  d.api.copy(&state, d.state.data(), sizeof(StepState), d.stream);
-  d.api.synchronize(d.stream);
+  d.api.copy(&state, d.state.data(), sizeof(StepState), d.stream.ref);
+  d.api.synchronize(d.stream.ref);
   return state;
 }
 
 void Engine::write_state(const StepState& state) {
   drain();
   Device& d = *device_;
-  d.api.copy(d.state.data(), &state, sizeof(StepState), d.stream);
-  d.api.synchronize(d.stream);
-  attempted_ = state.attempted;
-  d.collected = state.attempted;
+  d.api.copy(d.state.data(), &state, sizeof(StepState), d.stream.ref);
+  d.api.synchronize(d.stream.ref);
+  d.steps.restart(state.attempted);
   known_applied_ = state.applied;
   finished_.clear();
 }
 
 std::size_t Engine::bytes() const {
   const Device& d = *device_;
-  std::size_t total = d.master->bytes() + d.grad->bytes() + d.workspace.bytes();
-  if (d.param16 != nullptr) total += d.param16->bytes();
-  for (const auto& arena : d.moments) total += arena->bytes();
-  return total;
+  return buffers_.bytes() + d.workspace.bytes() + d.steps.bytes() + d.batches.bytes() + d.chunk_sums.bytes() +
+         d.chunk_bad.bytes() + d.tiles.bytes() + d.reports->bytes();
 }
 
 }  // namespace lockstep::engine

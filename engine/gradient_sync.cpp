@@ -1,45 +1,56 @@
 #include "engine/gradient_sync.hpp"
 
+#include "core/error.hpp"
+
 namespace lockstep::engine {
 
-GradientSync::GradientSync(comm::Communicator& comm, const FlatLayout& layout, Buffer grads,
-                           std::int64_t bucket_elements)
+GradientSync::GradientSync(comm::Communicator& comm, const FlatLayout& layout, const std::vector<int>& grad_uses,
+                           Buffer grads, std::int64_t bucket_elements)
     : comm_(comm), grads_(grads) {
-  if (comm.size() > 1) buckets_ = layout.buckets(bucket_elements);
-  missing_.resize(buckets_.size());
-  pending_.resize(buckets_.size());
-  started_.resize(buckets_.size());
+  if (comm.size() == 1) return;
+  buckets_of_slice_.resize(layout.slices().size());
+  for (const FlatLayout::Bucket& range : layout.buckets(bucket_elements)) {
+    Bucket bucket{
+        .part = grads.part(static_cast<std::size_t>(range.begin), static_cast<std::size_t>(range.end - range.begin))};
+    for (int s = range.first_slice; s <= range.last_slice; ++s) {
+      const auto slice = static_cast<std::size_t>(s);
+      bucket.contributions += grad_uses[static_cast<std::size_t>(layout.slices()[slice].param)];
+      // Buckets come in order, and a slice's are consecutive.
+      auto& [first, last] = buckets_of_slice_[slice];
+      last = buckets_.size();
+      if (range.first_slice != s || layout.slices()[slice].begin >= range.begin) first = last;
+    }
+    buckets_.push_back(bucket);
+  }
 }
 
 void GradientSync::begin_micro_batch(bool reduce) {
   reduce_ = reduce;
-  for (std::size_t b = 0; b < buckets_.size(); ++b) {
-    missing_[b] = buckets_[b].last_slice - buckets_[b].first_slice + 1;
-    started_[b] = false;
+  for (Bucket& bucket : buckets_) {
+    bucket.missing = bucket.contributions;
+    bucket.started = false;
   }
 }
 
-void GradientSync::slice_complete(int slice, StreamRef stream) {
-  if (!reduce_) return;
-  for (std::size_t b = 0; b < buckets_.size(); ++b) {
-    const FlatLayout::Bucket& bucket = buckets_[b];
-    if (slice < bucket.first_slice || slice > bucket.last_slice) continue;
-    if (--missing_[b] == 0) start(b, stream);
+void GradientSync::contributed(int slice, StreamRef stream) {
+  if (buckets_.empty()) return;
+  const auto [first, last] = buckets_of_slice_[static_cast<std::size_t>(slice)];
+  for (std::size_t b = first; b <= last; ++b) {
+    Bucket& bucket = buckets_[b];
+    require(bucket.missing > 0, "gradient sync: a gradient got more contributions than the plan counts");
+    if (--bucket.missing == 0 && reduce_) start(bucket, stream);
   }
 }
 
-void GradientSync::start(std::size_t bucket, StreamRef stream) {
-  const FlatLayout::Bucket& range = buckets_[bucket];
-  pending_[bucket] = comm_.start_all_reduce(
-      grads_.part(static_cast<std::size_t>(range.begin), static_cast<std::size_t>(range.end - range.begin)),
-      comm::Reduce::sum, stream);
-  started_[bucket] = true;
+void GradientSync::start(Bucket& bucket, StreamRef stream) {
+  bucket.pending = comm_.start_all_reduce(bucket.part, comm::Reduce::sum, stream);
+  bucket.started = true;
 }
 
 void GradientSync::finish(StreamRef stream) {
-  for (std::size_t b = 0; b < buckets_.size(); ++b)
-    if (!started_[b]) start(b, stream);
-  for (std::size_t b = 0; b < buckets_.size(); ++b) comm_.wait(pending_[b], stream);
+  for (Bucket& bucket : buckets_)
+    if (!bucket.started) start(bucket, stream);
+  for (const Bucket& bucket : buckets_) comm_.wait(bucket.pending, stream);
 }
 
 std::size_t GradientSync::bytes_per_step() const { return buckets_.empty() ? 0 : grads_.bytes(); }

@@ -7,16 +7,21 @@
 
 namespace lockstep::engine {
 
-/// Sums the flat gradient over ranks in buckets, each started as soon as backward has completed its slices, so that
-/// communication runs under the rest of backward.
+/// Sums the flat gradient over ranks in buckets, each started as soon as backward has made the last contribution to
+/// it, so that communication runs under the rest of backward.
+///
+/// Readiness is counted here alone, by bucket: the plan says how many contributions each parameter's gradient gets in
+/// a micro-batch, and a bucket waits for those of all slices that reach into it.
 class GradientSync {
  public:
-  GradientSync(comm::Communicator& comm, const FlatLayout& layout, Buffer grads, std::int64_t bucket_elements);
+  /// `grad_uses` by parameter, as in nn::Plan.
+  GradientSync(comm::Communicator& comm, const FlatLayout& layout, const std::vector<int>& grad_uses, Buffer grads,
+               std::int64_t bucket_elements);
 
   /// `reduce`: this micro-batch is the step's last, its completed buckets go out.
   void begin_micro_batch(bool reduce);
-  /// All contributions to a slice are enqueued on `stream`.
-  void slice_complete(int slice, StreamRef stream);
+  /// One contribution to a slice's gradient is enqueued on `stream`.
+  void contributed(int slice, StreamRef stream);
   /// Starts what has not been started, then orders `stream` behind every reduction.
   void finish(StreamRef stream);
 
@@ -25,14 +30,20 @@ class GradientSync {
   [[nodiscard]] std::size_t bytes_per_step() const;
 
  private:
-  void start(std::size_t bucket, StreamRef stream);
+  struct Bucket {
+    Buffer part;
+    int contributions = 0;  ///< in a micro-batch
+    int missing = 0;        ///< of them
+    bool started = false;
+    comm::Pending pending = {};
+  };
+  void start(Bucket& bucket, StreamRef stream);
 
   comm::Communicator& comm_;
   Buffer grads_;
-  std::vector<FlatLayout::Bucket> buckets_;
-  std::vector<int> missing_;            ///< by bucket: slices not complete yet
-  std::vector<comm::Pending> pending_;  ///< by bucket
-  std::vector<bool> started_;
+  std::vector<Bucket> buckets_;
+  /// By slice: the buckets [first, last] that it reaches into.
+  std::vector<std::pair<std::size_t, std::size_t>> buckets_of_slice_;
   bool reduce_ = false;
 };
 

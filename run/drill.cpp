@@ -17,15 +17,15 @@ class OffByOneBit final : public sched::Schedule {
         step_(step) {}
 
  private:
-  void at_index(std::int64_t index, std::span<sched::GroupValues> out) const override {
+  void at_index(std::int64_t index, std::span<StepValues> out) const override {
     schedule_->values_at_index(index, out);
     if (index == first_index() + step_) tamper(out);
   }
-  void at_construction(std::span<sched::GroupValues> out) const override {
+  void at_construction(std::span<StepValues> out) const override {
     schedule_->values_at_construction(out);
     if (step_ == 0) tamper(out);
   }
-  static void tamper(std::span<sched::GroupValues> values) { values[0].lr = std::nextafter(values[0].lr, 1.0); }
+  static void tamper(std::span<StepValues> values) { values[0].lr = std::nextafter(values[0].lr, 1.0); }
 
   std::shared_ptr<const sched::Schedule> schedule_;
   std::int64_t step_;

@@ -151,16 +151,16 @@ class Training {
 
   /// Writes what has finished. If a rank asked to stop, fixes the step after which all of them do: the same one,
   /// although they may see the wish at different moments.
-  void record(const std::vector<StepResult>& results, bool evaluate, Progress& progress) {
+  void record(const std::vector<engine::FinishedStep>& results, bool evaluate, Progress& progress) {
     for (std::size_t i = 0; i < results.size(); ++i) {
-      const StepResult& r = results[i];
+      const engine::FinishedStep& r = results[i];
       const auto now = Clock::now();
       const double seconds = std::chrono::duration<double>(now - step_began_).count();
       step_began_ = now;
       StepMetrics m{.step = r.step + 1,
                     .update = r.applied,
                     .loss = r.loss,
-                    .lr = lr_at(r.skipped != 0 ? r.applied : r.applied - 1),
+                    .lr = lr_of(r),
                     .grad_norm = r.grad_norm,
                     .loss_scale = r.scale,
                     .skipped = r.skipped != 0,
@@ -186,11 +186,10 @@ class Training {
     }
   }
 
-  [[nodiscard]] std::vector<double> lr_at(std::int64_t update) const {
-    std::vector<sched::GroupValues> values(options_.schedule->groups());
-    options_.schedule->values_at(update, values);
+  /// What the update kernels of the step read (of a skipped one: would have read).
+  static std::vector<double> lr_of(const engine::FinishedStep& step) {
     std::vector<double> lr;
-    for (const sched::GroupValues& value : values) lr.push_back(value.lr);
+    for (const StepValues& values : step.applied_values) lr.push_back(values.lr);
     return lr;
   }
 

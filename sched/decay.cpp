@@ -35,7 +35,7 @@ class ScaledLR final : public Schedule {
     return shape_(update - warmup_);
   }
 
-  void at_index(std::int64_t index, std::span<GroupValues> out) const override {
+  void at_index(std::int64_t index, std::span<StepValues> out) const override {
     const double f = factor(std::max<std::int64_t>(0, index + 1));
     for (std::size_t g = 0; g < out.size(); ++g) out[g].lr = initial()[g].lr * f;
   }

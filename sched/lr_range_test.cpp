@@ -19,7 +19,7 @@ class LRRangeTest final : public Schedule {
   }
 
  private:
-  void at_index(std::int64_t index, std::span<GroupValues> out) const override {
+  void at_index(std::int64_t index, std::span<StepValues> out) const override {
     double t = static_cast<double>(index + 1) / step_size_;
     if (staircase_) t = std::floor(t);
     const double increase = 1 + step_rate_ * t;

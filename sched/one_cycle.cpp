@@ -73,7 +73,7 @@ class OneCycle final : public Schedule {
     return std::floor(progress) / stairs;
   }
 
-  void write_momentum(GroupValues& out, double value) const {
+  void write_momentum(StepValues& out, double value) const {
     if (cycles_betas_) {
       out.beta1 = value;
       out.beta2 = cycled_beta2;
@@ -82,7 +82,7 @@ class OneCycle final : public Schedule {
     }
   }
 
-  void at_index(std::int64_t index, std::span<GroupValues> out) const override {
+  void at_index(std::int64_t index, std::span<StepValues> out) const override {
     const double n = static_cast<double>(index);
     if (n < total_size_) {
       const double scale = cycle_scale(n + 1);
@@ -102,7 +102,7 @@ class OneCycle final : public Schedule {
     }
   }
 
-  void at_construction(std::span<GroupValues> out) const override {
+  void at_construction(std::span<StepValues> out) const override {
     for (std::size_t g = 0; g < out.size(); ++g) {
       out[g].lr = min_lr_[g];
       write_momentum(out[g], min_momentum_[g]);

@@ -57,26 +57,23 @@ Schedule::Schedule(std::string_view type, Params params, std::vector<GroupInitia
   require(!initial_.empty(), "schedule: the optimizer has no parameter group");
 }
 
-void Schedule::fill_initial(std::span<GroupValues> out) const {
-  require(out.size() == initial_.size(), "schedule: one GroupValues for each parameter group is needed");
-  for (std::size_t g = 0; g < out.size(); ++g) {
-    const GroupInitial& initial = initial_[g];
-    out[g] = {initial.lr, initial.beta1, initial.beta2, initial.momentum, initial.weight_decay};
-  }
+void Schedule::fill_initial(std::span<StepValues> out) const {
+  require(out.size() == initial_.size(), "schedule: one StepValues for each parameter group is needed");
+  for (std::size_t g = 0; g < out.size(); ++g) out[g] = initial_[g];
 }
 
-void Schedule::values_at(std::int64_t update, std::span<GroupValues> out) const {
+void Schedule::values_at(std::int64_t update, std::span<StepValues> out) const {
   require(update >= 0, "schedule: updates count from 0");
   if (update == 0) return values_at_construction(out);
   values_at_index(first_index_ + update, out);
 }
 
-void Schedule::values_at_index(std::int64_t index, std::span<GroupValues> out) const {
+void Schedule::values_at_index(std::int64_t index, std::span<StepValues> out) const {
   fill_initial(out);
   at_index(index, out);
 }
 
-void Schedule::values_at_construction(std::span<GroupValues> out) const {
+void Schedule::values_at_construction(std::span<StepValues> out) const {
   fill_initial(out);
   if (first_index_ == -1) at_construction(out);
 }

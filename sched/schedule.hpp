@@ -9,28 +9,14 @@
 
 #include "config/field.hpp"
 #include "config/params.hpp"
+#include "core/step_values.hpp"
 
 namespace lockstep::sched {
 
 /// The optimizer's own values for one parameter group, before any schedule. `has_betas` tells the Adam family
 /// (beta1, beta2 count) from SGD (momentum counts).
-struct GroupInitial {
-  double lr = 0.0;
-  double beta1 = 0.0;
-  double beta2 = 0.0;
-  double momentum = 0.0;
+struct GroupInitial : StepValues {
   bool has_betas = false;
-  double weight_decay = 0.0;
-};
-
-/// What one update uses for one parameter group.
-struct GroupValues {
-  double lr = 0.0;
-  double beta1 = 0.0;
-  double beta2 = 0.0;
-  double momentum = 0.0;
-  double weight_decay = 0.0;
-  bool operator==(const GroupValues&) const = default;
 };
 
 /// The parameters of a scheduler type, for the strict reader and the docs. Throws ErrorKind::config for a type
@@ -55,15 +41,15 @@ class Schedule {
   /// Values for update `update` (that many updates were applied before it). `out.size()` must equal groups().
   /// With `last_batch_iteration: L` other than -1 in the parameters, update 0 uses the optimizer's own values
   /// and update k uses n = L + k, which is what DeepSpeed does on such an object.
-  void values_at(std::int64_t update, std::span<GroupValues> out) const;
+  void values_at(std::int64_t update, std::span<StepValues> out) const;
 
   /// Values at DeepSpeed's index n; any integer is allowed. n = -1 gives what the formula says there, which for
   /// OneCycle's momentum differs from what construction writes.
-  void values_at_index(std::int64_t index, std::span<GroupValues> out) const;
+  void values_at_index(std::int64_t index, std::span<StepValues> out) const;
 
   /// Values that construction writes into the optimizer: nothing (the optimizer's own) if the parameters name
   /// a `last_batch_iteration` other than -1.
-  void values_at_construction(std::span<GroupValues> out) const;
+  void values_at_construction(std::span<StepValues> out) const;
 
   /// Whether DeepSpeed's get_last_lr answers right after construction. OneCycle's does not.
   [[nodiscard]] bool knows_lr_at_construction() const;
@@ -87,11 +73,11 @@ class Schedule {
 
  private:
   /// The formula. `out` arrives holding the optimizer's own values; only what the schedule drives is written.
-  virtual void at_index(std::int64_t index, std::span<GroupValues> out) const = 0;
+  virtual void at_index(std::int64_t index, std::span<StepValues> out) const = 0;
   /// What a fresh construction writes; by default the formula at n = -1.
-  virtual void at_construction(std::span<GroupValues> out) const { at_index(-1, out); }
+  virtual void at_construction(std::span<StepValues> out) const { at_index(-1, out); }
   [[nodiscard]] virtual bool construction_sets_last_lr() const { return true; }
-  void fill_initial(std::span<GroupValues> out) const;
+  void fill_initial(std::span<StepValues> out) const;
 
   std::string type_;
   Params params_;

@@ -79,7 +79,7 @@ class WarmupLR final : public Schedule {
                       min_lr_[0]));
   }
 
-  void at_index(std::int64_t index, std::span<GroupValues> out) const override {
+  void at_index(std::int64_t index, std::span<StepValues> out) const override {
     if (index < 0) {
       for (std::size_t g = 0; g < out.size(); ++g) out[g].lr = min_lr_[g];
       return;
@@ -130,7 +130,7 @@ class WarmupCosineLR final : public Schedule {
     return std::max(0.0, cos_min_ratio_ + (1.0 - cos_min_ratio_) * cosine);
   }
 
-  void at_index(std::int64_t index, std::span<GroupValues> out) const override {
+  void at_index(std::int64_t index, std::span<StepValues> out) const override {
     const double factor = ratio(index);
     for (std::size_t g = 0; g < out.size(); ++g) out[g].lr = initial()[g].lr * factor;
   }

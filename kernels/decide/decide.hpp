@@ -19,7 +19,7 @@ struct DecideArgs {
   ScalerConfig scaler = {};
   StepState* state = nullptr;        ///< in and out
   GroupStep* group_steps = nullptr;  ///< [groups] out
-  StepResult* result = nullptr;      ///< out
+  StepResult* result = nullptr;      ///< out, with its values[groups]
 };
 
 /// The one place where a step is decided: skip or apply, loss scale, clip factor, this step's lr and bias

@@ -72,23 +72,20 @@ LOCKSTEP_HOST_DEVICE inline void decide_step(const DecideArgs& args) {
         state.halt = Halt::scale_floor;
     }
   }
+  const StepValues* rows = record.rows() + row * args.groups;
+  if (row >= 0 && row < record.count && record.groups == args.groups)
+    for (std::int32_t g = 0; g < args.groups; ++g) result.values()[g] = rows[g];
   state.skip = (overflow || state.halt != Halt::none) ? 1 : 0;
   if (state.halt == Halt::none) ++state.attempted;
   if (state.skip == 0) {
     const double over = args.clip > 0 ? (norm + 1e-6) / args.clip : 0;
     state.grad_factor = 1.0 / (divisor * (over > 1 ? over : 1.0));
-    const StepRow* rows = record.rows() + row * args.groups;
     const auto t = static_cast<double>(state.applied + 1);
     for (std::int32_t g = 0; g < args.groups; ++g) {
-      const StepRow& from = rows[g];
       GroupStep& to = args.group_steps[g];
-      to.lr = from.lr;
-      to.beta1 = from.beta1;
-      to.beta2 = from.beta2;
-      to.momentum = from.momentum;
-      to.weight_decay = from.weight_decay;
-      to.correction1 = args.bias_correction != 0 ? 1.0 - std::pow(from.beta1, t) : 1.0;
-      to.correction2 = args.bias_correction != 0 ? 1.0 - std::pow(from.beta2, t) : 1.0;
+      static_cast<StepValues&>(to) = rows[g];
+      to.correction1 = args.bias_correction != 0 ? 1.0 - std::pow(to.beta1, t) : 1.0;
+      to.correction2 = args.bias_correction != 0 ? 1.0 - std::pow(to.beta2, t) : 1.0;
     }
     ++state.applied;
     (void)advance_scaler(args.scaler, false, state);

@@ -4,17 +4,9 @@
 #include <cstdint>
 
 #include "core/host_device.hpp"
+#include "core/step_values.hpp"
 
 namespace lockstep {
-
-/// What one update uses for one parameter group. Doubles: the schedule's exact values.
-struct StepRow {
-  double lr = 0;
-  double beta1 = 0;
-  double beta2 = 0;
-  double momentum = 0;
-  double weight_decay = 0;
-};
 
 /// Head of a StepRecord, followed in memory by rows[count][groups].
 ///
@@ -26,17 +18,18 @@ struct alignas(64) StepRecord {
   std::int64_t first_index = 0;  ///< update index of row 0
   std::int32_t count = 0;        ///< indices in the table, 1..max_step_rows
   std::int32_t groups = 0;
-  std::uint64_t flags = 0;
   std::uint64_t digest = 0;  ///< of everything else in the record, by record_digest
 
-  [[nodiscard]] LOCKSTEP_HOST_DEVICE const StepRow* rows() const { return reinterpret_cast<const StepRow*>(this + 1); }
-  [[nodiscard]] LOCKSTEP_HOST_DEVICE StepRow* rows() { return reinterpret_cast<StepRow*>(this + 1); }
+  [[nodiscard]] LOCKSTEP_HOST_DEVICE const StepValues* rows() const {
+    return reinterpret_cast<const StepValues*>(this + 1);
+  }
+  [[nodiscard]] LOCKSTEP_HOST_DEVICE StepValues* rows() { return reinterpret_cast<StepValues*>(this + 1); }
 };
 
 inline constexpr std::int32_t max_step_rows = 64;
 
 [[nodiscard]] constexpr std::size_t record_bytes(std::int32_t count, std::int32_t groups) {
-  return sizeof(StepRecord) + sizeof(StepRow) * static_cast<std::size_t>(count) * static_cast<std::size_t>(groups);
+  return sizeof(StepRecord) + sizeof(StepValues) * static_cast<std::size_t>(count) * static_cast<std::size_t>(groups);
 }
 
 /// FNV-1a over the header (without the digest) and the rows. Any differing bit of any value changes it.
@@ -60,12 +53,7 @@ struct StepState {
 };
 
 /// One group's numbers for this step's update kernels; written by decide.
-struct GroupStep {
-  double lr = 0;
-  double beta1 = 0;
-  double beta2 = 0;
-  double momentum = 0;
-  double weight_decay = 0;
+struct GroupStep : StepValues {
   double correction1 = 1;  ///< 1 - beta1^t, t = applied updates + 1; 1 without bias correction
   double correction2 = 1;
 };
@@ -80,7 +68,8 @@ struct alignas(64) StepReport {
 };
 static_assert(sizeof(StepReport) == 64);
 
-/// What the host reads back, up to three steps late.
+/// What the host reads back, up to three steps late; followed in memory by values[groups], those that the update
+/// kernels of this step read (of a skipped step: would have read).
 struct alignas(64) StepResult {
   std::int64_t step = 0;     ///< attempted steps before this one
   std::int64_t applied = 0;  ///< updates applied after it
@@ -92,7 +81,16 @@ struct alignas(64) StepResult {
   std::int64_t stop = 0;
   Halt halt = Halt::none;
   std::int32_t skipped = 0;
+
+  [[nodiscard]] LOCKSTEP_HOST_DEVICE const StepValues* values() const {
+    return reinterpret_cast<const StepValues*>(this + 1);
+  }
+  [[nodiscard]] LOCKSTEP_HOST_DEVICE StepValues* values() { return reinterpret_cast<StepValues*>(this + 1); }
 };
+
+[[nodiscard]] constexpr std::size_t result_bytes(std::int32_t groups) {
+  return sizeof(StepResult) + sizeof(StepValues) * static_cast<std::size_t>(groups);
+}
 
 /// Loss scaling (fp16) and what a non-finite gradient means. Variant A of DeepSpeed's two state machines.
 struct ScalerConfig {

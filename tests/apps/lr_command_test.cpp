@@ -18,8 +18,8 @@ namespace {
 using testing::HasSubstr;
 using testing::StartsWith;
 
-const std::vector<sched::GroupInitial> adam = {{.lr = 0.5, .beta1 = 0.9, .beta2 = 0.999, .has_betas = true}};
-const std::vector<sched::GroupInitial> sgd = {{.lr = 0.1, .momentum = 0.9}};
+const std::vector<sched::GroupInitial> adam = {{{.lr = 0.5, .beta1 = 0.9, .beta2 = 0.999}, true}};
+const std::vector<sched::GroupInitial> sgd = {{{.lr = 0.1, .momentum = 0.9}, false}};
 const Params warmup = {{"warmup_min_lr", 0.001}, {"warmup_max_lr", 0.01}, {"warmup_num_steps", 100}};
 
 TEST(LrCsv, RowsAreWhatEachUpdateUses) {
@@ -43,7 +43,7 @@ TEST(LrCsv, NumbersReadBackExactly) {
   std::istringstream csv(lr_report(*schedule, {.updates = 120, .format = LrFormat::csv}));
   std::string line;
   std::getline(csv, line);
-  std::vector<sched::GroupValues> values(1);
+  std::vector<StepValues> values(1);
   for (std::int64_t k = 0; k < 120; ++k) {
     ASSERT_TRUE(std::getline(csv, line));
     schedule->values_at(k, values);

@@ -8,6 +8,7 @@
 
 #include "engine/evaluate.hpp"
 #include "kernels/decide/decide_rule.hpp"
+#include "run/drill.hpp"
 #include "tests/support/numbers.hpp"
 #include "tests/support/training.hpp"
 
@@ -211,7 +212,7 @@ TEST(Engine, ATamperedScheduleStopsEveryRank) {
     TrainingRun run{task, engine_defaults(task, 4), 3, 10};
     run.options.schedule = sched::make_constant(run.options.groups);
     run.adjust = [tampered](EngineOptions& options, int rank) {
-      if (rank == tampered) options.tamper_step = 3;
+      if (rank == tampered) options.schedule = run::off_by_one_bit(options.schedule, 3);
     };
     std::atomic<int> unwound{0};
     struct Count {
@@ -229,7 +230,7 @@ TEST(Engine, ATamperedScheduleStopsEveryRank) {
     });
     EXPECT_EQ(unwound, 3);
     EXPECT_EQ(finished, 0) << "a rank got through all steps";
-    EXPECT_NE(text.find("step 3"), std::string::npos) << text;
+    EXPECT_NE(text.find("step 4"), std::string::npos) << text;
     const char* lr = tampered == 0 ? "group 0 lr: rank 0 broadcast 0.0030000000000000005, rank "
                                    : "group 0 lr: rank 0 broadcast 0.003, rank ";
     EXPECT_NE(text.find(lr), std::string::npos) << text;
@@ -413,7 +414,7 @@ TEST(Engine, TheDynamicScaleFollowsTheRuleOnEveryRank) {
 
     // Driven by the recorded skips, the rule gives the recorded scales; and lr stands still on a skipped step.
     StepState state = initial_state(run.options.scaler);
-    std::vector<sched::GroupValues> values(1);
+    std::vector<StepValues> values(1);
     std::int64_t applied = 0, skipped = 0;
     for (std::size_t i = 0; i < outcomes[0].results.size(); ++i) {
       const StepResult& result = outcomes[0].results[i];
@@ -480,7 +481,7 @@ TEST(Engine, NaNEndsAnFp32RunOnEveryRank) {
     if (step == 2 && engine.comm().rank() == 1) poison(engine, "layers.2.weight");
   };
   const std::string text = error_text(ErrorKind::diverged, [&] { (void)train_on_cpu(run); });
-  EXPECT_NE(text.find("step 3"), std::string::npos) << text;
+  EXPECT_NE(text.find("step 4"), std::string::npos) << text;
   EXPECT_NE(text.find("layers.2."), std::string::npos) << text;
   EXPECT_NE(text.find("Try:"), std::string::npos) << text;
 }
@@ -625,7 +626,7 @@ TEST(Engine, ResultsOfADeviceComeLateAndComplete) {
     behind.push_back(static_cast<std::size_t>(step) + 1 - seen);
   }
   EXPECT_GT(*std::max_element(behind.begin(), behind.end()), 1U) << "no step was ever in flight";
-  EXPECT_LE(*std::max_element(behind.begin(), behind.end()), 4U);
+  EXPECT_LE(*std::max_element(behind.begin(), behind.end()), 3U);
   engine.drain();
   seen += engine.results().size();
   EXPECT_EQ(seen, 12U);
@@ -635,11 +636,11 @@ TEST(Engine, ATamperedScheduleIsExplainedByADeviceTooAfterSeveralSteps) {
   TrainingRun run{mlp_task(), engine_defaults(mlp_task(), 4), 2, 12};
   run.options.schedule = sched::make_constant(run.options.groups);
   run.adjust = [](EngineOptions& options, int rank) {
-    if (rank == 1) options.tamper_step = 3;
+    if (rank == 1) options.schedule = run::off_by_one_bit(options.schedule, 3);
   };
   for (const std::uint64_t seed : {1U, 2U, 3U}) {
     const std::string text = error_text(ErrorKind::desync, [&] { (void)testing::train_emulated(run, seed); });
-    EXPECT_NE(text.find("step 3"), std::string::npos) << text;
+    EXPECT_NE(text.find("step 4"), std::string::npos) << text;
     EXPECT_NE(text.find("broadcast 0.003, rank 1 evaluated 0.0030000000000000005"), std::string::npos) << text;
   }
 }

@@ -2,6 +2,7 @@
 
 #include <numeric>
 
+#include "core/error.hpp"
 #include "kernels/decide/decide.hpp"
 #include "tests/support/training.hpp"
 
@@ -50,19 +51,40 @@ FlatLayout layout_of(nn::Model& model) {
   return {model.parameters(), plan, std::vector<int>(model.parameters().size(), 0)};
 }
 
+/// One contribution to each parameter's gradient.
+std::vector<int> once_each(const FlatLayout& layout) { return std::vector<int>(layout.slices().size(), 1); }
+
+TEST(GradientSync, ABucketWaitsForEveryContributionToItsSlices) {
+  const auto model = testing::mlp_task().model();
+  const FlatLayout layout = layout_of(*model);
+  std::vector<float> grads(static_cast<std::size_t>(layout.size()));
+  RecordingCommunicator comm;
+  std::vector<int> uses = once_each(layout);
+  uses[static_cast<std::size_t>(layout.slices()[0].param)] = 2;  // as a tied weight
+  GradientSync sync(comm, layout, uses, {grads.data(), grads.size(), DType::f32, Memory::host}, layout.size());
+
+  sync.begin_micro_batch(true);
+  for (int slice = 0; slice < static_cast<int>(layout.slices().size()); ++slice) sync.contributed(slice, {});
+  const std::size_t before_the_second = comm.reduced.size();
+  sync.contributed(0, {});
+
+  EXPECT_EQ(before_the_second + 1, comm.reduced.size());
+  EXPECT_THROW(sync.contributed(0, {}), Error) << "a third one is not in the plan";
+}
+
 TEST(GradientSync, ABucketGoesOutWithItsLastSlice) {
   const auto model = testing::mlp_task().model();
   const FlatLayout layout = layout_of(*model);
   std::vector<float> grads(static_cast<std::size_t>(layout.size()));
   RecordingCommunicator comm;
-  GradientSync sync(comm, layout, {grads.data(), grads.size(), DType::f32, Memory::host}, 200);
+  GradientSync sync(comm, layout, once_each(layout), {grads.data(), grads.size(), DType::f32, Memory::host}, 200);
   const auto buckets = layout.buckets(200);
   ASSERT_GT(buckets.size(), 3U);
   ASSERT_EQ(sync.bucket_count(), buckets.size());
 
   sync.begin_micro_batch(true);
   for (int slice = 0; slice < static_cast<int>(layout.slices().size()); ++slice) {
-    sync.slice_complete(slice, {});
+    sync.contributed(slice, {});
     std::size_t complete = 0;
     for (const auto& bucket : buckets) complete += bucket.last_slice <= slice ? 1 : 0;
     EXPECT_EQ(comm.reduced.size(), complete) << "after slice " << slice;
@@ -79,15 +101,15 @@ TEST(GradientSync, WithoutReduceEverythingGoesOutAtTheEnd) {
   const FlatLayout layout = layout_of(*model);
   std::vector<float> grads(static_cast<std::size_t>(layout.size()));
   RecordingCommunicator comm;
-  GradientSync sync(comm, layout, {grads.data(), grads.size(), DType::f32, Memory::host}, 200);
+  GradientSync sync(comm, layout, once_each(layout), {grads.data(), grads.size(), DType::f32, Memory::host}, 200);
   sync.begin_micro_batch(false);
-  for (int slice = 0; slice < static_cast<int>(layout.slices().size()); ++slice) sync.slice_complete(slice, {});
+  for (int slice = 0; slice < static_cast<int>(layout.slices().size()); ++slice) sync.contributed(slice, {});
   EXPECT_TRUE(comm.reduced.empty());
   sync.finish({});
   EXPECT_EQ(comm.reduced.size(), sync.bucket_count());
   // The next step starts afresh.
   sync.begin_micro_batch(true);
-  for (int slice = 0; slice < static_cast<int>(layout.slices().size()); ++slice) sync.slice_complete(slice, {});
+  for (int slice = 0; slice < static_cast<int>(layout.slices().size()); ++slice) sync.contributed(slice, {});
   EXPECT_EQ(comm.reduced.size(), 2 * sync.bucket_count());
 }
 
@@ -96,11 +118,11 @@ TEST(GradientSync, OneRankHasNothingToDo) {
   const FlatLayout layout = layout_of(*model);
   std::vector<float> grads(static_cast<std::size_t>(layout.size()), 2.0F);
   const auto comm = comm::make_single();
-  GradientSync sync(*comm, layout, {grads.data(), grads.size(), DType::f32, Memory::host}, 200);
+  GradientSync sync(*comm, layout, once_each(layout), {grads.data(), grads.size(), DType::f32, Memory::host}, 200);
   EXPECT_EQ(sync.bucket_count(), 0U);
   EXPECT_EQ(sync.bytes_per_step(), 0U);
   sync.begin_micro_batch(true);
-  sync.slice_complete(0, {});
+  sync.contributed(0, {});
   sync.finish({});
   EXPECT_EQ(grads, std::vector<float>(grads.size(), 2.0F));
 }
@@ -113,13 +135,14 @@ TEST(GradientSync, SumsOverRanks) {
       const auto device = make_cpu_device();
       const auto arena = comm.make_arena(*device, static_cast<std::size_t>(layout.size()) * sizeof(float));
       auto* grads = reinterpret_cast<float*>(arena->data());
-      GradientSync sync(comm, layout, {grads, static_cast<std::size_t>(layout.size()), DType::f32, Memory::host}, 200);
+      GradientSync sync(comm, layout, once_each(layout),
+                        {grads, static_cast<std::size_t>(layout.size()), DType::f32, Memory::host}, 200);
       for (int step = 0; step < 3; ++step) {
         for (std::int64_t i = 0; i < layout.size(); ++i)
           grads[i] = static_cast<float>((i % 97 + step) * (comm.rank() + 1));
         sync.begin_micro_batch(true);
         for (int slice = 0; slice < static_cast<int>(layout.slices().size()); ++slice) {
-          sync.slice_complete(slice, {});
+          sync.contributed(slice, {});
           comm.progress();
         }
         sync.finish({});

@@ -1,6 +1,7 @@
 // kinds loss_scaler and engine: overflow bits drive decide_step, the function that decides every real step.
 
 #include <limits>
+#include <span>
 #include <vector>
 
 #include "core/error.hpp"
@@ -33,7 +34,8 @@ class Stepper {
         groups_(static_cast<std::int32_t>(schedule.groups())),
         config_(scaler_of(fp16)),
         record_(record_bytes(1, groups_) / sizeof(StepReport) + 1),
-        group_steps_(schedule.groups()) {
+        group_steps_(schedule.groups()),
+        result_(result_bytes(groups_) / sizeof(StepReport) + 1) {
     state_.scale = config_.initial_scale;
     state_.hysteresis = config_.hysteresis;
   }
@@ -41,10 +43,7 @@ class Stepper {
   void step(bool overflow) {
     StepRecord& record = *new (record_.data()) StepRecord{
         .step = state_.attempted, .first_index = state_.applied, .count = 1, .groups = groups_};
-    std::vector<sched::GroupValues> values(group_steps_.size());
-    schedule_.values_at(state_.applied, values);
-    for (std::size_t g = 0; g < values.size(); ++g)
-      record.rows()[g] = {values[g].lr, values[g].beta1, values[g].beta2, values[g].momentum, values[g].weight_decay};
+    schedule_.values_at(state_.applied, std::span(record.rows(), group_steps_.size()));
     const StepReport report = {.norm2 = overflow ? std::numeric_limits<double>::infinity() : 1.0,
                                .first_bad = overflow ? 7 : -1};
     decide_step({.record = &record,
@@ -53,11 +52,11 @@ class Stepper {
                  .scaler = config_,
                  .state = &state_,
                  .group_steps = group_steps_.data(),
-                 .result = &result_});
+                 .result = reinterpret_cast<StepResult*>(result_.data())});
   }
 
   [[nodiscard]] const StepState& state() const { return state_; }
-  [[nodiscard]] const StepResult& result() const { return result_; }
+  [[nodiscard]] const StepResult& result() const { return *reinterpret_cast<const StepResult*>(result_.data()); }
   [[nodiscard]] const std::vector<GroupStep>& group_steps() const { return group_steps_; }
 
  private:
@@ -67,7 +66,7 @@ class Stepper {
   std::vector<StepReport> record_;  // storage with the record's alignment
   std::vector<GroupStep> group_steps_;
   StepState state_;
-  StepResult result_;
+  std::vector<StepReport> result_;  // likewise, with room for the values behind it
 };
 
 // Follows the bits up to the step that stops the run, which the trace must name; `after` sees every other step.
@@ -94,7 +93,7 @@ Mismatches follow(const json& trace, const json& expected, Stepper& stepper, Aft
 
 Mismatches check_loss_scaler(const json& trace) {
   const json& expected = trace.at("dynamic");
-  const auto schedule = sched::make_constant({{.lr = 1e-3, .beta1 = 0.9, .beta2 = 0.999, .has_betas = true}});
+  const auto schedule = sched::make_constant({{{.lr = 1e-3, .beta1 = 0.9, .beta2 = 0.999}, true}});
   Stepper stepper(trace.at("fp16"), *schedule);
   std::vector<double> scale = {stepper.state().scale};
   std::vector<double> hysteresis = {static_cast<double>(stepper.state().hysteresis)};
@@ -141,7 +140,7 @@ Mismatches check_engine(const json& trace) {
     out.push_back(fmt::format("the trace has {} steps, we took {}", expected["lr_used"].size(), steps));
   expect_equal(out, "final_scale", expected.at("final_scale"), stepper.state().scale);
   expect_equal(out, "global_steps", expected.at("global_steps"), static_cast<double>(stepper.state().attempted));
-  std::vector<sched::GroupValues> next(groups.size());
+  std::vector<StepValues> next(groups.size());
   schedule->values_at(stepper.state().applied, next);
   std::vector<double> final_lr;
   for (const auto& values : next) final_lr.push_back(values.lr);

@@ -2,8 +2,8 @@
 // the same double.
 
 #include "core/error.hpp"
-#include "sched/scheduler.hpp"
 #include "tests/golden/trace.hpp"
+#include "tests/support/scheduler.hpp"
 
 namespace lockstep::golden {
 namespace {

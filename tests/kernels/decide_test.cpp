@@ -44,7 +44,15 @@ struct Outcome {
   StepState state;
   StepResult result;
   std::vector<GroupStep> groups;
+  std::vector<StepValues> values;  ///< that came back with the result
 };
+
+/// Storage of a result with its values, of up to 8 groups.
+struct alignas(64) ResultBlock {
+  StepResult result;
+  StepValues values[8];
+};
+static_assert(sizeof(ResultBlock) >= result_bytes(8));
 
 struct Step {
   StepState state;
@@ -64,7 +72,7 @@ class Decide : public KernelTest {
     const Array<StepState> state(session(), std::vector<StepState>{step.state});
     const auto groups = static_cast<std::size_t>(record.header().groups);
     const Array<GroupStep> group_steps(session(), groups);
-    const Array<StepResult> result(session(), 1);
+    const Array<ResultBlock> result(session(), 1);
     DecideArgs args;
     args.record = reinterpret_cast<const StepRecord*>(sent.data());
     args.own = reinterpret_cast<const StepRecord*>(mine.data());
@@ -78,9 +86,10 @@ class Decide : public KernelTest {
     args.scaler = step.scaler;
     args.state = state.data();
     args.group_steps = group_steps.data();
-    args.result = result.data();
+    args.result = &result.data()->result;
     kernels::decide(exec(), args);
-    return {state.host()[0], result.host()[0], group_steps.host()};
+    const ResultBlock back = result.host()[0];
+    return {state.host()[0], back.result, group_steps.host(), {back.values, back.values + groups}};
   }
   Outcome run(const Step& step, const Record& record) const { return run(step, record, record); }
 
@@ -123,6 +132,7 @@ TEST_P(Decide, AppliesAStepWithBiasCorrectionAndTheRowOfItsOwnCount) {
   EXPECT_EQ(out.groups[1].lr, 2 / 8.0 + 1);
   EXPECT_EQ(out.groups[1].momentum, 0.5);
   EXPECT_EQ(out.groups[1].weight_decay, 0.01);
+  EXPECT_EQ(out.values, (std::vector<StepValues>{out.groups[0], out.groups[1]})) << "what was applied comes back";
   EXPECT_NEAR(out.groups[0].correction1, 1 - std::pow(0.9, 5), 1e-15);
   EXPECT_NEAR(out.groups[0].correction2, 1 - std::pow(0.999, 5), 1e-15);
   EXPECT_EQ(out.result.step, 6);
@@ -180,6 +190,8 @@ TEST_P(Decide, OverflowSkipsHalvesTheScaleAndDoesNotAdvanceTheSchedule) {
   EXPECT_EQ(out.result.next_scale, 32);
   EXPECT_EQ(out.result.skipped, 1);
   EXPECT_EQ(out.result.first_bad, 50);
+  EXPECT_EQ(out.values, std::vector<StepValues>(1, record_for(step.state).header().rows()[0]))
+      << "what it would have used";
 }
 
 TEST_P(Decide, AnInfiniteNormAloneIsAnOverflow) {
@@ -289,7 +301,7 @@ TEST(RecordDigest, ChangesWithEveryBitOfEveryValue) {
   const std::size_t rows_end = record_bytes(2, 3);
   for (std::size_t i = 0; i < rows_end; ++i) {
     const bool covered = i < offsetof(StepRecord, digest) || i >= sizeof(StepRecord);
-    const bool extent = i >= offsetof(StepRecord, count) && i < offsetof(StepRecord, flags);
+    const bool extent = i >= offsetof(StepRecord, count) && i < offsetof(StepRecord, digest);
     if (!covered || extent) continue;  // count and groups say how much is read
     bytes[i] = static_cast<unsigned char>(bytes[i] ^ 1U);
     EXPECT_NE(record_digest(record.header()), digest) << "byte " << i;
@@ -300,11 +312,11 @@ TEST(RecordDigest, ChangesWithEveryBitOfEveryValue) {
 }
 
 TEST(RecordDigest, IsFnv1a) {
-  // FNV-1a's published start value and prime, over 32 bytes of header and 40 of one row.
+  // FNV-1a's published start value and prime, over 24 bytes of header and 40 of one row.
   Record record(0, 0, 1, 1);
   record.header().rows()[0] = {};
   std::uint64_t expected = 0xcbf29ce484222325ULL;
-  for (int i = 0; i < 72; ++i) expected = (expected ^ (i == 16 || i == 20 ? 1U : 0U)) * 0x100000001b3ULL;
+  for (int i = 0; i < 64; ++i) expected = (expected ^ (i == 16 || i == 20 ? 1U : 0U)) * 0x100000001b3ULL;
   EXPECT_EQ(record_digest(record.header()), expected);
 }
 

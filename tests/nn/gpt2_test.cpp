@@ -69,7 +69,7 @@ TEST_P(Gpt2Test, OneStepIsPyTorchs) {
   const nlohmann::json& rates = oracle["adamw"];
   const double lr = rates["lr"], eps = rates["eps"];
   adam.update(
-      {.lr = lr, .beta1 = rates["betas"][0], .beta2 = rates["betas"][1], .weight_decay = rates["weight_decay"]});
+      {{.lr = lr, .beta1 = rates["betas"][0], .beta2 = rates["betas"][1], .weight_decay = rates["weight_decay"]}});
 
   EXPECT_NEAR(loss, oracle["loss"].get<double>(), 2e-6);
   const double grad_tolerance = 2e-6;
@@ -125,7 +125,7 @@ TEST_P(Gpt2Test, TrainsTheSameBitsWhenParametersAreGatheredForEachUse) {
   GatheringStore gathered(whole.rig.device(), whole.model->parameters(), sine_values(whole.model->parameters()),
                           whole.planned.grad_uses);
   TestAdam adam_whole(whole.rig, whole.store), adam_gathered(whole.rig, gathered);
-  const GroupStep rates{.lr = 0.03, .beta1 = 0.9, .beta2 = 0.95, .weight_decay = 0.1};
+  const GroupStep rates{{.lr = 0.03, .beta1 = 0.9, .beta2 = 0.95, .weight_decay = 0.1}};
   std::vector<double> losses;
   for (int step = 0; step < 8; ++step) {
     losses.push_back(whole.step());

@@ -73,7 +73,7 @@ TEST_P(MlpTest, LearnsClustersWithTheSameBitsFromGatheredParameters) {
   TestAdam adam_whole(rig, whole), adam_gathered(rig, gathered);
   const TestBatch batch(rig.device(), {.batch = 32}, 2);
   fill_clusters(batch);
-  const GroupStep rates{.lr = 0.02, .beta1 = 0.9, .beta2 = 0.99};
+  const GroupStep rates{{.lr = 0.02, .beta1 = 0.9, .beta2 = 0.99}};
   double loss = 0;
   for (int step = 0; step < 60; ++step) {
     loss = run_pass(rig, *model, planned, whole, batch.get());

@@ -42,7 +42,7 @@ TEST(OffByOneBit, ChangesOneUpdateOfTheFirstGroupByOneBit) {
     const auto tampered = off_by_one_bit(plain, step);
     ASSERT_EQ(tampered->groups(), 2U);
     for (std::int64_t update = 0; update < 10; ++update) {
-      std::vector<sched::GroupValues> expected(2), values(2);
+      std::vector<StepValues> expected(2), values(2);
       plain->values_at(update, expected);
       tampered->values_at(update, values);
       if (update == step) expected[0].lr = std::nextafter(expected[0].lr, 1.0);

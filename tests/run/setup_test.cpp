@@ -44,7 +44,6 @@ TEST(Setup, BatchSeedAndClipping) {
   EXPECT_EQ(options.gradient_clipping, 0.5);
   EXPECT_EQ(options.compute, DType::f32);
   EXPECT_EQ(options.scaler.on_overflow, ScalerConfig::OnOverflow::halt);
-  EXPECT_EQ(options.tamper_step, -1);
 }
 
 TEST(Setup, TheFirstPatternThatMatchesWins) {
@@ -109,7 +108,7 @@ TEST(Setup, Optimizers) {
 
 TEST(Setup, WithoutASchedulerTheOptimizersLrHolds) {
   const engine::EngineOptions options = options_of(job_of(""));
-  std::vector<sched::GroupValues> values(1);
+  std::vector<StepValues> values(1);
   options.schedule->values_at(123456, values);
   EXPECT_EQ(values[0].lr, 0.01);
 }

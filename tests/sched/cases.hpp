@@ -13,15 +13,15 @@ namespace lockstep::sched {
 inline std::vector<GroupInitial> adam_groups(std::size_t n = 1) {
   std::vector<GroupInitial> groups;
   for (std::size_t g = 0; g < n; ++g)
-    groups.push_back({.lr = 0.5 / static_cast<double>(g + 1),
-                      .beta1 = 0.9,
-                      .beta2 = 0.999,
-                      .has_betas = true,
-                      .weight_decay = 0.1 * static_cast<double>(g)});
+    groups.push_back({{.lr = 0.5 / static_cast<double>(g + 1),
+                       .beta1 = 0.9,
+                       .beta2 = 0.999,
+                       .weight_decay = 0.1 * static_cast<double>(g)},
+                      true});
   return groups;
 }
 
-inline std::vector<GroupInitial> sgd_groups() { return {{.lr = 0.5, .momentum = 0.9}}; }
+inline std::vector<GroupInitial> sgd_groups() { return {{{.lr = 0.5, .momentum = 0.9}, false}}; }
 
 /// A type with valid parameters, so that laws can be stated for every one.
 struct Case {
@@ -53,13 +53,13 @@ inline std::vector<Case> cases() {
 }
 
 inline double lr_at(const Schedule& schedule, std::int64_t update, std::size_t group = 0) {
-  std::vector<GroupValues> values(schedule.groups());
+  std::vector<StepValues> values(schedule.groups());
   schedule.values_at(update, values);
   return values[group].lr;
 }
 
-inline GroupValues values_at(const Schedule& schedule, std::int64_t update) {
-  std::vector<GroupValues> values(schedule.groups());
+inline StepValues values_at(const Schedule& schedule, std::int64_t update) {
+  std::vector<StepValues> values(schedule.groups());
   schedule.values_at(update, values);
   return values[0];
 }

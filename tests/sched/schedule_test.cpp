@@ -4,8 +4,8 @@
 
 #include <set>
 
-#include "sched/scheduler.hpp"
 #include "tests/sched/cases.hpp"
+#include "tests/support/scheduler.hpp"
 
 namespace lockstep::sched {
 namespace {
@@ -35,12 +35,11 @@ TEST_P(EveryType, BothFacesAgree) {
   Scheduler stepped(GetParam().type, GetParam().params, groups);
   const auto schedule = make_schedule(GetParam().type, GetParam().params, groups);
   for (std::int64_t k = 0; k < 40; ++k) {
-    std::vector<GroupValues> values(2);
+    std::vector<StepValues> values(2);
     schedule->values_at(k, values);
     for (std::size_t g = 0; g < 2; ++g) {
       const GroupInitial& used = stepped.groups()[g];
-      EXPECT_EQ(values[g], (GroupValues{used.lr, used.beta1, used.beta2, used.momentum, used.weight_decay}))
-          << "update " << k << ", group " << g;
+      EXPECT_EQ(values[g], static_cast<const StepValues&>(used)) << "update " << k << ", group " << g;
       EXPECT_EQ(values[g].weight_decay, groups[g].weight_decay);
     }
     stepped.step();
@@ -105,7 +104,7 @@ TEST(Errors, NonFiniteNumbers) {
 
 TEST(Errors, WrongUseOfTheInterface) {
   const auto schedule = make_constant(adam_groups(2));
-  std::vector<GroupValues> one(1), two(2);
+  std::vector<StepValues> one(1), two(2);
   EXPECT_THROW(schedule->values_at(0, one), Error);
   EXPECT_THROW(schedule->values_at(-1, two), Error);
   EXPECT_THROW((void)make_constant({}), Error);
@@ -114,7 +113,7 @@ TEST(Errors, WrongUseOfTheInterface) {
 TEST(Constant, WithoutASchedulerEverythingStays) {
   const auto schedule = make_constant(sgd_groups());
   for (const std::int64_t k : {0, 1, 1000000})
-    EXPECT_EQ(values_at(*schedule, k), (GroupValues{.lr = 0.5, .momentum = 0.9}));
+    EXPECT_EQ(values_at(*schedule, k), (StepValues{.lr = 0.5, .momentum = 0.9}));
 }
 
 TEST(FirstIndex, UpdateZeroKeepsTheOptimizersValues) {

@@ -1,4 +1,4 @@
-#include "sched/scheduler.hpp"
+#include "tests/support/scheduler.hpp"
 
 #include "tests/sched/cases.hpp"
 

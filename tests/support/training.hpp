@@ -75,12 +75,10 @@ inline Task gpt_task(const ScratchFolder& folder) {
 }
 
 inline sched::GroupInitial adam_group(double lr, double weight_decay = 0.01) {
-  return {.lr = lr, .beta1 = 0.9, .beta2 = 0.99, .momentum = 0, .has_betas = true, .weight_decay = weight_decay};
+  return {{.lr = lr, .beta1 = 0.9, .beta2 = 0.99, .weight_decay = weight_decay}, true};
 }
 
-inline sched::GroupInitial sgd_group(double lr) {
-  return {.lr = lr, .beta1 = 0, .beta2 = 0, .momentum = 0, .has_betas = false, .weight_decay = 0};
-}
+inline sched::GroupInitial sgd_group(double lr) { return {{.lr = lr}, false}; }
 
 inline ScalerConfig dynamic_scaler(double power, std::int64_t window = 1000) {
   return {.on_overflow = ScalerConfig::OnOverflow::scaled,
@@ -134,7 +132,7 @@ inline void write_buffer(engine::Engine& engine, const std::string& name, const 
 
 /// What a rank saw.
 struct Outcome {
-  std::vector<StepResult> results;
+  std::vector<engine::FinishedStep> results;
   std::vector<float> master;
   StepState state;
 
@@ -174,7 +172,7 @@ inline Outcome train_rank(const TrainingRun& run, comm::Communicator& comm, engi
   if (run.prepare) run.prepare(engine);
   Outcome outcome;
   const auto keep = [&] {
-    for (const StepResult& result : engine.results()) outcome.results.push_back(result);
+    for (const engine::FinishedStep& result : engine.results()) outcome.results.push_back(result);
   };
   for (std::int64_t step = 0; step < run.steps; ++step) {
     train_step(engine, *dataset, step);

@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "core/error.hpp"
 #include "sched/schedule.hpp"
 
 namespace lockstep::sched {
@@ -45,12 +46,62 @@ class Scheduler {
 
  private:
   void start();
-  void write(const std::vector<GroupValues>& values);
+  void write(const std::vector<StepValues>& values);
 
   std::vector<GroupInitial> groups_;
   std::unique_ptr<Schedule> schedule_;
   std::int64_t index_ = -1;
   std::optional<std::vector<double>> last_lr_;
 };
+
+inline Scheduler::Scheduler(std::string_view type, Params params, std::vector<GroupInitial> groups)
+    : groups_(std::move(groups)), schedule_(make_schedule(type, std::move(params), groups_)) {
+  start();
+}
+
+inline void Scheduler::start() {
+  index_ = schedule_->first_index();
+  last_lr_.reset();
+  std::vector<StepValues> values(groups_.size());
+  schedule_->values_at_construction(values);
+  write(values);
+  if (!schedule_->knows_lr_at_construction()) last_lr_.reset();
+}
+
+inline void Scheduler::step() { step(index_ + 1); }
+
+inline void Scheduler::step(std::int64_t index) {
+  index_ = index;
+  std::vector<StepValues> values(groups_.size());
+  schedule_->values_at_index(index_, values);
+  write(values);
+}
+
+inline std::vector<double> Scheduler::get_lr() const {
+  std::vector<StepValues> values(groups_.size());
+  schedule_->values_at_index(index_, values);
+  std::vector<double> lr;
+  for (const StepValues& v : values) lr.push_back(v.lr);
+  return lr;
+}
+
+inline const std::vector<double>& Scheduler::last_lr() const {
+  if (!last_lr_)
+    fail(ErrorKind::config, "scheduler {}: no learning rate was written yet; call step() first", schedule_->type());
+  return *last_lr_;
+}
+
+inline void Scheduler::rebuild(Params params) {
+  schedule_ = make_schedule(schedule_->type(), std::move(params), groups_);
+  start();
+}
+
+inline void Scheduler::write(const std::vector<StepValues>& values) {
+  last_lr_.emplace();
+  for (std::size_t g = 0; g < groups_.size(); ++g) {
+    static_cast<StepValues&>(groups_[g]) = values[g];
+    last_lr_->push_back(values[g].lr);
+  }
+}
 
 }  // namespace lockstep::sched
