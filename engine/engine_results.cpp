@@ -43,9 +43,9 @@ void Engine::raise(const StepResult& result) {
   if (result.halt == Halt::desync) {
     const std::vector<StepValues>&theirs = device_->steps.their_values(), &ours = device_->steps.our_values();
     std::string text;
-    for (int g = 0; g < groups_; ++g) {
-      const StepValues& a = theirs[static_cast<std::size_t>(g)];
-      const StepValues& b = ours[static_cast<std::size_t>(g)];
+    for (std::size_t i = 0; i < ours.size() && text.empty(); ++i) {
+      const std::size_t g = i % static_cast<std::size_t>(groups_);
+      const StepValues &a = theirs[i], &b = ours[i];
       const auto compare = [&](const char* name, double x, double y) {
         if (x != y)
           text +=

@@ -70,17 +70,18 @@ std::optional<FinishedStep> StepQueue::collect(bool block) {
   step.applied_values.assign(arrived.values(), arrived.values() + groups_);
   if (step.halt == Halt::desync && theirs_.empty()) {
     // Now: a later step uses the records' memory again.
-    theirs_ = values_of(record_on_device(*received_, collected_));
-    ours_ = values_of(record_on_device(own_, collected_));
+    const auto& sent = *reinterpret_cast<const StepRecord*>(pinned_records_.data() + slot * record_size_);
+    theirs_ = values_of(record_on_device(*received_, collected_), static_cast<std::size_t>(sent.count));
+    ours_ = values_of(record_on_device(own_, collected_), static_cast<std::size_t>(sent.count));
   }
   ++collected_;
   return step;
 }
 
-std::vector<StepValues> StepQueue::values_of(const StepRecord* on_device) const {
-  std::vector<StepValues> values(groups_);
+std::vector<StepValues> StepQueue::values_of(const StepRecord* on_device, std::size_t updates) const {
+  std::vector<StepValues> values(updates * groups_);
   device_.copy(values.data(), reinterpret_cast<const std::byte*>(on_device) + sizeof(StepRecord),
-               groups_ * sizeof(StepValues), stream_);
+               values.size() * sizeof(StepValues), stream_);
   device_.synchronize(stream_);
   return values;
 }

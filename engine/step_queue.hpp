@@ -47,7 +47,8 @@ class StepQueue {
 
   /// The oldest step that has not been collected, if it is done; with `block` after waiting for it.
   [[nodiscard]] std::optional<FinishedStep> collect(bool block);
-  /// Rank 0's and this rank's values of the step that ended in Halt::desync, per group.
+  /// Rank 0's and this rank's values of the step that ended in Halt::desync, by update and group: a record tells those
+  /// of several updates, and ranks may differ about a later one.
   [[nodiscard]] const std::vector<StepValues>& their_values() const { return theirs_; }
   [[nodiscard]] const std::vector<StepValues>& our_values() const { return ours_; }
 
@@ -61,7 +62,7 @@ class StepQueue {
     return reinterpret_cast<const StepRecord*>(records.data() + slot_of(step) * record_size_);
   }
   [[nodiscard]] std::size_t slot_of(std::int64_t step) const { return static_cast<std::size_t>(step) % slots_; }
-  [[nodiscard]] std::vector<StepValues> values_of(const StepRecord* on_device) const;
+  [[nodiscard]] std::vector<StepValues> values_of(const StepRecord* on_device, std::size_t updates) const;
 
   DeviceApi& device_;
   comm::Communicator& comm_;

