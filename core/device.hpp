@@ -20,6 +20,12 @@ struct EventRef {
   bool operator==(const EventRef&) const = default;
 };
 
+/// Work captured from a stream, by reference.
+struct GraphRef {
+  void* handle = nullptr;
+  bool operator==(const GraphRef&) const = default;
+};
+
 /// Memory, streams, events, copies and host calls of one device: the only way the layers above touch one.
 ///
 /// Implementations: `cpu` (everything happens at once, streams do not matter), `emu` (host memory; work is put
@@ -57,6 +63,18 @@ class DeviceApi {
   virtual void fill_zero(void* data, std::size_t bytes, StreamRef stream) = 0;
   /// Calls task(context) on the host in stream order. The task must not call the device.
   virtual void call_host(void (*task)(void*), void* context, StreamRef stream) = 0;
+
+  // Graphs. Between begin_capture and end_capture what is enqueued on `stream` is kept instead of done, with the
+  // arguments it has now; launch() enqueues all of it, as often as wanted. Meanwhile nothing may be allocated, waited
+  // for or asked, and the stream may wait only for events that were recorded on it in the same capture. One capture at
+  // a time.
+  /// Where false, the other four are ErrorKind::internal.
+  [[nodiscard]] virtual bool can_capture() const noexcept { return false; }
+  virtual void begin_capture(StreamRef stream);
+  /// The caller destroys the graph, after the work of its launches is done.
+  [[nodiscard]] virtual GraphRef end_capture(StreamRef stream);
+  virtual void launch(GraphRef graph, StreamRef stream);
+  virtual void destroy(GraphRef graph) noexcept;
 };
 
 /// The host itself. Every call completes before it returns.

@@ -57,6 +57,13 @@ class CpuDevice final : public DeviceApi {
 
 }  // namespace
 
+void DeviceApi::begin_capture(StreamRef /*stream*/) { fail(ErrorKind::internal, "device {} cannot capture", name()); }
+GraphRef DeviceApi::end_capture(StreamRef /*stream*/) { fail(ErrorKind::internal, "device {} cannot capture", name()); }
+void DeviceApi::launch(GraphRef /*graph*/, StreamRef /*stream*/) {
+  fail(ErrorKind::internal, "device {} cannot launch graphs: it cannot capture", name());
+}
+void DeviceApi::destroy(GraphRef /*graph*/) noexcept {}
+
 std::unique_ptr<DeviceApi> make_cpu_device() { return std::make_unique<CpuDevice>(); }
 
 Arena::Arena(DeviceApi& device, std::size_t bytes)

@@ -17,6 +17,7 @@ void check_cuda(cudaError_t error, const char* what) {
 
 cudaStream_t stream_of(StreamRef stream) { return static_cast<cudaStream_t>(stream.handle); }
 cudaEvent_t event_of(EventRef event) { return static_cast<cudaEvent_t>(event.handle); }
+cudaGraphExec_t graph_of(GraphRef graph) { return static_cast<cudaGraphExec_t>(graph.handle); }
 
 class CudaDevice final : public DeviceApi {
  public:
@@ -98,6 +99,25 @@ class CudaDevice final : public DeviceApi {
   void call_host(void (*task)(void*), void* context, StreamRef stream) override {
     check_cuda(cudaLaunchHostFunc(stream_of(stream), task, context), "enqueueing a host call");
   }
+
+  [[nodiscard]] bool can_capture() const noexcept override { return true; }
+  void begin_capture(StreamRef stream) override {
+    // Other ranks' threads go on with their own work meanwhile.
+    check_cuda(cudaStreamBeginCapture(stream_of(stream), cudaStreamCaptureModeThreadLocal), "beginning a capture");
+  }
+  [[nodiscard]] GraphRef end_capture(StreamRef stream) override {
+    cudaGraph_t captured = nullptr;
+    check_cuda(cudaStreamEndCapture(stream_of(stream), &captured), "ending a capture");
+    cudaGraphExec_t graph = nullptr;
+    const cudaError_t error = cudaGraphInstantiate(&graph, captured, 0);
+    (void)cudaGraphDestroy(captured);
+    check_cuda(error, "making a graph of what was captured");
+    return {graph};
+  }
+  void launch(GraphRef graph, StreamRef stream) override {
+    check_cuda(cudaGraphLaunch(graph_of(graph), stream_of(stream)), "launching a graph");
+  }
+  void destroy(GraphRef graph) noexcept override { (void)cudaGraphExecDestroy(graph_of(graph)); }
 
  private:
   std::string name_;

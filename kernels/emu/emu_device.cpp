@@ -28,7 +28,15 @@ struct Stream {
 
 struct Event {
   std::vector<OpId> ops;
+  std::uint64_t capture = 0;  ///< the number of the capture in which it was recorded last; 0: none
 };
+
+/// Work that was captured, in its order.
+struct Captured {
+  std::function<void()> work;
+  bool may_block = false;
+};
+using Graph = std::vector<Captured>;
 
 class Device final : public EmuDevice {
  public:
@@ -39,9 +47,15 @@ class Device final : public EmuDevice {
   [[nodiscard]] Memory memory() const noexcept override { return Memory::device; }
   [[nodiscard]] bool immediate() const noexcept override { return false; }
 
-  [[nodiscard]] void* allocate(std::size_t bytes) override { return host_->allocate(bytes); }
+  [[nodiscard]] void* allocate(std::size_t bytes) override {
+    refuse_in_capture("allocation");
+    return host_->allocate(bytes);
+  }
   void deallocate(void* data, std::size_t bytes) noexcept override { give_back(data, bytes); }
-  [[nodiscard]] void* allocate_pinned(std::size_t bytes) override { return host_->allocate_pinned(bytes); }
+  [[nodiscard]] void* allocate_pinned(std::size_t bytes) override {
+    refuse_in_capture("allocation");
+    return host_->allocate_pinned(bytes);
+  }
   void deallocate_pinned(void* data, std::size_t bytes) noexcept override { give_back(data, bytes); }
 
   [[nodiscard]] StreamRef make_stream() override { return {new Stream}; }
@@ -51,22 +65,36 @@ class Device final : public EmuDevice {
 
   void record(EventRef event, StreamRef stream) override {
     const Stream& from = stream_of(stream);
-    event_of(event).ops = from.waits;
+    if (&from == capturing_) {
+      event_of(event) = {.ops = {}, .capture = capture_number_};
+      return;
+    }
+    event_of(event) = {.ops = from.waits, .capture = 0};
     event_of(event).ops.push_back(from.last);
   }
   void wait(StreamRef stream, EventRef event) override {
     Stream& to = stream_of(stream);
+    const std::uint64_t mine = &to == capturing_ ? capture_number_ : 0;
+    require(event_of(event).capture == mine,
+            "emulated device: a wait across the edge of a capture: a captured stream waits only for events recorded on "
+            "it in the same capture, and other streams never for those");
+    if (mine != 0) return;  // its own work so far
     for (const OpId op : event_of(event).ops)
       if (!finished(op)) to.waits.push_back(op);
   }
   [[nodiscard]] bool done(EventRef event) override {
+    refuse_in_capture("question");
     const std::vector<OpId>& targets = event_of(event).ops;
     if (all_finished(targets)) return true;
     run_one(targets);
     return all_finished(targets);
   }
-  void synchronize(EventRef event) override { run_until(event_of(event).ops); }
+  void synchronize(EventRef event) override {
+    refuse_in_capture("synchronisation");
+    run_until(event_of(event).ops);
+  }
   void synchronize(StreamRef stream) override {
+    refuse_in_capture("synchronisation");
     std::vector<OpId> targets = stream_of(stream).waits;
     targets.push_back(stream_of(stream).last);
     run_until(targets);
@@ -84,6 +112,25 @@ class Device final : public EmuDevice {
   }
   void enqueue(StreamRef stream, std::function<void()> work) override { push(stream, std::move(work), false); }
 
+  [[nodiscard]] bool can_capture() const noexcept override { return true; }
+  void begin_capture(StreamRef stream) override {
+    refuse_in_capture("second capture");
+    capturing_ = &stream_of(stream);
+    captured_ = std::make_unique<Graph>();
+    ++capture_number_;
+  }
+  [[nodiscard]] GraphRef end_capture(StreamRef stream) override {
+    require(capturing_ != nullptr && &stream_of(stream) == capturing_,
+            "emulated device: end_capture on a stream that is not captured");
+    capturing_ = nullptr;
+    return {captured_.release()};
+  }
+  void launch(GraphRef graph, StreamRef stream) override {
+    refuse_in_capture("launch");
+    for (const Captured& each : *static_cast<const Graph*>(graph.handle)) push(stream, each.work, each.may_block);
+  }
+  void destroy(GraphRef graph) noexcept override { delete static_cast<Graph*>(graph.handle); }
+
  private:
   struct Block {
     void* data;
@@ -98,7 +145,13 @@ class Device final : public EmuDevice {
   OpId last_blocking_ = no_op;
   bool running_ = false;
   std::vector<Block> given_back_;
+  Stream* capturing_ = nullptr;
+  std::unique_ptr<Graph> captured_;
+  std::uint64_t capture_number_ = 0;
 
+  void refuse_in_capture(const char* what) const {
+    if (capturing_ != nullptr) fail(ErrorKind::internal, "emulated device: {} during a capture", what);
+  }
   Stream& stream_of(StreamRef stream) {
     return stream.handle == nullptr ? null_stream_ : *static_cast<Stream*>(stream.handle);
   }
@@ -114,6 +167,10 @@ class Device final : public EmuDevice {
   void push(StreamRef stream, std::function<void()> work, bool may_block) {
     require(!running_, "emulated device: work in a stream must not call the device");
     Stream& to = stream_of(stream);
+    if (&to == capturing_) {
+      captured_->push_back({std::move(work), may_block});
+      return;
+    }
     Op added;
     added.work = std::move(work);
     added.may_block = may_block;

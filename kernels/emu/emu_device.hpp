@@ -16,6 +16,8 @@ namespace lockstep {
 /// stream is finished; done() runs at most one piece of work, so that polling ends. A task given to call_host may block
 /// until another rank's thread does its part: it runs only when what is waited for depends on it, and such tasks run in
 /// the order in which they were enqueued.
+/// It can capture the work of one stream; no other stream can join the capture. What a GPU refuses during one
+/// (allocation, synchronisation, questions, waits across its edge) is an error here too.
 /// One device a rank, used by that rank's thread. Memory given back while work is pending is freed once none is.
 class EmuDevice : public DeviceApi {
  public:

@@ -5,6 +5,8 @@
 #include <utility>
 #include <vector>
 
+#include "core/error.hpp"
+
 namespace lockstep {
 namespace {
 
@@ -41,6 +43,18 @@ TEST(CpuDevice, MemoryIsZeroAndAligned) {
     const std::uintptr_t alignment = bytes >= (std::size_t{2} << 20) ? std::uintptr_t{2} << 20 : 256;
     EXPECT_EQ(reinterpret_cast<std::uintptr_t>(arena.data()) % alignment, 0U);
     for (std::size_t i = 0; i < bytes; ++i) ASSERT_EQ(arena.data()[i], std::byte{0});
+  }
+}
+
+TEST(CpuDevice, SaysThatItCannotCapture) {
+  const auto device = make_cpu_device();
+  EXPECT_FALSE(device->can_capture());
+  try {
+    device->begin_capture({});
+    FAIL() << "not refused";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::internal);
+    EXPECT_STREQ(error.what(), "device cpu cannot capture");
   }
 }
 

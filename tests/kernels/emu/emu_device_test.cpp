@@ -4,6 +4,7 @@
 
 #include <barrier>
 #include <set>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -178,6 +179,82 @@ TEST(EmuDevice, WorkMustNotCallTheDevice) {
   EmuDevice& queue = emulated(*device);
   queue.enqueue({}, [&queue] { queue.enqueue({}, [] {}); });
   EXPECT_THROW(device->synchronize(StreamRef{}), Error);
+}
+
+TEST(EmuDevice, AGraphDoesItsWorkAtEachLaunchOnWhatLiesThereThen) {
+  for (std::uint64_t seed = 0; seed < 20; ++seed) {
+    const auto device = make_emulated_device(seed);
+    const Arena memory(*device, 3 * sizeof(int));
+    int* const in = reinterpret_cast<int*>(memory.data());
+    int* const sum = in + 1;
+    int* const calls = in + 2;
+    const StreamRef stream = device->make_stream();
+    const EventRef event = device->make_event();
+    device->begin_capture(stream);
+    emulated(*device).enqueue(stream, [=] { *sum += *in; });
+    device->record(event, stream);
+    device->wait(stream, event);
+    device->call_host([](void* p) { ++*static_cast<int*>(p); }, calls, stream);
+    device->fill_zero(in, sizeof(int), stream);
+    const GraphRef graph = device->end_capture(stream);
+    device->synchronize(stream);
+    const int after_capture = *calls;
+
+    const Pinned<int> values(*device, 3);
+    for (std::size_t i = 0; i < 3; ++i) {
+      values[i] = 1 << i;
+      device->copy(in, &values[i], sizeof(int), stream);
+      device->launch(graph, stream);
+    }
+    device->synchronize(stream);
+
+    EXPECT_EQ(after_capture, 0) << "a capture does nothing";
+    EXPECT_EQ(*sum, 7);
+    EXPECT_EQ(*calls, 3);
+    EXPECT_EQ(*in, 0);
+    device->destroy(graph);
+    device->destroy(event);
+    device->destroy(stream);
+  }
+}
+
+TEST(EmuDevice, ACaptureRefusesWhatAGpuRefuses) {
+  const auto device = make_emulated_device(1);
+  const StreamRef stream = device->make_stream(), other = device->make_stream();
+  const EventRef before = device->make_event(), inside = device->make_event();
+  const auto refused = [](const auto& call, const char* word) {
+    try {
+      call();
+      ADD_FAILURE() << "not refused: " << word;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.kind(), ErrorKind::internal);
+      EXPECT_NE(std::string(error.what()).find(word), std::string::npos) << error.what();
+    }
+  };
+  emulated(*device).enqueue(other, [] {});
+  device->record(before, other);
+
+  refused([&] { (void)device->end_capture(stream); }, "not captured");
+  device->begin_capture(stream);
+  device->record(inside, stream);
+  refused([&] { device->begin_capture(other); }, "second capture");
+  refused([&] { device->wait(stream, before); }, "across the edge");
+  refused([&] { device->wait(other, inside); }, "across the edge");
+  refused([&] { (void)device->allocate(8); }, "allocation");
+  refused([&] { (void)device->allocate_pinned(8); }, "allocation");
+  refused([&] { (void)device->done(before); }, "question");
+  refused([&] { device->synchronize(other); }, "synchronisation");
+  refused([&] { device->synchronize(before); }, "synchronisation");
+  refused([&] { (void)device->end_capture(other); }, "not captured");
+  const GraphRef graph = device->end_capture(stream);
+  refused([&] { device->wait(stream, inside); }, "across the edge");
+
+  device->launch(graph, stream);  // of no work
+  device->synchronize(stream);
+  device->synchronize(other);
+  device->destroy(graph);
+  for (const EventRef event : {before, inside}) device->destroy(event);
+  for (const StreamRef each : {stream, other}) device->destroy(each);
 }
 
 }  // namespace
