@@ -73,7 +73,7 @@ class Single final : public Communicator {
             .device_memory = device_ != nullptr,
             .shared_address_space = true,
             .ordered_sum = true,
-            .graph_capturable = false,
+            .graph_capturable = device_ != nullptr,
             .needs_progress = false};
   }
   void progress() override {}

@@ -71,7 +71,7 @@ class DeviceApi {
   /// Where false, the other four are ErrorKind::internal.
   [[nodiscard]] virtual bool can_capture() const noexcept { return false; }
   virtual void begin_capture(StreamRef stream);
-  /// The caller destroys the graph, after the work of its launches is done.
+  /// Null if nothing was enqueued. The caller destroys the graph, after the work of its launches is done.
   [[nodiscard]] virtual GraphRef end_capture(StreamRef stream);
   virtual void launch(GraphRef graph, StreamRef stream);
   virtual void destroy(GraphRef graph) noexcept;

@@ -2,58 +2,65 @@
 
 #include <cstring>
 
-namespace lockstep::engine {
+#include "core/error.hpp"
 
-BatchUpload::BatchUpload(DeviceApi& device, StreamRef stream, const nn::BatchShape& shape)
+namespace lockstep::engine {
+namespace {
+
+/// Batches on their way at once: more than the host gets ahead of a device.
+constexpr std::size_t slots_of_a_device = 4;
+
+std::size_t aligned(std::size_t bytes) { return (bytes + 255) / 256 * 256; }
+
+}  // namespace
+
+BatchUpload::Layout::Layout(const nn::BatchShape& shape, std::size_t features_per_sample) {
+  const auto positions = static_cast<std::size_t>(shape.batch * shape.length) * sizeof(std::int32_t);
+  grad_factor = {.begin = 0, .bytes = aligned(sizeof(double))};
+  targets = {.begin = grad_factor.end(), .bytes = aligned(positions)};
+  tokens = {.begin = targets.end(), .bytes = features_per_sample > 0 ? 0 : aligned(positions)};
+  const std::size_t values = static_cast<std::size_t>(shape.batch) * features_per_sample;
+  features = {.begin = tokens.end(), .bytes = aligned(values * sizeof(float))};
+}
+
+BatchUpload::BatchUpload(DeviceApi& device, StreamRef stream, const nn::Model& model, const nn::BatchShape& shape,
+                         int micro_batches)
     : device_(device),
       stream_(stream),
-      tokens_(device, static_cast<std::size_t>(shape.batch * shape.length) * sizeof(std::int32_t)),
-      targets_(device, static_cast<std::size_t>(shape.batch * shape.length) * sizeof(std::int32_t)),
-      slots_(device.immediate() ? 1 : 4) {
-  for (Slot& slot : slots_) slot.copied = device.make_event();
+      micro_batches_(micro_batches),
+      layout_(shape, static_cast<std::size_t>(model.features())),
+      block_(device, layout_.bytes()),
+      pinned_(device, (device.immediate() ? 1 : slots_of_a_device) * layout_.bytes()) {
+  for (std::size_t at = 0; at < pinned_.size(); at += layout_.bytes()) copied_.push_back(device.make_event());
 }
 
 BatchUpload::~BatchUpload() {
-  for (const Slot& slot : slots_) device_.destroy(slot.copied);
+  for (const EventRef event : copied_) device_.destroy(event);
 }
 
 nn::Batch BatchUpload::upload(const data::HostBatch& batch) {
-  const std::size_t tokens = batch.tokens.size() * sizeof(std::int32_t);
-  const std::size_t features = batch.features.size() * sizeof(float);
-  const std::size_t targets = batch.targets.size() * sizeof(std::int32_t);
-  if (tokens_.bytes() < tokens) tokens_ = Arena(device_, tokens);
-  if (targets_.bytes() < targets) targets_ = Arena(device_, targets);
-  if (features_.bytes() < features) features_ = Arena(device_, features);
-
-  Slot& slot = slots_[next_++ % slots_.size()];
-  const std::size_t bytes = tokens + features + targets;
-  if (slot.memory != nullptr) device_.synchronize(slot.copied);
-  if (slot.memory == nullptr || slot.memory->size() < bytes)
-    slot.memory = std::make_unique<Pinned<std::byte>>(device_, bytes);
-  std::byte* at = slot.memory->data();
-  const auto move = [&](const Arena& arena, const void* from, std::size_t n) {
-    if (n == 0) return;
-    std::memcpy(at, from, n);
-    device_.copy(arena.data(), at, n, stream_);
-    at += n;
+  const std::size_t slot = next_++ % copied_.size();
+  device_.synchronize(copied_[slot]);
+  std::byte* const staged = pinned_.data() + slot * layout_.bytes();
+  const auto place = [&](const Region& region, const void* from, std::size_t bytes) {
+    require(bytes <= region.bytes,
+            "engine: a batch larger than options.micro_batch, or of another kind than the model's");
+    if (bytes > 0) std::memcpy(staged + region.begin, from, bytes);
   };
-  move(tokens_, batch.tokens.data(), tokens);
-  move(targets_, batch.targets.data(), targets);
-  move(features_, batch.features.data(), features);
-  device_.record(slot.copied, stream_);
+  const double divisor = batch.target_count * micro_batches_;
+  const double grad_factor = divisor > 0 ? 1 / divisor : 0;
+  place(layout_.grad_factor, &grad_factor, sizeof grad_factor);
+  place(layout_.targets, batch.targets.data(), batch.targets.size() * sizeof(std::int32_t));
+  place(layout_.tokens, batch.tokens.data(), batch.tokens.size() * sizeof(std::int32_t));
+  place(layout_.features, batch.features.data(), batch.features.size() * sizeof(float));
+  device_.copy(block_.data(), staged, layout_.bytes(), stream_);
+  device_.record(copied_[slot], stream_);
 
   return {.shape = {batch.batch, batch.length},
-          .tokens = reinterpret_cast<const std::int32_t*>(tokens_.data()),
-          .features = reinterpret_cast<const float*>(features_.data()),
-          .targets = reinterpret_cast<const std::int32_t*>(targets_.data()),
-          .target_count = batch.target_count};
-}
-
-std::size_t BatchUpload::bytes() const {
-  std::size_t total = tokens_.bytes() + targets_.bytes() + features_.bytes();
-  for (const Slot& slot : slots_)
-    if (slot.memory != nullptr) total += slot.memory->size();
-  return total;
+          .tokens = reinterpret_cast<const std::int32_t*>(block_.data() + layout_.tokens.begin),
+          .features = reinterpret_cast<const float*>(block_.data() + layout_.features.begin),
+          .targets = reinterpret_cast<const std::int32_t*>(block_.data() + layout_.targets.begin),
+          .grad_factor = reinterpret_cast<const double*>(block_.data() + layout_.grad_factor.begin)};
 }
 
 }  // namespace lockstep::engine

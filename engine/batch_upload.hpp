@@ -1,6 +1,5 @@
 #pragma once
 
-#include <memory>
 #include <vector>
 
 #include "core/device.hpp"
@@ -9,29 +8,44 @@
 
 namespace lockstep::engine {
 
-/// Brings micro-batches from the host to the device. The copies are staged in a ring of pinned memory, so that the
-/// host may go on to the next batch while the last ones are on their way.
+/// Brings micro-batches from the host to the device, always to the same place, each with one copy. The copies are
+/// staged in a ring of pinned memory, so that the host may go on to the next batch while the last ones are on their
+/// way.
 class BatchUpload {
  public:
-  /// Sized for batches of `shape`; others make it grow.
-  BatchUpload(DeviceApi& device, StreamRef stream, const nn::BatchShape& shape);
+  /// For batches of at most `shape` for `model`, of which a step has `micro_batches`.
+  BatchUpload(DeviceApi& device, StreamRef stream, const nn::Model& model, const nn::BatchShape& shape,
+              int micro_batches);
   BatchUpload(const BatchUpload&) = delete;
   BatchUpload& operator=(const BatchUpload&) = delete;
   ~BatchUpload();
 
-  /// The batch on the device, valid in stream order until the next call.
+  /// The batch on the device, valid in stream order until the next call. ErrorKind::internal if it is larger than what
+  /// there is memory for.
   [[nodiscard]] nn::Batch upload(const data::HostBatch& batch);
-  [[nodiscard]] std::size_t bytes() const;
+  [[nodiscard]] std::size_t bytes() const { return block_.bytes() + pinned_.size(); }
 
  private:
-  struct Slot {
-    std::unique_ptr<Pinned<std::byte>> memory;
-    EventRef copied = {};
+  /// A part of the block.
+  struct Region {
+    std::size_t begin = 0;
+    std::size_t bytes = 0;
+    [[nodiscard]] std::size_t end() const { return begin + bytes; }
   };
+  /// Where the gradient's factor, targets, tokens and features lie.
+  struct Layout {
+    Region grad_factor, targets, tokens, features;
+    Layout(const nn::BatchShape& shape, std::size_t features_per_sample);
+    [[nodiscard]] std::size_t bytes() const { return features.end(); }
+  };
+
   DeviceApi& device_;
   StreamRef stream_;
-  Arena tokens_, targets_, features_;
-  std::vector<Slot> slots_;
+  int micro_batches_;
+  Layout layout_;
+  Arena block_;
+  Pinned<std::byte> pinned_;      ///< [slots] of the block
+  std::vector<EventRef> copied_;  ///< by slot
   std::size_t next_ = 0;
 };
 

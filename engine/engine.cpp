@@ -29,7 +29,7 @@ Engine::Engine(nn::Model& model, comm::Communicator& comm, Place place, EngineOp
       optimizer_(optim::make_optimizer(options_.optimizer)),
       buffers_(comm, *place.device, layout_, options_.compute, *optimizer_),
       device_(std::make_unique<Device>(*this)),
-      sync_(comm, layout_, plan_.grad_uses,
+      sync_(comm, device_->graphs, layout_, plan_.grad_uses,
             {buffers_.grad(), static_cast<std::size_t>(layout_.size()), DType::f32, place.device->memory()},
             options_.bucket_elements),
       store_(layout_, buffers_, [this](int slice) { sync_.contributed(slice, device_->stream.ref); }) {
@@ -60,15 +60,16 @@ void Engine::fill_record(StepRecord& record, std::int64_t first_index, std::int3
   record.digest = record_digest(record);
 }
 
+/// Everything that the step needs from the host goes on its way.
 void Engine::begin_step() {
-  Device& d = *device_;
+  StepQueue& steps = device_->steps;
   collect(false);
-  while (d.steps.full()) collect(true);
-  fill_record(d.steps.record(), known_applied_, static_cast<std::int32_t>(d.steps.in_flight()) + 1);
-  d.steps.send();
-
-  d.api.fill_zero(buffers_.grad(), static_cast<std::size_t>(layout_.size()) * sizeof(float), d.stream.ref);
-  d.api.fill_zero(d.loss.data(), d.loss.bytes(), d.stream.ref);
+  while (steps.full()) collect(true);
+  StepInputs& inputs = steps.inputs();
+  fill_record(inputs.record(), known_applied_, static_cast<std::int32_t>(steps.in_flight()) + 1);
+  inputs.own_digest = inputs.record().digest;
+  inputs.stop = stop_requested_ ? 1 : 0;
+  steps.send();
 }
 
 nn::ContextOptions Engine::context_options(nn::Mode mode) {
@@ -86,15 +87,58 @@ nn::ContextOptions Engine::context_options(nn::Mode mode) {
 }
 
 void Engine::forward(const data::HostBatch& batch) {
-  require(!pass_.has_value(), "engine: forward twice without backward in between");
+  require(!in_pass_, "engine: forward twice without backward in between");
   require(micro_ < options_.grad_accum, "engine: step() is due: all micro-batches of this step have run");
   require(nn::BatchShape({batch.batch, batch.length}) == options_.micro_batch,
           "engine: the batch's shape differs from options.micro_batch");
   if (micro_ == 0) begin_step();
+  batch_ = device_->batches.upload(batch);
+  in_pass_ = true;
+  if (!options_.captured) forward_pass(micro_);
+}
 
+void Engine::backward() {
+  require(in_pass_, "engine: backward without forward");
+  if (!options_.captured)
+    backward_pass();
+  else if (micro_ + 1 < options_.grad_accum)
+    device_->graphs.run(micro_ == 0 ? MicroStep::first : MicroStep::further, [this] {
+      forward_pass(micro_);
+      backward_pass();
+    });
+  in_pass_ = false;
+  ++micro_;
+}
+
+void Engine::step() {
+  require(micro_ == options_.grad_accum,
+          "engine: step before all micro-batches of the step have run forward and backward");
+  if (!options_.captured)
+    update();
+  else
+    device_->graphs.run(MicroStep::last, [this] {
+      forward_pass(micro_ - 1);
+      backward_pass();
+      update();
+    });
+  store_.values_changed();
+  device_->steps.issue();
+  micro_ = 0;
+  collect(device_->api.immediate());
+}
+
+// From here to evaluate: what a captured step keeps. Whatever changes from step to step is read on the device.
+
+void Engine::forward_pass(int micro) {
   Device& d = *device_;
-  const nn::Batch on_device = d.batches.upload(batch);
-  sync_.begin_micro_batch(micro_ + 1 == options_.grad_accum && no_sync_ == 0);
+  const bool last = micro + 1 == options_.grad_accum;
+  if (micro == 0) {
+    d.api.fill_zero(buffers_.grad(), static_cast<std::size_t>(layout_.size()) * sizeof(float), d.stream.ref);
+    d.api.fill_zero(d.loss.data(), d.loss.bytes(), d.stream.ref);
+  }
+  // Under the last passes, where a captured step can begin and end it.
+  if (last) d.graphs.outside([this] { device_->steps.exchange(); });
+  sync_.begin_micro_batch(last && (no_sync_ == 0 || options_.captured));
 
   nn::ContextOptions options = context_options(nn::Mode::train);
   nn::Workspace& workspace = workspace_.emplace(d.workspace.data(), d.workspace.bytes());
@@ -102,22 +146,19 @@ void Engine::forward(const data::HostBatch& batch) {
   options.expected = &plan_.ops;
   options.loss = Device::at<LossSum>(d.loss);
   options.state = Device::at<const StepState>(d.state);
-  options.grad_accum = options_.grad_accum;
-  if (comm_.size() > 1 && comm_.capabilities().needs_progress) options.after_op = [this] { comm_.progress(); };
+  if (comm_.size() > 1 && comm_.capabilities().needs_progress && !d.graphs.capturing())
+    options.after_op = [this] { comm_.progress(); };
   pass_.emplace(std::move(options));
-  model_.loss(*pass_, on_device);
+  model_.loss(*pass_, batch_);
 }
 
-void Engine::backward() {
-  require(pass_.has_value(), "engine: backward without forward");
+void Engine::backward_pass() {
   pass_->backward();
   pass_.reset();
-  ++micro_;
 }
 
-void Engine::step() {
-  require(micro_ == options_.grad_accum,
-          "engine: step before all micro-batches of the step have run forward and backward");
+/// Reduce, decide, update.
+void Engine::update() {
   Device& d = *device_;
   const Exec exec = context_options(nn::Mode::train).exec;
   const GradSources grad = {.source = {buffers_.grad()}, .count = 1, .dtype = DType::f32};
@@ -129,12 +170,15 @@ void Engine::step() {
                             .chunk_sums = Device::at<double>(d.chunk_sums),
                             .chunk_bad = Device::at<std::int64_t>(d.chunk_bad),
                             .loss = Device::at<const LossSum>(d.loss),
-                            .stop = stop_requested_ ? 1 : 0,
+                            .inputs = d.steps.on_device(),
                             .report = d.all_reports() + comm_.rank()});
-  comm_.wait(comm_.start_all_gather(d.report_buffer(), d.report_offsets, d.stream.ref), d.stream.ref);
-  d.steps.receive();
-  kernels::decide(exec, {.record = d.steps.received(),
-                         .own = d.steps.own(),
+  d.graphs.outside([this] {
+    Device& device = *device_;
+    comm_.wait(comm_.start_all_gather(device.report_buffer(), device.report_offsets, device.stream.ref),
+               device.stream.ref);
+    device.steps.receive();
+  });
+  kernels::decide(exec, {.inputs = d.steps.on_device(),
                          .reports = d.all_reports(),
                          .world = comm_.size(),
                          .replicated = 1,
@@ -156,14 +200,17 @@ void Engine::step() {
                       .groups = Device::at<const GroupStep>(d.groups),
                       .state = Device::at<const StepState>(d.state)},
                      buffers_.moments());
-  store_.values_changed();
-  d.steps.issue();
-  micro_ = 0;
-  collect(d.api.immediate());
+}
+
+void Engine::require_no_pass(const char* caller) const {
+  if (in_pass_) fail(ErrorKind::internal, "engine: {} between forward and backward", caller);
+  if (options_.captured && micro_ == options_.grad_accum)
+    fail(ErrorKind::internal,
+         "engine: {} between the last backward and step; of captured steps the last passes have yet to run", caller);
 }
 
 LossSum Engine::evaluate(const data::HostBatch& batch) {
-  require(!pass_.has_value(), "engine: evaluate between forward and backward");
+  require_no_pass("evaluate");
   Device& d = *device_;
   const nn::Batch on_device = d.batches.upload(batch);
   d.api.fill_zero(d.eval_loss.data(), d.eval_loss.bytes(), d.stream.ref);
@@ -180,7 +227,7 @@ LossSum Engine::evaluate(const data::HostBatch& batch) {
 }
 
 std::vector<float> Engine::last_logits(const data::HostBatch& batch) {
-  require(!pass_.has_value(), "engine: last_logits between forward and backward");
+  require_no_pass("last_logits");
   Device& d = *device_;
   const nn::Batch on_device = d.batches.upload(batch);
   nn::Workspace workspace(d.workspace.data(), d.workspace.bytes());

@@ -12,6 +12,7 @@
 #include "engine/flat_layout.hpp"
 #include "engine/gradient_sync.hpp"
 #include "engine/parameter_store.hpp"
+#include "engine/step_graphs.hpp"
 #include "engine/step_queue.hpp"
 #include "kernels/table.hpp"
 #include "nn/model.hpp"
@@ -41,6 +42,8 @@ struct EngineOptions {
   std::uint64_t seed = 1;  ///< of the initial parameters
   std::int64_t bucket_elements = std::int64_t{1} << 20;
   int max_in_flight = 3;  ///< steps whose result the host has not read; devices only
+  /// Capture a step's work on the device and replay it (StepGraphs). Same results; the device must be able to capture.
+  bool captured = false;
 };
 
 /// Data-parallel training of one model: forward, backward, step, as in DeepSpeed.
@@ -51,7 +54,7 @@ struct EngineOptions {
 /// All ranks call the same methods in the same order. Parameters start equal on every rank (a function of the
 /// seed). Each step rank 0's schedule values are broadcast and compared with this rank's own before the update;
 /// the update reads them where they arrived. Nothing waits for the device: results come back up to
-/// max_in_flight steps later.
+/// max_in_flight steps later. Captured micro-steps are enqueued whole, by backward() or, the last one, by step().
 ///
 /// Errors: ErrorKind::desync if schedules differ (both values in the text), ErrorKind::diverged at the smallest
 /// loss scale or, in fp32, at the first non-finite gradient (parameter, step and advice in the text).
@@ -68,7 +71,8 @@ class Engine {
   /// Reduce, decide, update. After grad_accum passes; ErrorKind::internal earlier or later.
   void step();
 
-  /// While it lives, backward() leaves gradients unreduced even in the last micro-batch; step() then reduces them.
+  /// While it lives, backward() leaves gradients unreduced even in the last micro-batch; step() then reduces them. Of
+  /// no effect on captured steps, which always do the same.
   class NoSync {
    public:
     explicit NoSync(Engine& engine) : engine_(engine) { ++engine_.no_sync_; }
@@ -118,12 +122,14 @@ class Engine {
   [[nodiscard]] const optim::Optimizer& optimizer() const { return *optimizer_; }
   [[nodiscard]] comm::Communicator& comm() { return comm_; }
   [[nodiscard]] const GradientSync& gradient_sync() const { return sync_; }
+  [[nodiscard]] const StepGraphs& graphs() const;
   /// Name of the parameter that holds a flat index, for messages.
   [[nodiscard]] std::string parameter_at(std::int64_t flat_index) const;
   /// A sentence on where numbers went bad: the first parameter that is not finite, if one is (then every gradient is
   /// bad, and which one came first says nothing), else the gradient at `first_bad`.
   [[nodiscard]] std::string first_non_finite(std::int64_t first_bad);
-  /// Bytes of this rank's buffers: parameters, gradients, moments, activations.
+  /// Everything that this engine has allocated: flat buffers, activations, staging and results. Not what kernel
+  /// libraries keep for themselves.
   [[nodiscard]] std::size_t bytes() const;
 
  private:
@@ -131,6 +137,10 @@ class Engine {
 
   void initialise_parameters();
   void begin_step();
+  void forward_pass(int micro);
+  void backward_pass();
+  void update();
+  void require_no_pass(const char* caller) const;
   void fill_record(StepRecord& record, std::int64_t first_index, std::int32_t count) const;
   [[nodiscard]] nn::ContextOptions context_options(nn::Mode mode);
   void collect(bool block);
@@ -153,7 +163,9 @@ class Engine {
   std::optional<nn::Context> pass_;
   std::vector<StepValues> user_values_;
 
-  int micro_ = 0;  ///< micro-batches of this step that have run backward
+  nn::Batch batch_;       ///< on the device
+  bool in_pass_ = false;  ///< forward() has been called, backward() not yet
+  int micro_ = 0;         ///< micro-batches of this step that have run backward
   int no_sync_ = 0;
   bool stop_requested_ = false;
   std::int64_t known_applied_ = 0;  ///< updates applied, as of the last result read

@@ -8,6 +8,7 @@
 
 #include "engine/batch_upload.hpp"
 #include "engine/engine.hpp"
+#include "engine/step_graphs.hpp"
 #include "engine/step_queue.hpp"
 
 namespace lockstep::engine {
@@ -19,7 +20,8 @@ struct Engine::Device {
         context(*engine.place_.kernels, api),
         stream(api),
         steps(api, engine.comm_, stream.ref, engine.groups_, engine.options_.max_in_flight),
-        batches(api, stream.ref, engine.options_.micro_batch) {
+        batches(api, stream.ref, engine.model_, engine.options_.micro_batch, engine.options_.grad_accum),
+        graphs(api, stream.ref, engine.options_.captured, engine.comm_.capabilities().graph_capturable) {
     comm::Communicator& comm = engine.comm_;
     const std::vector<Tile> tile_list = engine.layout_.tiles();
     tile_count = static_cast<std::uint32_t>(tile_list.size());
@@ -72,6 +74,7 @@ struct Engine::Device {
   OwnStream stream;
   StepQueue steps;
   BatchUpload batches;
+  StepGraphs graphs;
   Arena workspace, tiles, chunk_sums, chunk_bad, groups, state, loss, eval_loss;
   std::unique_ptr<comm::FlatArena> reports;  ///< by rank; read by peers while they are gathered
   std::uint32_t tile_count = 0;

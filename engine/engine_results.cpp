@@ -19,6 +19,8 @@ void Engine::collect(bool block) {
 
 std::int64_t Engine::result_delay() const { return device_->steps.delay(); }
 
+const StepGraphs& Engine::graphs() const { return device_->graphs; }
+
 void Engine::drain() {
   while (device_->steps.in_flight() > 0) collect(true);
 }

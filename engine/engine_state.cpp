@@ -90,8 +90,11 @@ void Engine::write_state(const StepState& state) {
 
 std::size_t Engine::bytes() const {
   const Device& d = *device_;
-  return buffers_.bytes() + d.workspace.bytes() + d.steps.bytes() + d.batches.bytes() + d.chunk_sums.bytes() +
-         d.chunk_bad.bytes() + d.tiles.bytes() + d.reports->bytes();
+  std::size_t total = buffers_.bytes() + d.steps.bytes() + d.batches.bytes() + d.reports->bytes();
+  for (const Arena* arena :
+       {&d.workspace, &d.tiles, &d.chunk_sums, &d.chunk_bad, &d.groups, &d.state, &d.loss, &d.eval_loss})
+    total += arena->bytes();
+  return total;
 }
 
 }  // namespace lockstep::engine

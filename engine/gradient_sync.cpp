@@ -4,9 +4,9 @@
 
 namespace lockstep::engine {
 
-GradientSync::GradientSync(comm::Communicator& comm, const FlatLayout& layout, const std::vector<int>& grad_uses,
-                           Buffer grads, std::int64_t bucket_elements)
-    : comm_(comm), grads_(grads) {
+GradientSync::GradientSync(comm::Communicator& comm, StepGraphs& graphs, const FlatLayout& layout,
+                           const std::vector<int>& grad_uses, Buffer grads, std::int64_t bucket_elements)
+    : comm_(comm), graphs_(graphs), grads_(grads) {
   if (comm.size() == 1) return;
   buckets_of_slice_.resize(layout.slices().size());
   for (const FlatLayout::Bucket& range : layout.buckets(bucket_elements)) {
@@ -38,7 +38,7 @@ void GradientSync::contributed(int slice, StreamRef stream) {
   for (std::size_t b = first; b <= last; ++b) {
     Bucket& bucket = buckets_[b];
     require(bucket.missing > 0, "gradient sync: a gradient got more contributions than the plan counts");
-    if (--bucket.missing == 0 && reduce_) start(bucket, stream);
+    if (--bucket.missing == 0 && reduce_) graphs_.outside([this, &bucket, stream] { start(bucket, stream); });
   }
 }
 
@@ -48,9 +48,15 @@ void GradientSync::start(Bucket& bucket, StreamRef stream) {
 }
 
 void GradientSync::finish(StreamRef stream) {
-  for (Bucket& bucket : buckets_)
-    if (!bucket.started) start(bucket, stream);
-  for (const Bucket& bucket : buckets_) comm_.wait(bucket.pending, stream);
+  if (buckets_.empty()) return;
+  graphs_.outside([this, stream] {
+    for (Bucket& bucket : buckets_)
+      if (!bucket.started) start(bucket, stream);
+    for (Bucket& bucket : buckets_) {
+      comm_.wait(bucket.pending, stream);
+      bucket.started = false;
+    }
+  });
 }
 
 std::size_t GradientSync::bytes_per_step() const { return buckets_.empty() ? 0 : grads_.bytes(); }

@@ -4,6 +4,7 @@
 
 #include "comm/communicator.hpp"
 #include "engine/flat_layout.hpp"
+#include "engine/step_graphs.hpp"
 
 namespace lockstep::engine {
 
@@ -14,9 +15,9 @@ namespace lockstep::engine {
 /// a micro-batch, and a bucket waits for those of all slices that reach into it.
 class GradientSync {
  public:
-  /// `grad_uses` by parameter, as in nn::Plan.
-  GradientSync(comm::Communicator& comm, const FlatLayout& layout, const std::vector<int>& grad_uses, Buffer grads,
-               std::int64_t bucket_elements);
+  /// `grad_uses` by parameter, as in nn::Plan. `graphs` must outlive it: what it asks of `comm` lies outside of them.
+  GradientSync(comm::Communicator& comm, StepGraphs& graphs, const FlatLayout& layout,
+               const std::vector<int>& grad_uses, Buffer grads, std::int64_t bucket_elements);
 
   /// `reduce`: this micro-batch is the step's last, its completed buckets go out.
   void begin_micro_batch(bool reduce);
@@ -40,6 +41,7 @@ class GradientSync {
   void start(Bucket& bucket, StreamRef stream);
 
   comm::Communicator& comm_;
+  StepGraphs& graphs_;
   Buffer grads_;
   std::vector<Bucket> buckets_;
   /// By slice: the buckets [first, last] that it reaches into.

@@ -14,11 +14,14 @@ struct FinishedStep : StepResult {
   std::vector<StepValues> applied_values;
 };
 
-/// The steps between host and device: their records on the way there, their results on the way back. A device may be
-/// `max_in_flight` steps behind; each has memory of its own here, so nothing is used again before it was read.
+/// The steps between host and device: their inputs on the way there, their results on the way back. A device may be
+/// `max_in_flight` steps behind; on the host each has memory of its own here, so nothing is used again before it was
+/// read. On the device all of them use the same block, one after the other: a step finds its inputs and leaves its
+/// result always at the same addresses.
 ///
-/// Per step: record() is filled, send() puts it on its way to all ranks, the step's kernels read received() and own()
-/// and write result(), issue() ends the step, and collect() gives back its result some time later.
+/// Per step: inputs() is filled, send() puts it on its way, exchange() and receive() bring rank 0's record, the step's
+/// kernels read on_device() and write result(), issue() ends the step, and collect() gives back its result some time
+/// later.
 class StepQueue {
  public:
   StepQueue(DeviceApi& device, comm::Communicator& comm, StreamRef stream, int groups, int max_in_flight);
@@ -34,15 +37,15 @@ class StepQueue {
   [[nodiscard]] std::int64_t delay() const;
 
   // The step to be issued.
-  /// In pinned host memory, with room for as many rows as steps can be in flight.
-  [[nodiscard]] StepRecord& record();
-  /// Copies this rank's record to the device and starts the broadcast of rank 0's.
-  void send();
-  /// Makes the stream wait for rank 0's record.
-  void receive();
-  [[nodiscard]] const StepRecord* received() const { return record_on_device(*received_, attempted_); }
-  [[nodiscard]] const StepRecord* own() const { return record_on_device(own_, attempted_); }
-  [[nodiscard]] StepResult* result() const { return reinterpret_cast<StepResult*>(result_.data()); }
+  /// In pinned host memory, with room in its record for as many rows as steps can be in flight.
+  [[nodiscard]] StepInputs& inputs() { return *reinterpret_cast<StepInputs*>(slot_of(attempted_)); }
+  void send();      ///< copies inputs() to the device
+  void exchange();  ///< starts the broadcast of rank 0's record over this rank's
+  void receive();   ///< makes the stream wait for it
+  [[nodiscard]] const StepInputs* on_device() const { return reinterpret_cast<const StepInputs*>(block_->data()); }
+  [[nodiscard]] StepResult* result() const {
+    return reinterpret_cast<StepResult*>(block_->data() + sizeof(StepInputs) + record_size_);
+  }
   void issue();
 
   /// The oldest step that has not been collected, if it is done; with `block` after waiting for it.
@@ -54,15 +57,16 @@ class StepQueue {
 
   /// The host restarts at this count; nothing may be in flight.
   void restart(std::int64_t attempted);
-  [[nodiscard]] std::size_t bytes() const;
+  [[nodiscard]] std::size_t bytes() const { return pinned_.size() + block_->bytes(); }
 
  private:
-  template <class Memory>
-  [[nodiscard]] const StepRecord* record_on_device(const Memory& records, std::int64_t step) const {
-    return reinterpret_cast<const StepRecord*>(records.data() + slot_of(step) * record_size_);
+  [[nodiscard]] std::byte* slot_of(std::int64_t step) const {
+    return pinned_.data() + static_cast<std::size_t>(step) % slots_ * slot_size_;
   }
-  [[nodiscard]] std::size_t slot_of(std::int64_t step) const { return static_cast<std::size_t>(step) % slots_; }
-  [[nodiscard]] std::vector<StepValues> values_of(const StepRecord* on_device, std::size_t updates) const;
+  /// In a slot, behind what goes out: rank 0's record and the result, as they come back.
+  [[nodiscard]] std::byte* returned(std::int64_t step) const {
+    return slot_of(step) + sizeof(StepInputs) + record_size_;
+  }
 
   DeviceApi& device_;
   comm::Communicator& comm_;
@@ -71,10 +75,9 @@ class StepQueue {
   std::size_t slots_;        ///< steps that may be in flight
   std::size_t record_size_;  ///< bytes
   std::size_t result_size_;
-  Pinned<std::byte> pinned_records_;
-  Pinned<std::byte> pinned_results_;
-  std::unique_ptr<comm::FlatArena> received_;  ///< read by peers while a broadcast is under way
-  Arena own_, result_;
+  std::size_t slot_size_;
+  Pinned<std::byte> pinned_;                ///< [slots] of: inputs, record; record and result that came back
+  std::unique_ptr<comm::FlatArena> block_;  ///< inputs, record, result; peers read the record
   std::vector<EventRef> result_ready_;
   comm::Pending broadcast_ = {};
   std::int64_t attempted_ = 0;

@@ -29,7 +29,6 @@ struct ContextOptions {
   const std::vector<OpPlan>* expected = nullptr;  ///< the plan's operations; a differing sequence is an error
   LossSum* loss = nullptr;                        ///< device; cross_entropy adds to it
   const StepState* state = nullptr;               ///< device; its scale multiplies the loss gradient. Null: 1
-  int grad_accum = 1;                             ///< micro-batches a step; divides the loss gradient
   std::function<void()> after_op =
       {};  ///< e.g. lets collectives progress; called after each forward and backward operation
 };

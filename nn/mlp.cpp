@@ -34,6 +34,7 @@ class Mlp final : public Model {
     return fmt::format("mlp {} parameters: {} - {}{}", parameter_count(), options_.features, hidden, options_.classes);
   }
   [[nodiscard]] int classes() const override { return options_.classes; }
+  [[nodiscard]] int features() const override { return options_.features; }
 
   [[nodiscard]] Tensor logits(Context& context, const Batch& batch) override {
     Tensor x = input(context, batch.features, {batch.shape.batch, options_.features});

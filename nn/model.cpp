@@ -6,7 +6,7 @@
 namespace lockstep::nn {
 
 void Model::loss(Context& context, const Batch& batch) {
-  cross_entropy(context, logits(context, batch), batch.targets, classes(), batch.target_count);
+  cross_entropy(context, logits(context, batch), batch.targets, classes(), batch.grad_factor);
   context.finish_forward();
 }
 

@@ -21,7 +21,9 @@ struct Batch {
   const std::int32_t* tokens = nullptr;   ///< [batch, length], for language models
   const float* features = nullptr;        ///< [batch, features], for others
   const std::int32_t* targets = nullptr;  ///< [batch, length]; -1 is not counted
-  double target_count = 0;                ///< counted targets
+  /// In training: 1 / (counted targets * micro-batches a step). On the device too, so that a recorded pass can be
+  /// replayed with another batch.
+  const double* grad_factor = nullptr;
 };
 
 /// A model declares its parameters and computes logits from operations; loss and backward follow.
@@ -30,8 +32,9 @@ class Model {
   virtual ~Model() = default;
   [[nodiscard]] const std::vector<ParameterSpec>& parameters() const { return parameters_; }
   [[nodiscard]] int units() const { return units_; }
-  [[nodiscard]] virtual std::string describe() const = 0;  ///< "gpt2 10.7M: 6 layers, 6 heads, 384 wide, context 256"
-  [[nodiscard]] virtual int classes() const = 0;           ///< real columns of the logits
+  [[nodiscard]] virtual std::string describe() const = 0;   ///< "gpt2 10.7M: 6 layers, 6 heads, 384 wide, context 256"
+  [[nodiscard]] virtual int classes() const = 0;            ///< real columns of the logits
+  [[nodiscard]] virtual int features() const { return 0; }  ///< columns of Batch::features; 0: it takes tokens
   /// [batch * length, >= classes]
   [[nodiscard]] virtual Tensor logits(Context& context, const Batch& batch) = 0;
   /// Adds the batch's loss to the context's LossSum; in training records what backward needs.

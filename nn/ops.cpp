@@ -199,14 +199,13 @@ Tensor attention(Context& context, Tensor qkv, std::int64_t heads) {
 }
 
 void cross_entropy(Context& context, Tensor logits, const std::int32_t* targets, std::int64_t classes,
-                   double target_count) {
+                   const double* grad_factor) {
   const ContextOptions& options = context.options();
   const std::int64_t rows = logits.shape().rows();
   require(classes > 0 && classes <= logits.shape().last(), "nn::cross_entropy: more classes than columns of logits");
   context.begin("cross_entropy", logits.shape(), pass_cost(logits.shape(), 6, 3, logits.dtype()), {});
   {
     const Tensor losses = context.make({rows}, DType::f32);
-    const double divisor = target_count * options.grad_accum;
     context.run(kernels::cross_entropy, CrossEntropyArgs{.logits = logits.data(),
                                                          .targets = targets,
                                                          .losses = losses.as<float>(),
@@ -215,7 +214,7 @@ void cross_entropy(Context& context, Tensor logits, const std::int32_t* targets,
                                                          .classes = classes,
                                                          .stride = logits.shape().last(),
                                                          .want_grad = context.training() ? 1 : 0,
-                                                         .grad_factor = divisor > 0 ? 1 / divisor : 0,
+                                                         .grad_factor = grad_factor,
                                                          .state = options.state,
                                                          .dtype = logits.dtype()});
   }

@@ -48,8 +48,8 @@ struct Normed {
 [[nodiscard]] Tensor tied_head(Context& context, Tensor y, std::int64_t rows, ParamId wte);
 
 /// Adds the cross-entropy of logits [..., >= classes] to the context's LossSum. In training the logits become their
-/// own gradient, that of the mean over `target_count` targets, divided by grad_accum and multiplied by the loss scale.
+/// own gradient, multiplied by `*grad_factor` (on the device; unused otherwise) and the loss scale.
 void cross_entropy(Context& context, Tensor logits, const std::int32_t* targets, std::int64_t classes,
-                   double target_count);
+                   const double* grad_factor);
 
 }  // namespace lockstep::nn

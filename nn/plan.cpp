@@ -8,7 +8,7 @@ namespace lockstep::nn {
 Plan plan(Model& model, const BatchShape& shape, DType compute, bool train) {
   Workspace workspace;
   Context context({.compute = compute, .workspace = &workspace, .mode = Mode::plan, .plan_backward = train});
-  const Batch batch{.shape = shape, .target_count = static_cast<double>(shape.batch * shape.length)};
+  const Batch batch{.shape = shape};
   model.loss(context, batch);
   if (train) context.backward();
   Plan result = context.finish_plan(static_cast<int>(model.parameters().size()));

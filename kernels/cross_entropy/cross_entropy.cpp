@@ -13,6 +13,7 @@ void cross_entropy(const Exec& exec, const CrossEntropyArgs& args) {
   if (args.rows == 0) return;
   require(args.logits != nullptr && args.targets != nullptr && args.losses != nullptr && args.sum != nullptr,
           "cross_entropy: logits, targets, losses and sum are needed");
+  require(args.want_grad == 0 || args.grad_factor != nullptr, "cross_entropy: a gradient needs its factor");
   // Where the host can read the targets. (Device kernels give NaN for a target outside.)
   if (exec.device != nullptr && exec.device->memory() == Memory::host)
     for (std::int64_t r = 0; r < args.rows; ++r)

@@ -12,7 +12,7 @@ template <class T, int N>
 __global__ void __launch_bounds__(most_threads) rows_kernel(CrossEntropyArgs args) {
   LOCKSTEP_SHARED(float, shared, [32]);
   const std::int64_t start = std::int64_t{threadIdx.x} * N, step = std::int64_t{blockDim.x} * N;
-  const auto factor = static_cast<float>(args.grad_factor * (args.state != nullptr ? args.state->scale : 1.0));
+  const auto factor = static_cast<float>(loss_factor(args));
   for (std::int64_t r = blockIdx.x; r < args.rows; r += gridDim.x) {
     T* logits = static_cast<T*>(args.logits) + r * args.stride;
     const std::int32_t target = args.targets[r];

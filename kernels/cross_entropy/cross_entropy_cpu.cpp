@@ -54,7 +54,7 @@ float row_loss(T* logits, std::int32_t target, std::int64_t classes, std::int64_
 
 template <class T>
 void all_rows(const Exec& exec, const CrossEntropyArgs& args) {
-  const auto factor = static_cast<float>(args.grad_factor * (args.state != nullptr ? args.state->scale : 1.0));
+  const auto factor = static_cast<float>(loss_factor(args));
   const int threads = threads_for(exec.threads, args.rows * args.classes);
 #pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
   for (std::int64_t r = 0; r < args.rows; ++r)

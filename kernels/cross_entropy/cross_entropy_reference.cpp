@@ -6,7 +6,7 @@
 namespace lockstep::kernels::reference {
 
 void cross_entropy(const Exec&, const CrossEntropyArgs& args) {
-  const double factor = args.grad_factor * (args.state != nullptr ? args.state->scale : 1.0);
+  const double factor = loss_factor(args);
   for (std::int64_t r = 0; r < args.rows; ++r) {
     const std::int64_t row = r * args.stride;
     const std::int32_t target = args.targets[r];

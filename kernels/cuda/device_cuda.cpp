@@ -109,7 +109,9 @@ class CudaDevice final : public DeviceApi {
     cudaGraph_t captured = nullptr;
     check_cuda(cudaStreamEndCapture(stream_of(stream), &captured), "ending a capture");
     cudaGraphExec_t graph = nullptr;
-    const cudaError_t error = cudaGraphInstantiate(&graph, captured, 0);
+    std::size_t nodes = 0;
+    cudaError_t error = cudaGraphGetNodes(captured, nullptr, &nodes);
+    if (error == cudaSuccess && nodes > 0) error = cudaGraphInstantiate(&graph, captured, 0);
     (void)cudaGraphDestroy(captured);
     check_cuda(error, "making a graph of what was captured");
     return {graph};

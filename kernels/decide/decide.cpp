@@ -31,9 +31,9 @@ StepState initial_state(const ScalerConfig& config) {
 namespace kernels {
 
 void decide(const Exec& exec, const DecideArgs& args) {
-  require(args.record != nullptr && args.reports != nullptr && args.state != nullptr && args.group_steps != nullptr &&
+  require(args.inputs != nullptr && args.reports != nullptr && args.state != nullptr && args.group_steps != nullptr &&
               args.result != nullptr,
-          "decide: record, reports, state, group_steps or result is null");
+          "decide: inputs, reports, state, group_steps or result is null");
   require(args.world >= 1, "decide: world is not positive");
   require(args.groups >= 1, "decide: there are no parameter groups");
   require(args.clip >= 0, "decide: clip is negative");

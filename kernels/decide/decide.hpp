@@ -7,8 +7,7 @@ namespace lockstep {
 
 /// All pointers are the device's.
 struct DecideArgs {
-  const StepRecord* record = nullptr;   ///< rank 0's, as received
-  const StepRecord* own = nullptr;      ///< this rank's own evaluation; digests must agree. May be null.
+  const StepInputs* inputs = nullptr;   ///< with rank 0's record, whose digest must be own_digest
   const StepReport* reports = nullptr;  ///< [world]
   std::int32_t world = 1;
   std::int32_t replicated = 1;  ///< every report's norm2 covers the whole gradient: rank 0's is used

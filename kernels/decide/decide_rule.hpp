@@ -37,7 +37,7 @@ LOCKSTEP_HOST_DEVICE inline bool advance_scaler(const ScalerConfig& config, bool
 LOCKSTEP_HOST_DEVICE inline void decide_step(const DecideArgs& args) {
   StepState& state = *args.state;
   StepResult& result = *args.result;
-  const StepRecord& record = *args.record;
+  const StepRecord& record = args.inputs->record();
 
   double norm2 = 0, loss_sum = 0, weight_sum = 0;
   std::int64_t first_bad = -1, stop = 0;
@@ -61,7 +61,7 @@ LOCKSTEP_HOST_DEVICE inline void decide_step(const DecideArgs& args) {
 
   const std::int64_t row = state.applied - record.first_index;
   if (state.halt == Halt::none) {
-    const bool same = args.own == nullptr || args.own->digest == record.digest;
+    const bool same = args.inputs->own_digest == record.digest;
     if (!same || record.step != state.attempted || row < 0 || row >= record.count || record.groups != args.groups) {
       state.halt = Halt::desync;
     } else if (overflow) {

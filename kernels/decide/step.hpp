@@ -35,6 +35,19 @@ inline constexpr std::int32_t max_step_rows = 64;
 /// FNV-1a over the header (without the digest) and the rows. Any differing bit of any value changes it.
 [[nodiscard]] std::uint64_t record_digest(const StepRecord& record);
 
+/// What a step needs from the host, besides its batches: one block, always at the same place in the device's memory and
+/// filled by one copy before the step, so that a step that was recorded once can be replayed. Followed in memory by a
+/// StepRecord: this rank's, then, once it was broadcast, rank 0's.
+struct alignas(64) StepInputs {
+  std::uint64_t own_digest = 0;  ///< of the record that this rank evaluated
+  std::int64_t stop = 0;         ///< this rank was asked to stop
+
+  [[nodiscard]] LOCKSTEP_HOST_DEVICE const StepRecord& record() const {
+    return *reinterpret_cast<const StepRecord*>(this + 1);
+  }
+  [[nodiscard]] LOCKSTEP_HOST_DEVICE StepRecord& record() { return *reinterpret_cast<StepRecord*>(this + 1); }
+};
+
 /// Why nothing changes any more. Sticky; the host sees it a few steps late and reports the exact step.
 enum class Halt : std::int32_t { none = 0, scale_floor = 1, desync = 2, non_finite = 3 };
 

@@ -123,6 +123,7 @@ class Device final : public EmuDevice {
     require(capturing_ != nullptr && &stream_of(stream) == capturing_,
             "emulated device: end_capture on a stream that is not captured");
     capturing_ = nullptr;
+    if (captured_->empty()) captured_ = nullptr;
     return {captured_.release()};
   }
   void launch(GraphRef graph, StreamRef stream) override {

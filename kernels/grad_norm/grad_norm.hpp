@@ -19,11 +19,11 @@ struct GradNormArgs {
   GradSources grad = {};
   std::uint64_t begin = 0;  ///< first flat element, a multiple of norm_chunk
   std::uint64_t count = 0;
-  double* chunk_sums = nullptr;       ///< scratch [chunks], chunks = ceil(count / norm_chunk)
-  std::int64_t* chunk_bad = nullptr;  ///< scratch [chunks]
-  const LossSum* loss = nullptr;      ///< copied into the report
-  std::int64_t stop = 0;              ///< copied into the report
-  StepReport* report = nullptr;       ///< out
+  double* chunk_sums = nullptr;        ///< scratch [chunks], chunks = ceil(count / norm_chunk)
+  std::int64_t* chunk_bad = nullptr;   ///< scratch [chunks]
+  const LossSum* loss = nullptr;       ///< copied into the report
+  const StepInputs* inputs = nullptr;  ///< its stop request is copied into the report; null: none
+  StepReport* report = nullptr;        ///< out
 };
 
 namespace kernels {

@@ -38,7 +38,7 @@ LOCKSTEP_HOST_DEVICE static inline void finish_report(const GradNormArgs& args, 
     if (args.chunk_bad[c] >= 0) report.first_bad = args.chunk_bad[c];
   report.loss_sum = args.loss != nullptr ? args.loss->loss : 0.0;
   report.weight_sum = args.loss != nullptr ? args.loss->weight : 0.0;
-  report.stop = args.stop;
+  report.stop = args.inputs != nullptr ? args.inputs->stop : 0;
 }
 
 [[nodiscard]] LOCKSTEP_HOST_DEVICE constexpr std::uint64_t norm_chunks(std::uint64_t count) {

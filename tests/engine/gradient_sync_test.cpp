@@ -51,6 +51,12 @@ FlatLayout layout_of(nn::Model& model) {
   return {model.parameters(), plan, std::vector<int>(model.parameters().size(), 0)};
 }
 
+/// Steps as they come.
+struct NoGraphs {
+  std::unique_ptr<DeviceApi> device = make_cpu_device();
+  StepGraphs graphs{*device, {}, false, false};
+};
+
 /// One contribution to each parameter's gradient.
 std::vector<int> once_each(const FlatLayout& layout) { return std::vector<int>(layout.slices().size(), 1); }
 
@@ -61,7 +67,9 @@ TEST(GradientSync, ABucketWaitsForEveryContributionToItsSlices) {
   RecordingCommunicator comm;
   std::vector<int> uses = once_each(layout);
   uses[static_cast<std::size_t>(layout.slices()[0].param)] = 2;  // as a tied weight
-  GradientSync sync(comm, layout, uses, {grads.data(), grads.size(), DType::f32, Memory::host}, layout.size());
+  NoGraphs no;
+  GradientSync sync(comm, no.graphs, layout, uses, {grads.data(), grads.size(), DType::f32, Memory::host},
+                    layout.size());
 
   sync.begin_micro_batch(true);
   for (int slice = 0; slice < static_cast<int>(layout.slices().size()); ++slice) sync.contributed(slice, {});
@@ -77,7 +85,9 @@ TEST(GradientSync, ABucketGoesOutWithItsLastSlice) {
   const FlatLayout layout = layout_of(*model);
   std::vector<float> grads(static_cast<std::size_t>(layout.size()));
   RecordingCommunicator comm;
-  GradientSync sync(comm, layout, once_each(layout), {grads.data(), grads.size(), DType::f32, Memory::host}, 200);
+  NoGraphs no;
+  GradientSync sync(comm, no.graphs, layout, once_each(layout), {grads.data(), grads.size(), DType::f32, Memory::host},
+                    200);
   const auto buckets = layout.buckets(200);
   ASSERT_GT(buckets.size(), 3U);
   ASSERT_EQ(sync.bucket_count(), buckets.size());
@@ -101,7 +111,9 @@ TEST(GradientSync, WithoutReduceEverythingGoesOutAtTheEnd) {
   const FlatLayout layout = layout_of(*model);
   std::vector<float> grads(static_cast<std::size_t>(layout.size()));
   RecordingCommunicator comm;
-  GradientSync sync(comm, layout, once_each(layout), {grads.data(), grads.size(), DType::f32, Memory::host}, 200);
+  NoGraphs no;
+  GradientSync sync(comm, no.graphs, layout, once_each(layout), {grads.data(), grads.size(), DType::f32, Memory::host},
+                    200);
   sync.begin_micro_batch(false);
   for (int slice = 0; slice < static_cast<int>(layout.slices().size()); ++slice) sync.contributed(slice, {});
   EXPECT_TRUE(comm.reduced.empty());
@@ -118,7 +130,9 @@ TEST(GradientSync, OneRankHasNothingToDo) {
   const FlatLayout layout = layout_of(*model);
   std::vector<float> grads(static_cast<std::size_t>(layout.size()), 2.0F);
   const auto comm = comm::make_single();
-  GradientSync sync(*comm, layout, once_each(layout), {grads.data(), grads.size(), DType::f32, Memory::host}, 200);
+  NoGraphs no;
+  GradientSync sync(*comm, no.graphs, layout, once_each(layout), {grads.data(), grads.size(), DType::f32, Memory::host},
+                    200);
   EXPECT_EQ(sync.bucket_count(), 0U);
   EXPECT_EQ(sync.bytes_per_step(), 0U);
   sync.begin_micro_batch(true);
@@ -135,7 +149,8 @@ TEST(GradientSync, SumsOverRanks) {
       const auto device = make_cpu_device();
       const auto arena = comm.make_arena(*device, static_cast<std::size_t>(layout.size()) * sizeof(float));
       auto* grads = reinterpret_cast<float*>(arena->data());
-      GradientSync sync(comm, layout, once_each(layout),
+      NoGraphs no;
+      GradientSync sync(comm, no.graphs, layout, once_each(layout),
                         {grads, static_cast<std::size_t>(layout.size()), DType::f32, Memory::host}, 200);
       for (int step = 0; step < 3; ++step) {
         for (std::int64_t i = 0; i < layout.size(); ++i)

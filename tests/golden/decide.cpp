@@ -33,7 +33,7 @@ class Stepper {
       : schedule_(schedule),
         groups_(static_cast<std::int32_t>(schedule.groups())),
         config_(scaler_of(fp16)),
-        record_(record_bytes(1, groups_) / sizeof(StepReport) + 1),
+        inputs_((sizeof(StepInputs) + record_bytes(1, groups_)) / sizeof(StepReport) + 1),
         group_steps_(schedule.groups()),
         result_(result_bytes(groups_) / sizeof(StepReport) + 1) {
     state_.scale = config_.initial_scale;
@@ -41,12 +41,13 @@ class Stepper {
   }
 
   void step(bool overflow) {
-    StepRecord& record = *new (record_.data()) StepRecord{
+    StepInputs& inputs = *new (inputs_.data()) StepInputs;
+    StepRecord& record = *new (&inputs + 1) StepRecord{
         .step = state_.attempted, .first_index = state_.applied, .count = 1, .groups = groups_};
     schedule_.values_at(state_.applied, std::span(record.rows(), group_steps_.size()));
     const StepReport report = {.norm2 = overflow ? std::numeric_limits<double>::infinity() : 1.0,
                                .first_bad = overflow ? 7 : -1};
-    decide_step({.record = &record,
+    decide_step({.inputs = &inputs,
                  .reports = &report,
                  .groups = groups_,
                  .scaler = config_,
@@ -63,7 +64,7 @@ class Stepper {
   const sched::Schedule& schedule_;
   std::int32_t groups_;
   ScalerConfig config_;
-  std::vector<StepReport> record_;  // storage with the record's alignment
+  std::vector<StepReport> inputs_;  // storage with their alignment
   std::vector<GroupStep> group_steps_;
   StepState state_;
   std::vector<StepReport> result_;  // likewise, with room for the values behind it

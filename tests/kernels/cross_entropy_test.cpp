@@ -38,6 +38,7 @@ Results run(const Session& session, const Case& c, const Doubles& logit_values,
   const Tensor losses(session, DType::f32, Doubles(target_values.size(), 99.0));
   const Array<LossSum> sum(session, std::vector<LossSum>{{.loss = 2.0, .weight = 1.0}});
   const Array<StepState> state(session, std::vector<StepState>{{.scale = scale}});
+  const Array<double> factor(session, std::vector<double>{grad_factor});
   kernels::cross_entropy(session.exec(), {.logits = logits.data(),
                                           .targets = targets.data(),
                                           .losses = losses.floats(),
@@ -46,7 +47,7 @@ Results run(const Session& session, const Case& c, const Doubles& logit_values,
                                           .classes = c.classes,
                                           .stride = c.stride,
                                           .want_grad = c.want_grad ? 1 : 0,
-                                          .grad_factor = grad_factor,
+                                          .grad_factor = factor.data(),
                                           .state = state.data(),
                                           .dtype = c.dtype});
   const LossSum total = sum.host()[0];

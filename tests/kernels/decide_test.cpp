@@ -13,11 +13,11 @@ namespace {
 
 constexpr double inf = std::numeric_limits<double>::infinity();
 
-/// A record's bytes as 64-byte aligned units; row r of group g has lr (r + 1) / 8 + g.
+/// A step's inputs as 64-byte aligned units; row r of group g of their record has lr (r + 1) / 8 + g.
 class Record {
  public:
   Record(std::int64_t step, std::int64_t first_index, std::int32_t count, std::int32_t groups)
-      : units_((record_bytes(count, groups) + 63) / 64) {
+      : units_((sizeof(StepInputs) + record_bytes(count, groups) + 63) / 64) {
     StepRecord& r = header();
     r.step = step;
     r.first_index = first_index;
@@ -28,8 +28,10 @@ class Record {
         r.rows()[row * groups + g] = {(row + 1) / 8.0 + g, 0.9, 0.999, 0.5, 0.01};
     sign();
   }
-  StepRecord& header() { return *reinterpret_cast<StepRecord*>(units_.data()); }
-  void sign() { header().digest = record_digest(header()); }
+  StepInputs& inputs() { return *reinterpret_cast<StepInputs*>(units_.data()); }
+  StepRecord& header() { return inputs().record(); }
+  /// As evaluated by rank 0 and by this rank.
+  void sign() { inputs().own_digest = header().digest = record_digest(header()); }
 
   struct alignas(64) Unit {
     unsigned char byte[64] = {};
@@ -66,16 +68,15 @@ struct Step {
 
 class Decide : public KernelTest {
  protected:
-  Outcome run(const Step& step, Record record, Record own) const {
-    const Array<Record::Unit> sent(session(), record.units()), mine(session(), own.units());
+  Outcome run(const Step& step, Record record) const {
+    const Array<Record::Unit> inputs(session(), record.units());
     const Array<StepReport> reports(session(), step.reports);
     const Array<StepState> state(session(), std::vector<StepState>{step.state});
     const auto groups = static_cast<std::size_t>(record.header().groups);
     const Array<GroupStep> group_steps(session(), groups);
     const Array<ResultBlock> result(session(), 1);
     DecideArgs args;
-    args.record = reinterpret_cast<const StepRecord*>(sent.data());
-    args.own = reinterpret_cast<const StepRecord*>(mine.data());
+    args.inputs = reinterpret_cast<const StepInputs*>(inputs.data());
     args.reports = reports.data();
     args.world = static_cast<std::int32_t>(step.reports.size());
     args.replicated = step.replicated;
@@ -91,7 +92,6 @@ class Decide : public KernelTest {
     const ResultBlock back = result.host()[0];
     return {state.host()[0], back.result, group_steps.host(), {back.values, back.values + groups}};
   }
-  Outcome run(const Step& step, const Record& record) const { return run(step, record, record); }
 
   /// A record that fits the state.
   static Record record_for(const StepState& state) { return {state.attempted, state.applied, 1, 1}; }
@@ -268,7 +268,9 @@ TEST_P(Decide, ADifferentOwnEvaluationIsADesync) {
   Record own = record_for(step.state);
   own.header().rows()[0].lr = std::nextafter(own.header().rows()[0].lr, 1.0);
   own.sign();
-  const Outcome out = run(step, record_for(step.state), own);
+  Record record = record_for(step.state);
+  record.inputs().own_digest = own.header().digest;
+  const Outcome out = run(step, record);
   EXPECT_EQ(out.state.halt, Halt::desync);
   EXPECT_EQ(out.state.applied, 0);
   EXPECT_EQ(out.state.skip, 1);

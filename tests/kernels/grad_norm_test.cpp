@@ -27,13 +27,14 @@ StepReport run(const Session& session, const std::vector<std::vector<T>>& values
   const Array<double> sums(session, norm_chunks(count) + 1);
   const Array<std::int64_t> bad(session, norm_chunks(count) + 1);
   const Array<LossSum> loss(session, std::vector<LossSum>{{12.5, 4.0}});
+  const Array<StepInputs> inputs(session, std::vector<StepInputs>{{.own_digest = 7, .stop = 1}});
   const Array<StepReport> report(session, 1);
   args.begin = begin;
   args.count = count;
   args.chunk_sums = sums.data();
   args.chunk_bad = bad.data();
   args.loss = loss.data();
-  args.stop = 1;
+  args.inputs = inputs.data();
   args.report = report.data();
   kernels::grad_norm(session.exec(), args);
   return report.host()[0];

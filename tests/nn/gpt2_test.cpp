@@ -169,7 +169,7 @@ TEST_P(Gpt2Test, GradientsAccumulateOverMicroBatches) {
       micro.tokens()[i] = once.batch.tokens()[5 * part + i];
       micro.targets()[i] = once.batch.targets()[5 * part + i];
     }
-    (void)run_pass(twice.rig, *twice.model, half, twice.store, micro.get(), {.grad_accum = 2});
+    (void)run_pass(twice.rig, *twice.model, half, twice.store, micro.get(2));
   }
   for (std::size_t i = 0; i < once.store.flat_elements(); ++i)
     EXPECT_NEAR(twice.store.flat_grads()[i], once.store.flat_grads()[i], 2e-6) << i;

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <vector>
@@ -42,25 +43,32 @@ class TestBatch {
   TestBatch(DeviceApi& device, nn::BatchShape shape, std::int64_t features = 0)
       : tokens_(device, static_cast<std::size_t>(shape.batch * shape.length) * sizeof(std::int32_t)),
         targets_(device, tokens_.bytes()),
-        features_(device, static_cast<std::size_t>(shape.batch * features) * sizeof(float)) {
+        features_(device, static_cast<std::size_t>(shape.batch * features) * sizeof(float)),
+        grad_factor_(device, sizeof(double)) {
     batch_ = {.shape = shape,
               .tokens = tokens_.as<std::int32_t>().data(),
               .features = features_.as<float>().data(),
-              .targets = targets_.as<std::int32_t>().data()};
+              .targets = targets_.as<std::int32_t>().data(),
+              .grad_factor = grad_factor_.as<double>().data()};
   }
   [[nodiscard]] View<std::int32_t> tokens() const { return tokens_.as<std::int32_t>(); }
   [[nodiscard]] View<std::int32_t> targets() const { return targets_.as<std::int32_t>(); }
   [[nodiscard]] View<float> features() const { return features_.as<float>(); }
-  [[nodiscard]] nn::Batch get() const {
-    nn::Batch batch = batch_;
-    for (const std::int32_t target : targets()) batch.target_count += target >= 0 ? 1 : 0;
-    return batch;
+  /// As one of so many micro-batches of a step.
+  [[nodiscard]] nn::Batch get(int micro_batches = 1) const {
+    grad_factor_.as<double>()[0] = 1 / (counted_targets(batch_) * micro_batches);
+    return batch_;
+  }
+  [[nodiscard]] static double counted_targets(const nn::Batch& batch) {
+    const std::int32_t* const end = batch.targets + batch.shape.batch * batch.shape.length;
+    return static_cast<double>(std::count_if(batch.targets, end, [](std::int32_t target) { return target >= 0; }));
   }
 
  private:
   Arena tokens_;
   Arena targets_;
   Arena features_;
+  Arena grad_factor_;
   nn::Batch batch_;
 };
 
@@ -77,7 +85,6 @@ struct PassOptions {
   DType compute = DType::f32;
   nn::Mode mode = nn::Mode::train;
   const StepState* state = nullptr;
-  int grad_accum = 1;
 };
 
 /// One micro-batch in exactly the memory that was planned; backward too if it trains. Returns the mean loss.
@@ -94,8 +101,7 @@ inline double run_pass(const Rig& rig, nn::Model& model, const nn::Plan& plan, n
                          .mode = options.mode,
                          .expected = &plan.ops,
                          .loss = loss.as<LossSum>().data(),
-                         .state = options.state,
-                         .grad_accum = options.grad_accum});
+                         .state = options.state});
     model.loss(context, batch);
     if (options.mode == nn::Mode::train) context.backward();
   }
@@ -103,7 +109,7 @@ inline double run_pass(const Rig& rig, nn::Model& model, const nn::Plan& plan, n
   EXPECT_EQ(workspace.in_use(), 0U);
   EXPECT_EQ(workspace.peak(), plan.train_bytes);
   const LossSum sum = loss.as<LossSum>()[0];
-  EXPECT_EQ(sum.weight, batch.target_count);
+  EXPECT_EQ(sum.weight, TestBatch::counted_targets(batch));
   return sum.loss / sum.weight;
 }
 
