@@ -5,7 +5,7 @@
 namespace lockstep::run {
 
 /// Takes SIGTERM, SIGINT, SIGHUP and SIGUSR1 by a thread of its own that waits for them; no other thread ever runs a
-/// handler.
+/// handler. A SIGHUP that whoever started the program ignores (nohup) stays ignored.
 ///
 /// That is not a matter of taste: oneDNN's GEMM uses the stack pointer as an ordinary register, and a handler that
 /// interrupts it writes its frame into the heap.
@@ -19,8 +19,8 @@ class StopSignals {
   StopSignals& operator=(const StopSignals&) = delete;
   ~StopSignals();
 
-  /// While one lives, the first signal only sets stop_asked(), and so do more within 3 seconds of it: they are one
-  /// wish, passed on by a launcher or sent to a whole group. A later one ends the process.
+  /// While one lives, the first signal only sets stop_asked(), and so do more within 3 seconds of it: they are one wish,
+  /// passed on by a launcher or sent to a whole group. A later one ends the process.
   class Graceful {
    public:
     Graceful();
