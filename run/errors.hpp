@@ -13,6 +13,10 @@ namespace lockstep::run {
 // How a job with several ranks tells of its end: once, by rank 0, if all ranks met the same; else each different text
 // with the rank and the host that met it. No rank guesses from the kind of an error whether the others have it too:
 // they exchange what they have, on a communicator that nothing else uses.
+//
+// Some errors leave nobody to exchange with, and whoever meets one tells it, with rank and host: a peer that hangs,
+// ranks that disagree, an error that only some ranks met (the others do not come to the exchange, which has a
+// deadline), and whatever goes wrong before MPI is up.
 
 /// What ended a rank.
 struct Failure {

@@ -78,9 +78,6 @@ int end_together(comm::Communicator& comm, comm::Communicator& control, const Fa
 }
 
 int run_single(const Start& start, const Body& body) {
-  if (const std::string why = explain_unknown_launcher([](const char* name) { return std::getenv(name); });
-      !why.empty())
-    return tell({ErrorKind::environment, why});
   if (start.failure) return tell_start_failure(*start.failure);
   try {
     const SelectedPlace place = select_place(*start.job);
@@ -127,8 +124,15 @@ std::optional<Failure> agree(comm::Communicator& control, const Start& start, co
   return gather_failures(control, no_place, hosts);
 }
 
+/// Several processes that do not know of each other would share the run's folder.
+void require_known_launcher() {
+  const std::string why = explain_unknown_launcher([](const char* name) { return std::getenv(name); });
+  if (!why.empty()) throw Error(ErrorKind::environment, why);
+}
+
 int run_mpi(const Start& start, const Body& body) {
   comm::MpiEnvironment mpi;
+  if (mpi.world_size() == 1) require_known_launcher();
   const auto control = comm::make_mpi(mpi, {.timeout = comm::Seconds(60), .oversubscribed = true});
   SelectedPlace place;
   std::optional<Failure> no_place;
@@ -195,19 +199,22 @@ int run_on_ranks(const Start& given, const Body& body) {
   // Before MPI and OpenMP make threads: they inherit what is blocked.
   const StopSignals signals;
   const bool launcher = under_launcher();
-  if (launcher) end_with_parent();
+  std::optional<LauncherWatch> watch;
+  if (launcher) watch.emplace();
   const Start start = refusing_nested_ranks(given);
   const std::string backend = start.job ? start.job->comm.backend : "auto";
   try {
+    const bool mpi = launcher || backend == "mpi";
+    if (!mpi) require_known_launcher();
     if (!start.failure && (backend == "local" || (!launcher && backend == "auto" && start.job->comm.ranks > 1)))
       return run_local(start, body);
-    if (launcher || backend == "mpi") return run_mpi(start, body);
+    if (mpi) return run_mpi(start, body);
     return run_single(start, body);
   } catch (...) {
-    // MPI itself: every rank meets that, and there is nothing to ask the others with.
-    const Failure failure = failure_of(std::current_exception());
-    if (launcher_rank() == 0) return tell(failure);
-    return exit_code(failure.kind);
+    // MPI itself, or a launcher that it does not know: there is nothing to ask the others with, and no telling whether
+    // they are well. Whoever meets it says so.
+    if (launcher_rank() > 0) log::set_rank(launcher_rank(), launcher_rank() + 1);
+    return tell(failure_of(std::current_exception()));
   }
 }
 

@@ -20,8 +20,8 @@ constexpr std::chrono::seconds one_wish{3};
 std::atomic<int> graceful{0};
 std::atomic<bool> asked{false};
 
-/// nohup: whoever starts the program so that it outlives a terminal does not want it to stop with that. A blocked signal
-/// would be taken although it is ignored.
+/// nohup: whoever starts the program so that it outlives a terminal does not want it to stop with that. A blocked
+/// signal would be taken although it is ignored.
 bool hang_up_is_ignored() {
   struct sigaction action = {};
   return sigaction(SIGHUP, nullptr, &action) == 0 && action.sa_handler == SIG_IGN;

@@ -19,8 +19,8 @@ class StopSignals {
   StopSignals& operator=(const StopSignals&) = delete;
   ~StopSignals();
 
-  /// While one lives, the first signal only sets stop_asked(), and so do more within 3 seconds of it: they are one wish,
-  /// passed on by a launcher or sent to a whole group. A later one ends the process.
+  /// While one lives, the first signal only sets stop_asked(), and so do more within 3 seconds of it: they are one
+  /// wish, passed on by a launcher or sent to a whole group. A later one ends the process.
   class Graceful {
    public:
     Graceful();

@@ -8,8 +8,8 @@
 namespace lockstep::run {
 namespace {
 
-/// Looks at the barrier before sleeping; each is one `pause`, about 40 ns on current Xeons: 120 microseconds, twice what
-/// going to sleep and waking up costs.
+/// Looks at the barrier before sleeping; each is one `pause`, about 40 ns on current Xeons: 120 microseconds, twice
+/// what going to sleep and waking up costs.
 constexpr const char* looks = "3000";
 
 }  // namespace
