@@ -1,6 +1,12 @@
+#include <poll.h>
+#include <unistd.h>
+
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
+#include <cstring>
+#include <limits>
 #include <sstream>
 
 #include "apps/config_command.hpp"
@@ -15,11 +21,24 @@
 #include "run/launch.hpp"
 #include "run/launcher.hpp"
 #include "run/setup.hpp"
+#include "run/thread_waits.hpp"
 #include "run/trainer.hpp"
 
 namespace {
 
 using namespace lockstep;
+
+/// A number within [low, high]; NaN is not.
+template <class Number>
+CLI::Validator between(Number low, Number high) {
+  const auto check = [=](const std::string& text) -> std::string {
+    Number value{};
+    if (CLI::detail::lexical_cast(text, value) && value >= low && value <= high) return {};
+    return fmt::format("'{}' is not a {} from {} to {}", text, std::is_integral_v<Number> ? "whole number" : "number",
+                       low, high);
+  };
+  return {check, fmt::format("in [{}, {}]", low, high)};
+}
 
 /// Options that several commands share.
 struct JobOptions {
@@ -100,7 +119,7 @@ int run_program(int argc, char** argv) {
   std::int64_t updates = 0;
   std::string format = "text", plot;
   job.add_to(lr);
-  lr->add_option("--updates", updates, "rows (default: run.steps)");
+  lr->add_option("--updates", updates, "rows (default: run.steps)")->check(between<std::int64_t>(1, 100'000'000));
   lr->add_option("--format", format, "text, csv or json");
   lr->add_option("--plot", plot, "also write a picture: FILE.svg");
   lr->callback([&] { code = lr_command(job, updates, format, plot); });
@@ -139,12 +158,14 @@ int run_program(int argc, char** argv) {
   run::GenerateOptions generate_options;
   generate->add_option("run", run_path, "the run's folder")->required();
   generate->add_option("--prompt", generate_options.prompt, "text to continue");
-  generate->add_option("--tokens", generate_options.tokens, "symbols to add")->check(CLI::PositiveNumber);
+  generate->add_option("--tokens", generate_options.tokens, "symbols to add")
+      ->check(between<std::int64_t>(1, 1'000'000'000));
   generate->add_option("--temperature", generate_options.temperature, "0: always the likeliest")
-      ->check(CLI::NonNegativeNumber);
+      ->check(between(0.0, 1e6));
   generate->add_option("--top-k", generate_options.top_k, "choose among the k likeliest; 0: all")
-      ->check(CLI::NonNegativeNumber);
-  generate->add_option("--seed", generate_options.seed, "of the drawing");
+      ->check(between<std::int64_t>(0, 1'000'000'000));
+  generate->add_option("--seed", generate_options.seed, "of the drawing")
+      ->check(between<std::int64_t>(0, std::numeric_limits<std::int64_t>::max()));
   generate->callback([&] { code = generate_command(run_path, generate_options); });
 
   auto* bench = app.add_subcommand("bench", "measure speed on this machine");
@@ -152,10 +173,11 @@ int run_program(int argc, char** argv) {
   auto* step = bench->add_subcommand("step", "whole training steps of a job, on random samples");
   run::BenchStepOptions bench_options;
   job.add_to(step);
-  step->add_option("--steps", bench_options.steps, "timed steps")->check(CLI::PositiveNumber);
-  step->add_option("--warmup", bench_options.warmup, "steps before them");
+  step->add_option("--steps", bench_options.steps, "timed steps")->check(between<std::int64_t>(1, 1'000'000));
+  step->add_option("--warmup", bench_options.warmup, "steps before them")->check(between<std::int64_t>(0, 1'000'000));
   step->add_option("--classes", bench_options.classes,
-                   "symbols of the random data; the job's data file is then not read");
+                   "symbols of the random data; the job's data file is then not read")
+      ->check(between(2, 10'000'000));
   step->callback([&] { code = bench_step_command(job, bench_options); });
 
   std::vector<std::string> commands;
@@ -193,12 +215,33 @@ int tell(int argc, char** argv, const Error& error) {
   return exit_code(error.kind());
 }
 
+bool computes(int argc, char** argv) {
+  const std::string_view command = argc > 1 ? argv[1] : "";
+  return command == "train" || command == "bench" || command == "generate";
+}
+
+/// A command whose result is what it prints has failed if that could not be written. Training goes on without a reader,
+/// and one that has seen enough (`| head`) is no failure.
+int flush_result(int argc, char** argv, int code) {
+  const std::string_view command = argc > 1 ? argv[1] : "";
+  if (code != 0 || command == "train") return code;
+  errno = 0;
+  if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return code;
+  const int reason = errno;
+  pollfd output{.fd = STDOUT_FILENO, .events = POLLOUT, .revents = 0};
+  if (poll(&output, 1, 0) == 1 && (output.revents & POLLERR) != 0) return code;
+  log::error("the result could not be written to standard output{}{}", reason != 0 ? ": " : "",
+             reason != 0 ? std::strerror(reason) : "");
+  return exit_code(ErrorKind::environment);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
+  if (computes(argc, argv)) run::bound_thread_waits(argv);
   run::secure_standard_streams();
   try {
-    return run_program(argc, argv);
+    return flush_result(argc, argv, run_program(argc, argv));
   } catch (const Error& error) {
     return tell(argc, argv, error);
   } catch (const std::exception& error) {
