@@ -36,6 +36,18 @@ TEST_F(ExitCodes, TwoForJobFileAndCommandLine) {
   EXPECT_EQ(run("lockstep config bad.yaml").exit_code, 2);
 }
 
+TEST_F(ExitCodes, TwoForNumbersThatAnOptionCannotBe) {
+  for (const char* command :
+       {"generate x --temperature nan", "generate x --temperature inf", "generate x --tokens 0", "generate x --seed -1",
+        "generate x --top-k 1.5", "lr job.yaml --updates -5", "lr job.yaml --updates 99999999999999999",
+        "bench step job.yaml --warmup -1", "bench step job.yaml --classes 1"}) {
+    const Outcome outcome = run(std::string("lockstep ") + command);
+
+    EXPECT_EQ(outcome.exit_code, 2) << command << outcome.all();
+    EXPECT_NE(outcome.err.find("number from"), std::string::npos) << command << outcome.all();
+  }
+}
+
 TEST_F(ExitCodes, ThreeForMissingData) {
   const Outcome outcome =
       run("mpirun -n 2 lockstep train job.yaml --set model.type=gpt2 --set model.n_layer=1 --set data.type=text "
@@ -90,6 +102,15 @@ TEST_F(ExitCodes, SevenForRanksThatDisagree) {
 TEST_F(ExitCodes, EightForWhatTheMachineLacks) {
   EXPECT_EQ(run("mpirun -n 2 lockstep train job.yaml --set run.device=cuda").exit_code, 8);
   EXPECT_EQ(run("mpirun -n 2 lockstep train job.yaml --set comm.backend=nccl").exit_code, 8);
+}
+
+TEST_F(ExitCodes, EightForAResultThatCouldNotBeWrittenUnlessItsReaderWentAway) {
+  const Outcome full = run("lockstep lr job.yaml --format csv", {}, "> /dev/full");
+  const Outcome left = run("( lockstep lr job.yaml --format csv --updates 100000; echo code $? >&2 )", {}, "| head -1");
+
+  EXPECT_EQ(full.exit_code, 8);
+  EXPECT_NE(full.err.find("could not be written"), std::string::npos) << full.err;
+  EXPECT_NE(left.err.find("code 0"), std::string::npos) << left.err;
 }
 
 TEST_F(ExitCodes, SeventyFiveForARunThatWasStoppedAndSaved) {
