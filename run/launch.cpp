@@ -23,8 +23,9 @@ namespace {
 
 using Body = std::function<void(RankContext&)>;
 
-/// For ranks to say what ended them. One that met something alone waits so long for the others, then ends them.
-constexpr comm::Seconds last_words{5};
+/// For ranks to say what ended them: one that met something alone waits so long for the others, then ends them. Below
+/// the job's own deadline, or a rank that waits for this one would take it for hanging before it has spoken.
+comm::Seconds last_words(const job::JobConfig& job) { return comm::Seconds(std::min(5.0, job.comm.timeout_s / 2)); }
 
 std::string plural(int n, const char* what) { return fmt::format("{} {}{}", n, what, n == 1 ? "" : "s"); }
 
@@ -49,9 +50,6 @@ int tell(const Failure& failure) {
   return exit_code(failure.kind);
 }
 
-/// Whether the others may be well: then nobody waits for their answer.
-bool is_mine_alone(ErrorKind kind) { return kind == ErrorKind::hang || kind == ErrorKind::desync; }
-
 /// Ends this rank and with it the job.
 int end_all(comm::Communicator& comm, const Failure& failure, const std::string& host) {
   log::set_rank(comm.rank(), comm.size(), host);
@@ -64,7 +62,7 @@ int end_all(comm::Communicator& comm, const Failure& failure, const std::string&
 int end_together(comm::Communicator& comm, comm::Communicator& control, const Failure& failure,
                  const std::vector<std::string>& hosts) {
   const std::string& host = hosts[static_cast<std::size_t>(comm.rank())];
-  if (is_mine_alone(failure.kind)) return end_all(comm, failure, host);
+  if (failure.kind == ErrorKind::hang) return end_all(comm, failure, host);  // one of them does not answer
   try {
     const std::optional<Failure> told = gather_failures(control, failure, hosts);
     if (comm.rank() == 0) {
@@ -153,7 +151,7 @@ int run_mpi(const Start& start, const Body& body) {
   const auto comm = comm::make_mpi(mpi, {.timeout = comm::Seconds(job.comm.timeout_s),
                                          .oversubscribed = oversubscribed,
                                          .library_order = job.run.determinism == "fast"});
-  const auto ending = comm::make_mpi(mpi, {.timeout = last_words, .oversubscribed = true});
+  const auto ending = comm::make_mpi(mpi, {.timeout = last_words(job), .oversubscribed = true});
   log::set_rank(comm->rank(), comm->size());
   log::debug("pid {}, {} CPUs allowed, {} threads, {}", getpid(), allowed_cpus(), threads, to_string(current_isa()));
   const std::set<std::string> hosts(mpi.host_names().begin(), mpi.host_names().end());

@@ -89,7 +89,7 @@ TEST_F(ExitCodes, SixForARankThatHangsAndItIsNamed) {
   EXPECT_NE(outcome.err.find("no answer from rank 1"), std::string::npos) << outcome.err;
   kill(stopped, SIGCONT);
   EXPECT_TRUE(program.all_gone(Seconds(5)));
-  EXPECT_EQ(count_of(outcome.all(), "no answer from rank 0"), 0) << "the one that woke up accuses nobody";
+  EXPECT_EQ(count_of(program.output(), "no answer from rank 0"), 0) << "the one that woke up accuses nobody";
 }
 
 TEST_F(ExitCodes, SevenForRanksThatDisagree) {
@@ -97,6 +97,7 @@ TEST_F(ExitCodes, SevenForRanksThatDisagree) {
 
   EXPECT_EQ(outcome.exit_code, 7) << outcome.all();
   EXPECT_NE(outcome.err.find("rank 0 broadcast 0.001, rank 1 evaluated 0.0010000000000000002"), std::string::npos);
+  EXPECT_EQ(count_of(outcome.err, "lockstep: "), 1) << outcome.err;
 }
 
 TEST_F(ExitCodes, EightForWhatTheMachineLacks) {

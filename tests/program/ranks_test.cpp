@@ -53,6 +53,25 @@ TEST_F(Ranks, AnErrorThatOneRankMeetsIsToldWithRankAndHost) {
   EXPECT_NE(option.err.find("--frobnicate"), std::string::npos) << option.err;
 }
 
+TEST_F(Ranks, WhatOneRankMeetsInTheBodyNamesItAndWhatAllLearnIsToldOnce) {
+  write_text(path("a.txt"), std::string(2000, 'a') + "b");
+  write_text(path("c.txt"), std::string(2000, 'c') + "d");
+  write_text(path("text.yaml"),
+             "model: {type: gpt2, n_layer: 1, n_head: 1, n_embd: 8, block_size: 8}\n"
+             "data: {type: text, path: a.txt}\nrun: {steps: 2}\ncomm: {timeout_s: 2}\ntrain_batch_size: 6\n");
+  const std::string differing = "mpirun -n 2 lockstep train text.yaml : -n 1 lockstep train text.yaml --set data.path=";
+
+  const Outcome missing = run(differing + "no.txt");
+  const Outcome other = run(differing + "c.txt");
+
+  EXPECT_EQ(missing.exit_code, 3) << missing.all();
+  EXPECT_EQ(count_of(missing.err, "lockstep: "), 1) << missing.err;
+  EXPECT_NE(missing.err.find("lockstep: data error: rank 2 ("), std::string::npos) << missing.err;
+  EXPECT_EQ(other.exit_code, 7) << other.all();
+  EXPECT_EQ(count_of(other.err, "lockstep: "), 1) << other.err;
+  EXPECT_NE(other.err.find("rank 2 has other data than rank 0"), std::string::npos) << other.err;
+}
+
 TEST_F(Ranks, EndWithTheirLauncher) {
   Program program("mpirun -n 2 lockstep train job.yaml --set run.steps=100000000 --set run.log_every=100000",
                   options());
@@ -168,6 +187,20 @@ TEST_F(Signals, AHangUpThatNohupIgnoresStopsNothing) {
   EXPECT_EQ(program.ranks().size(), 1U);
   program.signal(SIGTERM);
   EXPECT_EQ(program.finish().exit_code, 75);
+}
+
+TEST_F(Signals, WhoeverAsksAgainSecondsLaterDoesNotWaitForTheSave) {
+  Program program(endless(), options({{"LOCKSTEP_DRILL", "slow_save@seconds=60"}}));
+  ASSERT_TRUE(program.wait_for("step  "));
+
+  program.signal(SIGTERM);
+  std::this_thread::sleep_for(Seconds(4));
+  const bool still_saving = program.ranks().size() == 1;
+  program.signal(SIGTERM);
+  const Outcome outcome = program.finish(Seconds(10));
+
+  EXPECT_TRUE(still_saving);
+  EXPECT_EQ(outcome.exit_code, 128 + SIGTERM) << outcome.all();
 }
 
 TEST_F(Signals, AReaderThatGoesAwayEndsNothing) {
