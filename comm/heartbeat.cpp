@@ -1,6 +1,9 @@
 #include "comm/heartbeat.hpp"
 
+#include <unistd.h>
+
 #include <algorithm>
+#include <array>
 #include <condition_variable>
 #include <exception>
 #include <mutex>
@@ -68,6 +71,11 @@ Failure failure_of(const std::exception_ptr& error, std::string_view what) {
   }
 }
 
+std::string host_name() {
+  std::array<char, 256> name{};
+  return gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "unknown host";
+}
+
 }  // namespace
 
 void run_with_heartbeat(Communicator& comm, std::string_view what, const std::function<void()>& work, Seconds period) {
@@ -91,8 +99,14 @@ void run_with_heartbeat(Communicator& comm, std::string_view what, const std::fu
 
   const auto failed = std::ranges::find_if(signs, [](const Sign& sign) { return sign.state == Sign::State::failed; });
   if (failed == signs.end()) return;
+  const int speaker = static_cast<int>(failed - signs.begin());
+  const bool all_failed =
+      std::ranges::all_of(signs, [](const Sign& sign) { return sign.state == Sign::State::failed; });
   std::string text = own.text;
-  comm.broadcast_text(text, static_cast<int>(failed - signs.begin()));
+  // Rank 0 works for all; what another rank meets and rank 0 does not is a matter of that rank's host.
+  if (speaker == comm.rank() && speaker != 0 && !all_failed)
+    text = fmt::format("rank {} ({}): {}", speaker, host_name(), own.text);
+  comm.broadcast_text(text, speaker);
   throw Error(failed->kind, text);
 }
 
