@@ -210,7 +210,7 @@ int tell(int argc, char** argv, const Error& error) {
   const std::string_view command = argc > 1 ? argv[1] : "";
   const bool on_ranks = command == "train" || command == "bench";
   if (on_ranks && run::under_launcher())
-    return run::run_on_ranks({.job = {}, .options = {}, .failure = run::Failure{error.kind(), error.what()}}, {});
+    return run::run_on_ranks({.job = {}, .options = {}, .failure = Failure{error.kind(), error.what()}}, {});
   log::write(log::Level::error, error.what(), log::Form::bare);
   return exit_code(error.kind());
 }

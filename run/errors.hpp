@@ -1,12 +1,11 @@
 #pragma once
 
-#include <exception>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "comm/communicator.hpp"
-#include "core/error.hpp"
+#include "core/failure.hpp"
 
 namespace lockstep::run {
 
@@ -17,15 +16,6 @@ namespace lockstep::run {
 // Some errors leave nobody to exchange with, and whoever meets one tells it, with rank and host: a peer that hangs,
 // ranks that disagree, an error that only some ranks met (the others do not come to the exchange, which has a
 // deadline), and whatever goes wrong before MPI is up.
-
-/// What ended a rank.
-struct Failure {
-  ErrorKind kind = ErrorKind::internal;
-  std::string text;
-};
-
-/// An exception's kind and text; memory that ran out is the environment's.
-[[nodiscard]] Failure failure_of(const std::exception_ptr& error);
 
 /// Collective: every rank says what ended it, if anything did. Nothing if all are well; else one Failure to be told by
 /// rank 0: the common text, or every different one with rank and host, and the kind of the lowest rank that failed. The

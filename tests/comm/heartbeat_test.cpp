@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <new>
 #include <thread>
 
 #include "comm/local.hpp"
@@ -111,6 +112,26 @@ TEST(Heartbeat, ARankThatDoesNotTakePartIsAHang) {
   }
 
   EXPECT_EQ(hangs.load(), 1);
+}
+
+TEST(Heartbeat, MemoryThatRunsOutIsTheEnvironmentsOnEveryRank) {
+  std::atomic<int> told{0};
+
+  run_ranks(2, [&](Communicator& comm) {
+    try {
+      run_with_heartbeat(
+          comm, "loading",
+          [&] {
+            if (comm.rank() == 0) throw std::bad_alloc();
+          },
+          moment);
+    } catch (const Error& error) {
+      EXPECT_EQ(error.kind(), ErrorKind::environment) << error.what();
+      ++told;
+    }
+  });
+
+  EXPECT_EQ(told.load(), 2);
 }
 
 TEST(Heartbeat, OneRankWorksInTheCaller) {
