@@ -70,7 +70,7 @@ void text_data(Config& c, V& v) {
                    .doc = "A UTF-8 text file, relative to the job file.",
                    .required = true});
   v.field(c.tokenizer, {.name = "tokenizer",
-                        .doc = "char: one token for each character that occurs in the text; byte: 256 tokens.",
+                        .doc = "char: one token for each distinct byte of the text; byte: 256 tokens.",
                         .choices = {"char", "byte"}});
   validation(c, v);
 }
@@ -118,13 +118,16 @@ void run(Config& c, V& v) {
                       .min = 1,
                       .max = 4096,
                       .or_auto = true});
-  v.field(c.determinism,
-          {.name = "determinism",
-           .doc = "exact: the same bits for the same ranks, threads, instruction set and build; fast: no promise.",
-           .choices = {"exact", "fast"},
-           .refused = {{"invariant",
-                        "this version reduces over the ranks it has, so bits depend on their number; exact gives "
-                        "the same bits for the same number of ranks"}}});
+  v.field(
+      c.determinism,
+      {.name = "determinism",
+       .doc =
+           "exact: the same bits for the same ranks, threads, instruction set and build. fast: MPI ranks sum with the "
+           "library's own all-reduce (MPI_Iallreduce), in an order that is its affair: no promise of equal bits.",
+       .choices = {"exact", "fast"},
+       .refused = {{"invariant",
+                    "this version reduces over the ranks it has, so bits depend on their number; exact gives "
+                    "the same bits for the same number of ranks"}}});
   v.field(c.eval_every, {.name = "eval_every",
                          .doc = "The validation loss is measured every so many steps; 0: never.",
                          .unit = "steps",
