@@ -5,7 +5,14 @@
 #include <algorithm>
 #include <functional>
 
+#include "config/field_value.hpp"
+#include "config/words.hpp"
+#include "job/schema.hpp"
+
 namespace lockstep::job {
+
+using namespace config;
+
 namespace {
 
 /// What a value of a DeepSpeed key may look like.
@@ -188,7 +195,6 @@ bool is_off(const Node& node) {
 bool has_form(const Node& node, const Foreign& key, const std::string& path, Diagnostics& diagnostics) {
   if (node.kind == Node::Kind::null || key.form == Form::any) return true;
   Field field{.name = path, .nullable = true};
-  ParamValue value;
   switch (key.form) {
     case Form::boolean:
       field.type = FieldType::boolean;
@@ -205,10 +211,10 @@ bool has_form(const Node& node, const Foreign& key, const std::string& path, Dia
     case Form::block:
     case Form::any:
       if (node.kind == Node::Kind::map || node.is_word("false")) return true;
-      diagnostics.error(node.place, fmt::format("{}: expected a block of keys", path));
+      diagnostics.error(node.position, fmt::format("{}: expected a block of keys", path));
       return false;
   }
-  return validate_value(node, field, path, value, diagnostics);
+  return read_value(node, field, path, diagnostics).has_value();
 }
 
 void check_keys(const Node& node, const Foreign& key, const std::string& path, Diagnostics& diagnostics) {
@@ -216,7 +222,7 @@ void check_keys(const Node& node, const Foreign& key, const std::string& path, D
   for (const Member& member : node.members) {
     if (std::find(key.keys.begin(), key.keys.end(), member.key) != key.keys.end()) continue;
     const std::string near = nearest(member.key, key.keys);
-    diagnostics.error(member.key_place, fmt::format("unknown key '{}' in {}", member.key, path),
+    diagnostics.error(member.key_position, fmt::format("unknown key '{}' in {}", member.key, path),
                       near.empty() ? "" : fmt::format("did you mean '{}'?", near), join(key.keys));
   }
 }
@@ -231,7 +237,7 @@ void check_data_types(const Node& node, const std::string& path, Diagnostics& di
   if (path != "data_types") return;
   for (const Member& member : node.members)
     if (!is_off(member.value) && !(member.key == "grad_accum_dtype" && member.value.text == "fp32"))
-      diagnostics.error(member.value.place,
+      diagnostics.error(member.value.position,
                         fmt::format("data_types.{}: {} is not supported: gradients accumulate in fp32, and fp16 and "
                                     "bf16 decide the rest",
                                     member.key, member.value.text));
@@ -251,7 +257,7 @@ void rename(Node& root, const char* old_name, const char* new_name, Diagnostics&
   for (Member& member : root.members) {
     if (member.key != old_name) continue;
     if (root.find(new_name) != nullptr)
-      diagnostics.error(member.key_place,
+      diagnostics.error(member.key_position,
                         fmt::format("'{}' is the old name of '{}', which is given too", old_name, new_name),
                         "keep one of the two");
     else
@@ -267,12 +273,12 @@ std::string child(const std::string& path, const std::string& key) { return path
 bool is_unknown(const Member& member, const std::string& path, const std::vector<std::string>& engine_keys,
                 Diagnostics& diagnostics) {
   if (!path.empty() && path != "fp16" && path != "bf16" && path != "zero_optimization") return false;
-  const Section* block = path.empty() ? &job_section() : job_section().find_section(path);
+  const Section* block = path.empty() ? &job_section() : job_section().keys.find_section(path);
   std::vector<std::string> acting;
   if (path.empty())
     acting = engine_keys;
   else
-    for (const Field& field : block->fields) acting.push_back(field.name);
+    for (const Field& field : block->keys.fields) acting.push_back(field.name);
   if (std::find(acting.begin(), acting.end(), member.key) != acting.end()) return false;
   std::vector<std::string> known = acting;
   const std::string prefix = path.empty() ? "" : path + ".";
@@ -283,7 +289,7 @@ bool is_unknown(const Member& member, const std::string& path, const std::vector
     remedy = advice->second;
   else if (const std::string near = nearest(member.key, known); !near.empty())
     remedy = fmt::format("did you mean '{}'?", near);
-  diagnostics.error(member.key_place,
+  diagnostics.error(member.key_position,
                     fmt::format("unknown key '{}' in {}", member.key, path.empty() ? "the DeepSpeed file" : path),
                     remedy, join(acting));
   return true;
@@ -304,9 +310,9 @@ void list_keys(const Node& node, const std::string& path, std::vector<std::strin
 void expand_zero_flag(Node& root) {
   Node* zero = root.find("zero_optimization");
   if (zero == nullptr || !(zero->is_word("true") || zero->is_word("false"))) return;
-  Node stage{Node::Kind::scalar, zero->place, zero->text == "true" ? "1" : "0"};
-  Node block{Node::Kind::map, zero->place};
-  block.set("stage", zero->place, std::move(stage));
+  Node stage{Node::Kind::scalar, zero->position, zero->text == "true" ? "1" : "0"};
+  Node block{Node::Kind::map, zero->position};
+  block.set("stage", zero->position, std::move(stage));
   *zero = std::move(block);
 }
 
@@ -314,7 +320,7 @@ void filter_deepspeed(Node& root, const std::vector<std::string>& engine_keys, D
                       Diagnostics& diagnostics) {
   if (root.kind != Node::Kind::map) {
     if (diagnostics.error_count() == 0)
-      diagnostics.error(root.place, "a DeepSpeed configuration is one block of keys in braces");
+      diagnostics.error(root.position, "a DeepSpeed configuration is one block of keys in braces");
     return;
   }
   rename(root, "bfloat16", "bf16", diagnostics);
@@ -335,7 +341,7 @@ void filter_deepspeed(Node& root, const std::vector<std::string>& engine_keys, D
       if (key == nullptr) return is_unknown(member, path, engine_keys, diagnostics);
       if (!has_form(value, *key, name, diagnostics)) return true;
       if (is_refused(value, *key)) {
-        diagnostics.error(value.kind == Node::Kind::scalar ? value.place : member.key_place,
+        diagnostics.error(value.kind == Node::Kind::scalar ? value.position : member.key_position,
                           fmt::format("{} is not supported: {}", name, key->reason),
                           key->refuse == Refuse::when_on ? "remove it or turn it off" : "remove it");
         return true;
@@ -358,9 +364,9 @@ void refuse_deepspeed_keys(Node& root, Diagnostics& diagnostics) {
       if (key == nullptr) return false;
       const std::string name = child(path, member.key);
       if (is_refused(member.value, *key))
-        diagnostics.error(member.key_place, fmt::format("{} is not supported: {}", name, key->reason), "remove it");
+        diagnostics.error(member.key_position, fmt::format("{} is not supported: {}", name, key->reason), "remove it");
       else
-        diagnostics.error(member.key_place,
+        diagnostics.error(member.key_position,
                           fmt::format("{} is a DeepSpeed key without effect here: {}", name, key->reason),
                           "remove it, or name the whole DeepSpeed file with the key 'deepspeed'");
       return true;

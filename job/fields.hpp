@@ -12,11 +12,16 @@
 
 namespace lockstep::job::table {
 
-/// What a block is called and for.
+using config::FieldType;
+using config::Presence;
+
+/// What a block, or one of its types, is called and for.
 struct About {
   std::string name;
   std::string doc;
-  bool required = false;
+  Presence presence = Presence::optional;  ///< of a block
+  std::string types_doc = {};              ///< of a block with types: what the `type` key says
+  bool ignore_case = false;                ///< of a type: its name may be spelled in any case
 };
 
 /// One value of a `type` key, with the member that holds its block.
@@ -237,6 +242,67 @@ void group(Config& c, V& v) {
                        .max_open = true});
 }
 
+template <class Config, class V>
+void learning_rate(Config& c, V& v) {
+  v.field(c.lr, {.name = "lr", .doc = "Learning rate; a scheduler starts from it or replaces it.", .min = 0});
+}
+
+template <class Config, class V>
+void adam(Config& c, V& v, bool always_decoupled) {
+  learning_rate(c, v);
+  v.field(c.betas, {.name = "betas",
+                    .doc = "Averaging factors of the gradient and of its square.",
+                    .min = 0,
+                    .max = 1,
+                    .max_open = true,
+                    .length = 2});
+  v.field(c.eps, {.name = "eps", .doc = "Added to the root of the second moment, after bias correction.", .min = 0});
+  v.field(c.weight_decay, {.name = "weight_decay",
+                           .doc = always_decoupled ? "Decoupled decay: p <- p - lr * weight_decay * p."
+                                                   : "Decoupled decay, unless adam_w_mode is false.",
+                           .min = 0});
+  v.field(c.bias_correction,
+          {.name = "bias_correction", .doc = "Corrects the moments of the first steps for their start at zero."});
+  v.field(c.adam_w_mode, {.name = "adam_w_mode",
+                          .doc = always_decoupled ? "Without effect: AdamW always decouples the decay, as in DeepSpeed."
+                                                  : "false: weight decay is added to the gradient (L2) instead."});
+}
+
+template <class Config, class V>
+void sgd(Config& c, V& v) {
+  learning_rate(c, v);
+  v.field(
+      c.momentum,
+      {.name = "momentum", .doc = "Factor of the previous step's direction.", .min = 0, .max = 1, .max_open = true});
+  v.field(c.dampening, {.name = "dampening",
+                        .doc = "The gradient enters the momentum buffer times one minus this; not in the first step.",
+                        .min = 0,
+                        .max = 1});
+  v.field(c.weight_decay, {.name = "weight_decay", .doc = "Added to the gradient as weight_decay * p.", .min = 0});
+  v.field(c.nesterov, {.name = "nesterov", .doc = "Nesterov momentum; needs momentum above 0 and dampening 0."});
+}
+
+template <class Config, class V>
+void optimizer(Config& c, V& v) {
+  const About params{"params", "Parameters of the optimizer."};
+  // DeepSpeed compares its own names without case and torch's with it.
+  v.variant(
+      About{.name = "optimizer",
+            .doc = "How gradients change the weights. Absent: AdamW with its defaults.",
+            .presence = Presence::nullable,
+            .types_doc = "Adam and AdamW may be spelled in any case, SGD not, as in DeepSpeed."},
+      c.type,
+      Alternative{About{.name = "Adam",
+                        .doc = "Adam with decoupled weight decay, which is what DeepSpeed's Adam is; adam_w_mode: "
+                               "false for L2.",
+                        .ignore_case = true},
+                  c.adam, [&](auto& o, V& w) { w.section(params, o, [](auto& p, V& x) { adam(p, x, false); }); }},
+      Alternative{About{.name = "AdamW", .doc = "Adam with decoupled weight decay.", .ignore_case = true}, c.adam,
+                  [&](auto& o, V& w) { w.section(params, o, [](auto& p, V& x) { adam(p, x, true); }); }},
+      Alternative{About{.name = "SGD", .doc = "Stochastic gradient descent, with torch's rule for momentum."}, c.sgd,
+                  [&](auto& o, V& w) { w.section(params, o, [](auto& p, V& x) { sgd(p, x); }); }});
+}
+
 /// The keys that a DeepSpeed file has too.
 template <class Config, class V>
 void engine_keys(Config& c, V& v) {
@@ -275,7 +341,7 @@ void engine_keys(Config& c, V& v) {
            .choices = {"fp32"},
            .refused = {{"fp16", "this version sends gradients as fp32 only"},
                        {"bf16", "this version sends gradients as fp32 only"}}});
-  v.optimizer(c.optimizer);
+  optimizer(c.optimizer, v);
   v.scheduler(c.scheduler);
   v.section(About{"fp16", "Training in fp16 and its loss scaling."}, c.fp16, [](auto& inner, V& w) { fp16(inner, w); });
   v.section(About{"bf16", "Training in bf16."}, c.bf16, [](auto& inner, V& w) { bf16(inner, w); });
@@ -285,16 +351,17 @@ void engine_keys(Config& c, V& v) {
 
 template <class Config, class V>
 void job(Config& c, V& v) {
-  v.variant(About{"model", "What is trained.", true}, c.model.type,
+  const std::string decides = "Decides the other keys.";
+  v.variant(About{"model", "What is trained.", Presence::required, decides}, c.model.type,
             Alternative{About{"gpt2", "A GPT-2 language model."}, c.model.gpt2, [](auto& m, V& w) { gpt2(m, w); }},
             Alternative{About{"mlp", "Fully connected layers, for data of type clusters."}, c.model.mlp,
                         [](auto& m, V& w) { mlp(m, w); }});
   v.variant(
-      About{"data", "What it is trained on.", true}, c.data.type,
+      About{"data", "What it is trained on.", Presence::required, decides}, c.data.type,
       Alternative{About{"text", "A text file, for model gpt2."}, c.data.text, [](auto& d, V& w) { text_data(d, w); }},
       Alternative{About{"clusters", "Generated Gaussian clusters to classify, for model mlp."}, c.data.clusters,
                   [](auto& d, V& w) { clusters_data(d, w); }});
-  v.section(About{"run", "Where, how long and how the job runs.", true}, c.run,
+  v.section(About{"run", "Where, how long and how the job runs.", Presence::required}, c.run,
             [](auto& inner, V& w) { run(inner, w); });
   v.section(About{"comm", "How ranks exchange gradients."}, c.comm, [](auto& inner, V& w) { comm(inner, w); });
   engine_keys(c, v);

@@ -21,7 +21,10 @@ struct GroupInitial : StepValues {
 
 /// The parameters of a scheduler type, for the strict reader and the docs. Throws ErrorKind::config for a type
 /// that does not exist; the message lists those that do.
-const Fields& fields_of(std::string_view type);
+const config::Fields& fields_of(std::string_view type);
+
+/// One sentence about a scheduler type, for the docs. Throws likewise.
+std::string_view doc_of(std::string_view type);
 
 /// Every scheduler type, DeepSpeed's first. Names are case-sensitive, as in DeepSpeed.
 std::vector<std::string> types();
@@ -59,15 +62,16 @@ class Schedule {
   /// Surprising but correct behaviour, each a sentence for the user.
   [[nodiscard]] const std::vector<std::string>& notes() const { return notes_; }
   [[nodiscard]] std::string_view type() const { return type_; }
-  [[nodiscard]] const Params& params() const { return params_; }
+  /// Every parameter of the type, defaults included.
+  [[nodiscard]] const config::Params& params() const { return params_; }
   [[nodiscard]] std::size_t groups() const { return initial_.size(); }
   [[nodiscard]] const std::vector<GroupInitial>& initial() const { return initial_; }
   /// `last_batch_iteration` of the parameters; -1 when fresh.
   [[nodiscard]] std::int64_t first_index() const { return first_index_; }
 
  protected:
-  /// `params` must have passed check_params (sched/parameters.hpp).
-  Schedule(std::string_view type, Params params, std::vector<GroupInitial> initial);
+  /// `params` must be checked and complete, as make_schedule has them.
+  Schedule(std::string_view type, config::Params params, std::vector<GroupInitial> initial);
   void warn(std::string text) { warnings_.push_back(std::move(text)); }
   void note(std::string text) { notes_.push_back(std::move(text)); }
 
@@ -80,7 +84,7 @@ class Schedule {
   void fill_initial(std::span<StepValues> out) const;
 
   std::string type_;
-  Params params_;
+  config::Params params_;
   std::vector<GroupInitial> initial_;
   std::int64_t first_index_ = -1;
   std::vector<std::string> warnings_;
@@ -88,8 +92,9 @@ class Schedule {
 };
 
 /// Makes a schedule. Throws ErrorKind::config for an unknown type or parameter, a missing one, a wrong type or
-/// range, or a list whose length is not the number of groups.
-std::unique_ptr<Schedule> make_schedule(std::string_view type, Params params, std::vector<GroupInitial> initial);
+/// range, or a list whose length is not the number of groups. What `params` leaves out has the default of its field.
+std::unique_ptr<Schedule> make_schedule(std::string_view type, const config::Params& params,
+                                        std::vector<GroupInitial> initial);
 
 /// What a job without a scheduler block uses: the optimizer's own values for ever.
 std::unique_ptr<Schedule> make_constant(std::vector<GroupInitial> initial);

@@ -20,7 +20,7 @@ using testing::StartsWith;
 
 const std::vector<sched::GroupInitial> adam = {{{.lr = 0.5, .beta1 = 0.9, .beta2 = 0.999}, true}};
 const std::vector<sched::GroupInitial> sgd = {{{.lr = 0.1, .momentum = 0.9}, false}};
-const Params warmup = {{"warmup_min_lr", 0.001}, {"warmup_max_lr", 0.01}, {"warmup_num_steps", 100}};
+const config::Params warmup = {{"warmup_min_lr", 0.001}, {"warmup_max_lr", 0.01}, {"warmup_num_steps", 100}};
 
 TEST(LrCsv, RowsAreWhatEachUpdateUses) {
   const auto schedule = sched::make_schedule("WarmupLR", warmup, adam);

@@ -11,6 +11,7 @@
 #include "config/schema_text.hpp"
 #include "core/error.hpp"
 #include "job/job.hpp"
+#include "job/schema.hpp"
 #include "tests/support/source_dir.hpp"
 
 namespace lockstep::job {
@@ -25,12 +26,12 @@ std::string read(const std::string& path) {
 }
 
 TEST(JobDocs, ReferencePageIsUpToDate) {
-  EXPECT_TRUE(read("docs/reference/job.md") == reference_markdown(job_section()))
+  EXPECT_TRUE(read("docs/reference/job.md") == config::reference_markdown(job_section()))
       << "run: lockstep config --reference > docs/reference/job.md";
 }
 
 TEST(JobDocs, SchemaIsUpToDate) {
-  EXPECT_TRUE(read("docs/job.schema.json") == json_schema(job_section()))
+  EXPECT_TRUE(read("docs/job.schema.json") == config::json_schema(job_section()))
       << "run: lockstep config --schema > docs/job.schema.json";
 }
 

@@ -4,6 +4,7 @@
 
 #include <set>
 
+#include "config/field_value.hpp"
 #include "tests/sched/cases.hpp"
 #include "tests/support/scheduler.hpp"
 
@@ -78,6 +79,24 @@ TEST_P(EveryType, NamesAMissingParameter) {
     for (const auto& [name, value] : GetParam().params.all())
       if (name != field.name) params.set(name, value);
     EXPECT_THAT(refusal(GetParam().type, params), HasSubstr(field.name + " is required"));
+  }
+}
+
+TEST_P(EveryType, DefaultsSpelledOutGiveTheSameSchedule) {
+  Params spelled = GetParam().params;
+  for (const Field& field : fields_of(GetParam().type))
+    if (!field.required && spelled.find(field.name) == nullptr) spelled.set(field.name, config::default_value(field));
+
+  const auto absent = make_schedule(GetParam().type, GetParam().params, adam_groups(2));
+  const auto present = make_schedule(GetParam().type, spelled, adam_groups(2));
+
+  EXPECT_EQ(absent->params(), present->params());
+  EXPECT_EQ(absent->warnings(), present->warnings());
+  std::vector<StepValues> a(2), b(2);
+  for (std::int64_t k = 0; k < 40; ++k) {
+    absent->values_at(k, a);
+    present->values_at(k, b);
+    EXPECT_EQ(a, b) << "update " << k;
   }
 }
 

@@ -32,7 +32,7 @@ TEST(WarmupLR, OneStepBecomesTwo) {
 }
 
 TEST(WarmupLR, IntegersAreStrict) {
-  EXPECT_THAT(refusal("WarmupLR", {{"warmup_num_steps", 0}}), HasSubstr("at least 1"));
+  EXPECT_THAT(refusal("WarmupLR", {{"warmup_num_steps", 0}}), HasSubstr("expected an integer >= 1"));
   EXPECT_THAT(refusal("WarmupLR", {{"warmup_num_steps", 10.0}}), HasSubstr("without '.'"));
 }
 
