@@ -27,7 +27,6 @@ struct Node {
   [[nodiscard]] Node* find(std::string_view key);
   /// Adds a member, or replaces the value of the one with this key.
   void set(const std::string& key, const Position& key_position, Node value);
-  bool remove(std::string_view key);
   /// True for an unquoted scalar with exactly this text.
   [[nodiscard]] bool is_word(std::string_view word) const { return kind == Kind::scalar && !quoted && text == word; }
 };

@@ -108,8 +108,6 @@ class OneCycle final : public Schedule {
     }
   }
 
-  [[nodiscard]] bool construction_sets_last_lr() const override { return false; }
-
   std::vector<double> min_lr_, max_lr_, min_momentum_, max_momentum_;
   double first_size_, second_size_, first_stairs_, second_stairs_;
   double decay_size_, decay_lr_rate_, decay_momentum_rate_;

@@ -74,8 +74,6 @@ void Schedule::values_at_construction(std::span<StepValues> out) const {
   if (first_index_ == -1) at_construction(out);
 }
 
-bool Schedule::knows_lr_at_construction() const { return first_index_ == -1 && construction_sets_last_lr(); }
-
 std::unique_ptr<Schedule> make_schedule(std::string_view type, const config::Params& params,
                                         std::vector<GroupInitial> initial) {
   const Type& found = find_type(type);

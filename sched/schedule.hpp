@@ -54,9 +54,6 @@ class Schedule {
   /// a `last_batch_iteration` other than -1.
   void values_at_construction(std::span<StepValues> out) const;
 
-  /// Whether DeepSpeed's get_last_lr answers right after construction. OneCycle's does not.
-  [[nodiscard]] bool knows_lr_at_construction() const;
-
   /// Likely mistakes, each a sentence for the user.
   [[nodiscard]] const std::vector<std::string>& warnings() const { return warnings_; }
   /// Surprising but correct behaviour, each a sentence for the user.
@@ -80,7 +77,6 @@ class Schedule {
   virtual void at_index(std::int64_t index, std::span<StepValues> out) const = 0;
   /// What a fresh construction writes; by default the formula at n = -1.
   virtual void at_construction(std::span<StepValues> out) const { at_index(-1, out); }
-  [[nodiscard]] virtual bool construction_sets_last_lr() const { return true; }
   void fill_initial(std::span<StepValues> out) const;
 
   std::string type_;

@@ -37,7 +37,7 @@ TEST(JobDocs, SchemaIsUpToDate) {
 
 /// Pages for users, and the texts of refused or idle keys.
 std::vector<std::string> texts_that_name_commands() {
-  std::vector<std::string> files = {"README.md", "CONTRIBUTING.md", "job/deepspeed.cpp", "job/fields.hpp"};
+  std::vector<std::string> files = {"README.md", "CONTRIBUTING.md", "job/foreign_keys.cpp", "job/fields.hpp"};
   for (const auto& entry : std::filesystem::recursive_directory_iterator(source_dir() + "/docs"))
     if (entry.path().extension() == ".md")
       files.push_back(std::filesystem::relative(entry.path(), source_dir()).string());
@@ -59,7 +59,7 @@ TEST(JobDocs, NoTextRecommendsACommandThatDoesNotExist) {
 }
 
 TEST(JobDocs, DeterminismFastSaysWhatItGivesUp) {
-  const Field* field = job_section().find_section("run")->find_field("determinism");
+  const config::Field* field = config::find_field(job_section().keys.find_section("run")->keys.fields, "determinism");
 
   EXPECT_NE(field->doc.find("fast: MPI ranks sum with the library's own all-reduce"), std::string::npos) << field->doc;
   EXPECT_NE(field->doc.find("no promise of equal bits"), std::string::npos) << field->doc;

@@ -65,7 +65,8 @@ inline void Scheduler::start() {
   std::vector<StepValues> values(groups_.size());
   schedule_->values_at_construction(values);
   write(values);
-  if (!schedule_->knows_lr_at_construction()) last_lr_.reset();
+  // DeepSpeed's OneCycle writes at construction and does not remember what.
+  if (index_ != -1 || schedule_->type() == "OneCycle") last_lr_.reset();
 }
 
 inline void Scheduler::step() { step(index_ + 1); }
