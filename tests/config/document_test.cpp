@@ -172,7 +172,7 @@ TEST(Override, ErrorsNameTheOption) {
   }
 }
 
-TEST(Scalar, DecimalNumbersOnly) {
+TEST(Scalar, OnlyDecimalNumbersAreNumbers) {
   EXPECT_EQ(interpret("12").value, ParamValue(12));
   EXPECT_EQ(interpret("-0").value, ParamValue(0));
   EXPECT_EQ(interpret("+7").value, ParamValue(7));

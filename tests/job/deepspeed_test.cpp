@@ -117,7 +117,7 @@ TEST_F(DeepSpeedFile, AutoIsAbsentAndSaid) {
                                       "zero_optimization.reduce_bucket_size"}));
 }
 
-TEST_F(DeepSpeedFile, HjsonCommentsRemarksAndOldNames) {
+TEST_F(DeepSpeedFile, MayHoldHjsonCommentsRemarksAndOldNames) {
   const LoadedJob job = load(
       "{ # remark\n\"_note\": \"mine\", // more\n\"train_batch_size\": 8, /* and */ "
       "\"bfloat16\": {\"enabled\": true}, \"zero_optimization\": false,}");
@@ -125,7 +125,7 @@ TEST_F(DeepSpeedFile, HjsonCommentsRemarksAndOldNames) {
   EXPECT_TRUE(lists(job.deepspeed->without_effect, "_note"));
 }
 
-TEST_F(DeepSpeedFile, KnownKeysWithoutEffect) {
+TEST_F(DeepSpeedFile, KnownKeysWithoutEffectAreListed) {
   for (const char* keys :
        {R"("memory_breakdown": true)", R"("comms_logger": {"enabled": true, "verbose": false})",
         R"("flops_profiler": {"enabled": true, "profile_step": 1})", R"("wandb": {"enabled": true, "project": "p"})",
