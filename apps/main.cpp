@@ -12,7 +12,7 @@
 #include "apps/config_command.hpp"
 #include "apps/explain_command.hpp"
 #include "apps/lr_command.hpp"
-#include "config/diagnostics.hpp"
+#include "config/words.hpp"
 #include "core/error.hpp"
 #include "core/log.hpp"
 #include "job/job.hpp"
@@ -20,7 +20,6 @@
 #include "run/generate.hpp"
 #include "run/launch.hpp"
 #include "run/launcher.hpp"
-#include "run/setup.hpp"
 #include "run/thread_waits.hpp"
 #include "run/trainer.hpp"
 
@@ -61,15 +60,16 @@ struct JobOptions {
 };
 
 int train_command(const JobOptions& options, const std::string& resume) {
-  const run::Start start = run::start_with([&] { return options.load().config; },
+  const run::Start start = run::start_with([&] { return options.load(); },
                                            {"--resume: " + (resume.empty() ? std::string("not given") : resume)});
   return run::run_on_ranks(start, [&](run::RankContext& rank) {
-    (void)run::train(*start.job, resume.empty() ? start.job->run.resume : resume, rank);
+    (void)run::train(*start.job, resume.empty() ? start.job->config.run.resume : resume, rank);
   });
 }
 
 int lr_command(const JobOptions& options, std::int64_t updates, const std::string& format, const std::string& plot) {
-  const job::JobConfig job = options.load().config;
+  const job::LoadedJob loaded = options.load();
+  const job::JobConfig& job = loaded.config;
   LrRequest request;
   request.updates = updates > 0 ? updates : job.run.steps;
   request.format = parse_lr_format(format);
@@ -78,13 +78,12 @@ int lr_command(const JobOptions& options, std::int64_t updates, const std::strin
     request.group_names.push_back(
         g == 0 ? "group 0 (the rest)"
                : fmt::format("group {} ({})", g, fmt::join(job.parameter_groups[g - 1].match, ", ")));
-  const auto schedule = run::make_schedule(job);
-  std::fputs(lr_report(*schedule, request).c_str(), stdout);
+  std::fputs(lr_report(*loaded.schedule, request).c_str(), stdout);
   return 0;
 }
 
 int generate_command(const std::string& run, const run::GenerateOptions& options) {
-  const run::Start place = run::start_with([] { return job::JobConfig(); });  // one rank, all CPUs
+  const run::Start place = run::start_with([] { return job::LoadedJob(); });  // one rank, all CPUs
   return run::run_on_ranks(place, [&](run::RankContext& rank) {
     std::fputs(options.prompt.c_str(), stdout);
     run::generate(run, options, rank, [](const std::string& piece) {
@@ -96,7 +95,7 @@ int generate_command(const std::string& run, const run::GenerateOptions& options
 }
 
 int bench_step_command(const JobOptions& options, const run::BenchStepOptions& bench) {
-  const run::Start start = run::start_with([&] { return options.load().config; });
+  const run::Start start = run::start_with([&] { return options.load(); });
   return run::run_on_ranks(start, [&](run::RankContext& rank) { run::bench_step(*start.job, bench, rank); });
 }
 
@@ -128,7 +127,7 @@ int run_program(int argc, char** argv) {
   ConfigOptions config_options;
   bool full = false, minimal = false, diff = false, reference = false, schema = false;
   job.add_to(config, false);
-  config->add_flag("--full", full, "with the optimizer's and scheduler's unset parameters");
+  config->add_flag("--full", full, "with the keys that have no value, as comments");
   config->add_flag("--minimal", minimal, "only what differs from the defaults");
   config->add_flag("--diff", diff, "one line for each difference from the defaults");
   config->add_flag("--reference", reference, "the reference page of all keys (no job file needed)");
@@ -184,7 +183,7 @@ int run_program(int argc, char** argv) {
   for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; }))
     commands.push_back(command->get_name());
   if (argc > 1 && argv[1][0] != '-' && std::find(commands.begin(), commands.end(), argv[1]) == commands.end()) {
-    const std::string meant = nearest(argv[1], commands);
+    const std::string meant = config::nearest(argv[1], commands);
     fail(ErrorKind::config, "lockstep: unknown command '{}'{}; commands: {}", argv[1],
          meant.empty() ? "" : fmt::format(", did you mean '{}'?", meant), fmt::join(commands, ", "));
   }

@@ -78,9 +78,9 @@ int end_together(comm::Communicator& comm, comm::Communicator& control, const Fa
 int run_single(const Start& start, const Body& body) {
   if (start.failure) return tell_start_failure(*start.failure);
   try {
-    const SelectedPlace place = select_place(*start.job);
+    const SelectedPlace place = select_place(start.job->config);
     const auto comm = comm::make_single();
-    const int threads = threads_for(*start.job, widen_and_share(0, 1).share);
+    const int threads = threads_for(start.job->config, widen_and_share(0, 1).share);
     RankContext context{.comm = *comm,
                         .place = place.with_threads(threads),
                         .world_source = "no launcher",
@@ -94,7 +94,7 @@ int run_single(const Start& start, const Body& body) {
 
 int run_local(const Start& start, const Body& body) {
   if (start.failure) return tell_start_failure(*start.failure);
-  const job::JobConfig& job = *start.job;
+  const job::JobConfig& job = start.job->config;
   const int ranks = static_cast<int>(job.comm.ranks);
   const int threads = threads_for(job, std::max(1, widen_and_share(0, 1).share / ranks));
   const auto run_rank = [&](comm::Communicator& comm) {
@@ -118,7 +118,7 @@ int run_local(const Start& start, const Body& body) {
 std::optional<Failure> agree(comm::Communicator& control, const Start& start, const std::optional<Failure>& no_place,
                              const std::vector<std::string>& hosts) {
   if (auto failure = gather_failures(control, start.failure, hosts)) return failure;
-  if (auto failure = compare_statements(control, statement_of(*start.job, start.options))) return failure;
+  if (auto failure = compare_statements(control, statement_of(start.job->config, start.options))) return failure;
   return gather_failures(control, no_place, hosts);
 }
 
@@ -135,7 +135,7 @@ int run_mpi(const Start& start, const Body& body) {
   SelectedPlace place;
   std::optional<Failure> no_place;
   try {
-    if (start.job) place = select_place(*start.job);
+    if (start.job) place = select_place(start.job->config);
   } catch (...) {
     no_place = failure_of(std::current_exception());
   }
@@ -144,7 +144,7 @@ int run_mpi(const Start& start, const Body& body) {
     return exit_code(failure->kind);
   }
 
-  const job::JobConfig& job = *start.job;
+  const job::JobConfig& job = start.job->config;
   const Cpus cpus = widen_and_share(mpi.host_rank(), mpi.host_size());
   const int threads = threads_for(job, cpus.share);
   const bool oversubscribed = user_bound() ? mpi.oversubscribed(threads) : mpi.host_size() * threads > cpus.host;
@@ -174,7 +174,7 @@ int run_mpi(const Start& start, const Body& body) {
 Start refusing_nested_ranks(const Start& start) {
   Start refused = start;
   const char* size = std::getenv("OMPI_COMM_WORLD_SIZE");
-  if (start.job && start.job->comm.backend == "local" && size != nullptr && std::atoi(size) > 1)
+  if (start.job && start.job->config.comm.backend == "local" && size != nullptr && std::atoi(size) > 1)
     refused.failure = Failure{ErrorKind::config,
                               "comm.backend: local makes its ranks in one process; start it without mpirun, or leave "
                               "comm.backend and comm.ranks out"};
@@ -183,7 +183,7 @@ Start refusing_nested_ranks(const Start& start) {
 
 }  // namespace
 
-Start start_with(const std::function<job::JobConfig()>& load, std::vector<std::string> options) {
+Start start_with(const std::function<job::LoadedJob()>& load, std::vector<std::string> options) {
   Start start{.job = {}, .options = std::move(options), .failure = {}};
   try {
     start.job = load();
@@ -200,11 +200,11 @@ int run_on_ranks(const Start& given, const Body& body) {
   std::optional<LauncherWatch> watch;
   if (launcher) watch.emplace();
   const Start start = refusing_nested_ranks(given);
-  const std::string backend = start.job ? start.job->comm.backend : "auto";
+  const std::string backend = start.job ? start.job->config.comm.backend : "auto";
   try {
     const bool mpi = launcher || backend == "mpi";
     if (!mpi) require_known_launcher();
-    if (!start.failure && (backend == "local" || (!launcher && backend == "auto" && start.job->comm.ranks > 1)))
+    if (!start.failure && (backend == "local" || (!launcher && backend == "auto" && start.job->config.comm.ranks > 1)))
       return run_local(start, body);
     if (mpi) return run_mpi(start, body);
     return run_single(start, body);
