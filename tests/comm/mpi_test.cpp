@@ -73,6 +73,7 @@ void run_all(const MpiEnvironment& world, Communicator& comm, bool break_last) {
       throw contract::Broken(fmt::format("{}: {}", one.name, error.what()));
     }
   }
+  contract::long_all_reduce({comm});
   // Pieces much smaller than the buffers, and a length that does not divide them.
   const bool oversubscribed = world.oversubscribed(1);
   const auto cut = make_mpi(world, {.oversubscribed = oversubscribed, .max_piece = 999});
@@ -109,6 +110,7 @@ int run(std::string_view mode) {
     }
     run_all(world, *comm, mode == "--break-last");
   } catch (const std::exception& error) {
+    std::fprintf(stderr, "rank %d: %s\n", comm->rank(), error.what());
     comm->abort(error.what(), exit_code(ErrorKind::internal));
   }
   return 0;
