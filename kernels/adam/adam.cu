@@ -25,7 +25,7 @@ template <class G>
 
 __device__ void update_one(const AdamArgs& args, std::size_t i, const AdamScalars<float>& scalars) {
   adam_element(args.master[i], args.m[i], args.v[i], gradient_at(args.grad, i), scalars);
-  if (args.param16 != nullptr) store_from_float(args.param16, args.param16_dtype, i, args.master[i]);
+  if (args.param16 != nullptr) store_element(args.param16, args.param16_dtype, i, args.master[i]);
 }
 
 template <class G>
@@ -64,12 +64,8 @@ __global__ void __launch_bounds__(block_size) adam_kernel(AdamArgs args) {
 
 void adam(const Exec& exec, const AdamArgs& args) {
   const unsigned blocks = args.tile_count < max_blocks ? args.tile_count : max_blocks;
-  if (args.grad.dtype == DType::f32)
-    launch(exec, adam_kernel<float>, dim3(blocks), dim3(block_size), 0, args);
-  else if (args.grad.dtype == DType::bf16)
-    launch(exec, adam_kernel<bf16>, dim3(blocks), dim3(block_size), 0, args);
-  else
-    launch(exec, adam_kernel<f16>, dim3(blocks), dim3(block_size), 0, args);
+  with_element_type(args.grad.dtype,
+                    [&]<class G>(G*) { launch(exec, adam_kernel<G>, dim3(blocks), dim3(block_size), 0, args); });
 }
 
 }  // namespace lockstep::kernels::LOCKSTEP_KERNEL_NS

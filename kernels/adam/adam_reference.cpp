@@ -12,7 +12,7 @@ void adam(const Exec& /*exec*/, const AdamArgs& args) {
                                              static_cast<double>(args.eps), args.decoupled != 0);
     for (std::size_t i = tile.begin; i < tile.begin + tile.count; ++i) {
       adam_element(args.master[i], args.m[i], args.v[i], gradient_at(args.grad, i), scalars);
-      if (args.param16 != nullptr) store_from_float(args.param16, args.param16_dtype, i, args.master[i]);
+      if (args.param16 != nullptr) store_element(args.param16, args.param16_dtype, i, args.master[i]);
     }
   }
 }

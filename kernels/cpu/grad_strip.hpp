@@ -5,9 +5,10 @@
 
 #include <cstddef>
 
+#include "kernels/element.hpp"
 #include "kernels/flat.hpp"
 
-namespace lockstep {
+namespace lockstep::kernels {
 
 inline constexpr std::size_t strip_elements = 512;
 
@@ -46,13 +47,8 @@ static inline void sum_strip(const GradSources& grad, std::size_t begin, std::si
 static inline const float* gradient_strip(const GradSources& grad, std::size_t begin, std::size_t count,
                                           float* buffer) {
   if (grad.dtype == DType::f32 && grad.count == 1) return static_cast<const float*>(grad.source[0]) + begin;
-  if (grad.dtype == DType::f32)
-    sum_strip<float>(grad, begin, count, buffer);
-  else if (grad.dtype == DType::bf16)
-    sum_strip<bf16>(grad, begin, count, buffer);
-  else
-    sum_strip<f16>(grad, begin, count, buffer);
+  with_element_type(grad.dtype, [&]<class T>(T*) { sum_strip<T>(grad, begin, count, buffer); });
   return buffer;
 }
 
-}  // namespace lockstep
+}  // namespace lockstep::kernels

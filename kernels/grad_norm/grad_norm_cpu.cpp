@@ -1,5 +1,6 @@
 #include "kernels/cpu/grad_strip.hpp"
 #include "kernels/cpu/isa_namespace.hpp"
+#include "kernels/cpu/threads.hpp"
 #include "kernels/declare.hpp"
 #include "kernels/grad_norm/grad_norm_rule.hpp"
 
@@ -57,8 +58,7 @@ void reduce_chunk(const GradNormArgs& args, std::uint64_t chunk) {
 
 void grad_norm(const Exec& exec, const GradNormArgs& args) {
   const auto chunks = static_cast<std::int64_t>(norm_chunks(args.count));
-#pragma omp parallel for schedule(static) num_threads(exec.threads) if (exec.threads > 1 && chunks > 1)
-  for (std::int64_t c = 0; c < chunks; ++c) reduce_chunk(args, static_cast<std::uint64_t>(c));
+  for_pieces(exec.threads, chunks, [&](std::int64_t c) { reduce_chunk(args, static_cast<std::uint64_t>(c)); });
   finish_report(args, static_cast<std::uint64_t>(chunks));
 }
 

@@ -20,7 +20,7 @@ __global__ void __launch_bounds__(block_size) sgd_kernel(SgdArgs args) {
     for (std::size_t i = tile.begin + threadIdx.x; i < end; i += block_size) {
       float unused = 0;
       sgd_element(args.master[i], scalars.buffered ? args.momentum[i] : unused, gradient_at(args.grad, i), scalars);
-      if (args.param16 != nullptr) store_from_float(args.param16, args.param16_dtype, i, args.master[i]);
+      if (args.param16 != nullptr) store_element(args.param16, args.param16_dtype, i, args.master[i]);
     }
   }
 }

@@ -16,7 +16,7 @@ void sgd(const Exec& /*exec*/, const SgdArgs& args) {
     float unused = 0;
     for (std::size_t i = tile.begin; i < tile.begin + tile.count; ++i) {
       sgd_element(args.master[i], scalars.buffered ? args.momentum[i] : unused, gradient_at(args.grad, i), scalars);
-      if (args.param16 != nullptr) store_from_float(args.param16, args.param16_dtype, i, args.master[i]);
+      if (args.param16 != nullptr) store_element(args.param16, args.param16_dtype, i, args.master[i]);
     }
   }
 }

@@ -86,21 +86,6 @@ TEST_P(Elementwise, AxpyRoundsOnce) {
   });
 }
 
-TEST_P(Elementwise, ScaleMultipliesInFloat) {
-  with_each_type([&]<class X>(X) {
-    for (const std::size_t count : sizes()) {
-      const std::vector<X> x = values_of<X>(count, 1);
-      std::vector<X> expected;
-      for (const X value : x) expected.push_back(X(0.7F * static_cast<float>(value)));
-      check(expected, [&] {
-        const Array<X> out(session(), x);
-        kernels::scale(exec(), {static_cast<double>(0.7F), out.data(), dtype_of<X>, count});
-        return out.host();
-      });
-    }
-  });
-}
-
 TEST_P(Elementwise, OrderedSumAddsInFloatInOrder) {
   with_each_type([&]<class X>(X) {
     with_each_type([&]<class To>(To) {
@@ -159,7 +144,6 @@ TEST_P(Elementwise, RefusesIntegersAndNull) {
   int x = 0;
   EXPECT_THROW(kernels::cast(exec(), {&x, DType::i32, &x, DType::f32, 1}), Error);
   EXPECT_THROW(kernels::axpy(exec(), {1.0, nullptr, DType::f32, &x, DType::f32, 1}), Error);
-  EXPECT_THROW(kernels::scale(exec(), {1.0, nullptr, DType::f32, 1}), Error);
   EXPECT_THROW(kernels::ordered_sum(exec(), {{}, &x, DType::f32, 1}), Error);
 }
 
