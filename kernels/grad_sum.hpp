@@ -1,6 +1,6 @@
 #pragma once
 
-// The ordered sum of gradient sources, once for reference loops and device code. Static for the reason in
+// The sum of gradient sources, once for reference loops and device code. Static for the reason in
 // kernels/cpu/isa_namespace.hpp.
 
 #include <cstddef>
@@ -10,11 +10,23 @@
 
 namespace lockstep::kernels {
 
-/// ((s0[i] + s1[i]) + s2[i]) + ..., in float.
+/// T(first, min(first + size, count)) of load(k) for the sources k: the full tree over `size` = 2^j sources without
+/// those that are not there. `first` < count. In registers: nothing is indexed at run time.
+template <int first, int size, class Load>
+[[nodiscard]] LOCKSTEP_HOST_DEVICE static inline auto sum_of_sources(int count, const Load& load) {
+  if constexpr (size == 1) {
+    return load(first);
+  } else {
+    auto sum = sum_of_sources<first, size / 2>(count, load);
+    if (count > first + size / 2) sum = sum + sum_of_sources<first + size / 2, size / 2>(count, load);
+    return sum;
+  }
+}
+
+/// Element i of the sum, in float.
 [[nodiscard]] LOCKSTEP_HOST_DEVICE static inline float gradient_at(const GradSources& grad, std::size_t i) {
-  float sum = load_element(grad.source[0], grad.dtype, i);
-  for (std::int32_t k = 1; k < grad.count; ++k) sum += load_element(grad.source[k], grad.dtype, i);
-  return sum;
+  return sum_of_sources<0, max_grad_sources>(grad.count,
+                                             [&](int k) { return load_element(grad.source[k], grad.dtype, i); });
 }
 
 /// Whether a kernel can read it.

@@ -11,6 +11,7 @@
 #define LOCKSTEP_KERNELS(K)                    \
   K(adam, AdamArgs)                            \
   K(sgd, SgdArgs)                              \
+  K(grad_leaf_sums, GradLeafSumsArgs)          \
   K(grad_norm, GradNormArgs)                   \
   K(decide, DecideArgs)                        \
   K(cast, CastArgs)                            \

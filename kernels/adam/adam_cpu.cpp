@@ -23,13 +23,13 @@ void update_tiles(const Exec& exec, const AdamArgs& args) {
     return adam_scalars<float>(args.groups[tile.group], args.state->grad_factor, static_cast<double>(args.eps),
                                args.decoupled != 0);
   };
-  for_strips<T16>(exec, args, scalars_of,
-                  [&](std::size_t i, const float* g, T16* p16, std::size_t count, const AdamScalars<float>& scalars) {
-                    if (scalars.decoupled)
-                      update_strip<T16, true>(args.master + i, args.m + i, args.v + i, g, p16, count, scalars);
-                    else
-                      update_strip<T16, false>(args.master + i, args.m + i, args.v + i, g, p16, count, scalars);
-                  });
+  for_strips<T16>(exec, args, scalars_of, [&](const Strip<T16>& strip, const AdamScalars<float>& scalars) {
+    float *p = args.master + strip.master, *m = args.m + strip.shard, *v = args.v + strip.shard;
+    if (scalars.decoupled)
+      update_strip<T16, true>(p, m, v, strip.g, strip.p16, strip.count, scalars);
+    else
+      update_strip<T16, false>(p, m, v, strip.g, strip.p16, strip.count, scalars);
+  });
 }
 
 }  // namespace

@@ -49,20 +49,33 @@ template <class Update, class... Streams>
   for (std::size_t j = i; j < count; ++j) update(j);
 }
 
-/// strip(i, g, p16, count, scalars) for the strips of every tile: the flat index of its first element, the gradient of
-/// its elements, their 16-bit copy or null; scalars_of(tile) is worked out once a tile.
-template <class T16, class Args, class ScalarsOf, class Strip>
-static inline void for_strips(const Exec& exec, const Args& args, const ScalarsOf& scalars_of, const Strip& strip) {
+/// The elements of one strip: where they are in a rank's shards and in the master, their gradient, their 16-bit copy.
+template <class T16>
+struct Strip {
+  std::size_t shard;
+  std::size_t master;
+  std::size_t count;
+  const float* g;
+  T16* p16;  ///< null if there is none
+};
+
+/// update(strip, scalars) for the strips of every tile; scalars_of(tile) is worked out once a tile.
+template <class T16, class Args, class ScalarsOf, class Update>
+static inline void for_strips(const Exec& exec, const Args& args, const ScalarsOf& scalars_of, const Update& update) {
   for_pieces(exec.threads, static_cast<std::int64_t>(args.tile_count), [&](std::int64_t t) {
     alignas(64) float buffer[strip_elements];
     const Tile& tile = args.tiles[t];
     const auto scalars = scalars_of(tile);
     for (std::size_t done = 0; done < tile.count; done += strip_elements) {
-      const std::size_t i = tile.begin + done;
-      const std::size_t count = tile.count - done < strip_elements ? tile.count - done : strip_elements;
-      const float* g = gradient_strip(args.grad, i, count, buffer);
-      T16* p16 = args.param16 == nullptr ? nullptr : static_cast<T16*>(args.param16) + i;
-      strip(i, g, p16, count, scalars);
+      Strip<T16> strip;
+      strip.shard = tile.shard_begin + done;
+      strip.master = begin_in(tile, args.master_extent) + done;
+      strip.count = tile.count - done < strip_elements ? tile.count - done : strip_elements;
+      strip.g = gradient_strip(args.grad, begin_in(tile, args.grad.extent) + done, strip.count, buffer);
+      strip.p16 = args.param16 == nullptr
+                      ? nullptr
+                      : static_cast<T16*>(args.param16) + begin_in(tile, args.param16_extent) + done;
+      update(strip, scalars);
     }
   });
 }

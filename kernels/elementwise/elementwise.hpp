@@ -34,7 +34,7 @@ namespace kernels {
 void cast(const Exec& exec, const CastArgs& args);
 /// y <- y + a x, computed in fp32, rounded once to y's type.
 void axpy(const Exec& exec, const AxpyArgs& args);
-/// to <- ((s0 + s1) + s2) + ..., in fp32, rounded once.
+/// to <- the sum of the sources as the tree T over them (core/sum_tree.hpp), in fp32, rounded once.
 void ordered_sum(const Exec& exec, const OrderedSumArgs& args);
 }  // namespace kernels
 

@@ -36,13 +36,13 @@ void update_tiles(const Exec& exec, const SgdArgs& args) {
     return sgd_scalars<float>(args.groups[tile.group], args.state->grad_factor, static_cast<double>(args.dampening),
                               args.nesterov != 0, args.state->applied == 1);
   };
-  for_strips<T16>(exec, args, scalars_of,
-                  [&](std::size_t i, const float* g, T16* p16, std::size_t count, const SgdScalars<float>& scalars) {
-                    if (scalars.buffered)
-                      update_buffered(args.master + i, args.momentum + i, g, p16, count, scalars);
-                    else
-                      update_unbuffered(args.master + i, g, p16, count, scalars);
-                  });
+  for_strips<T16>(exec, args, scalars_of, [&](const Strip<T16>& strip, const SgdScalars<float>& scalars) {
+    float* p = args.master + strip.master;
+    if (scalars.buffered)
+      update_buffered(p, args.momentum + strip.shard, strip.g, strip.p16, strip.count, scalars);
+    else
+      update_unbuffered(p, strip.g, strip.p16, strip.count, scalars);
+  });
 }
 
 }  // namespace
