@@ -123,11 +123,15 @@ void Engine::step() {
   const GradSources grad = {.source = {buffers_.grad()}, .count = 1, .dtype = DType::f32};
 
   sync_.finish(d.stream.ref);
-  kernels::grad_norm(exec, {.grad = grad,
-                            .begin = 0,
-                            .count = static_cast<std::uint64_t>(layout_.size()),
-                            .chunk_sums = Device::at<double>(d.chunk_sums),
-                            .chunk_bad = Device::at<std::int64_t>(d.chunk_bad),
+  kernels::grad_leaf_sums(exec, {.grad = grad,
+                                 .leaves = Device::at<const NormLeaf>(d.leaves),
+                                 .leaf_count = d.leaf_count,
+                                 .sums = Device::at<double>(d.leaf_sums),
+                                 .bad = Device::at<std::int64_t>(d.leaf_bad)});
+  kernels::grad_norm(exec, {.sums = Device::at<const double>(d.leaf_sums),
+                            .sum_count = d.leaf_count,
+                            .bad = Device::at<const std::int64_t>(d.leaf_bad),
+                            .bad_count = d.leaf_count,
                             .loss = Device::at<const LossSum>(d.loss),
                             .stop = stop_requested_ ? 1 : 0,
                             .report = d.all_reports() + comm_.rank()});

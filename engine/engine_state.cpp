@@ -90,8 +90,8 @@ void Engine::write_state(const StepState& state) {
 
 std::size_t Engine::bytes() const {
   const Device& d = *device_;
-  return buffers_.bytes() + d.workspace.bytes() + d.steps.bytes() + d.batches.bytes() + d.chunk_sums.bytes() +
-         d.chunk_bad.bytes() + d.tiles.bytes() + d.reports->bytes();
+  return buffers_.bytes() + d.workspace.bytes() + d.steps.bytes() + d.batches.bytes() + d.leaves.bytes() +
+         d.leaf_sums.bytes() + d.leaf_bad.bytes() + d.tiles.bytes() + d.reports->bytes();
 }
 
 }  // namespace lockstep::engine
