@@ -36,6 +36,11 @@ inline void set_element(void* data, DType dtype, std::int64_t i, double value) {
   }
 }
 
+/// out <- sum, or out + sum: how the reference implementations contribute to a gradient.
+inline void contribute(float& out, double sum, bool accumulate) {
+  out = static_cast<float>(accumulate ? static_cast<double>(out) + sum : sum);
+}
+
 /// Whether activations may have this type.
 [[nodiscard]] constexpr bool is_compute_dtype(DType dtype) {
   return dtype == DType::f32 || dtype == DType::bf16 || dtype == DType::f16;
