@@ -67,7 +67,7 @@ void Engine::begin_step() {
   fill_record(d.steps.record(), known_applied_, static_cast<std::int32_t>(d.steps.in_flight()) + 1);
   d.steps.send();
 
-  d.api.fill_zero(buffers_.grad(), static_cast<std::size_t>(layout_.size()) * sizeof(float), d.stream.ref);
+  store_.begin_step();
   d.api.fill_zero(d.loss.data(), d.loss.bytes(), d.stream.ref);
 }
 

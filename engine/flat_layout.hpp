@@ -13,7 +13,7 @@ inline constexpr std::int64_t slice_alignment = 128;  ///< elements: 256 bytes i
 
 /// One logical space for parameters, gradients, masters and moments, identical for every number of ranks and device:
 /// slices in the order in which backward completes them, so that a bucket fills from front to back. Padding between
-/// slices is zero and in no tile.
+/// slices is zero, in no tile and written by no pass.
 class FlatLayout {
  public:
   struct Slice {

@@ -52,4 +52,9 @@ inline void set_element(void* data, DType dtype, std::int64_t i, double value) {
   store_element(data, dtype, static_cast<std::size_t>(i), static_cast<float>(value));
 }
 
+/// out <- sum, or out + sum: how the reference implementations contribute to a gradient.
+inline void contribute(float& out, double sum, bool accumulate) {
+  out = static_cast<float>(accumulate ? static_cast<double>(out) + sum : sum);
+}
+
 }  // namespace lockstep::kernels

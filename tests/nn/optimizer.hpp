@@ -45,7 +45,7 @@ class TestAdam {
     args.grad.source[0] = store_.flat_grads();
     kernels::adam(rig_.exec(), args);
     rig_.synchronize();
-    store_.zero_grads();
+    store_.begin_step();
     store_.changed();
   }
 
