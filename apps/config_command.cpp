@@ -7,6 +7,7 @@
 #include "config/schema_text.hpp"
 #include "core/error.hpp"
 #include "job/job.hpp"
+#include "job/schema.hpp"
 
 namespace lockstep {
 namespace {
@@ -52,8 +53,8 @@ std::string body(const job::JobConfig& config, ConfigOptions::Show show) {
 }  // namespace
 
 std::string config_text(const ConfigOptions& options) {
-  if (options.show == ConfigOptions::Show::reference) return reference_markdown(job::job_section());
-  if (options.show == ConfigOptions::Show::schema) return json_schema(job::job_section());
+  if (options.show == ConfigOptions::Show::reference) return config::reference_markdown(job::job_section());
+  if (options.show == ConfigOptions::Show::schema) return config::json_schema(job::job_section());
   const job::LoadedJob job = job::load_job(options.job, options.overrides);
   return remarks(job) + body(job.config, options.show);
 }

@@ -3,12 +3,12 @@
 #include <cstdio>
 
 #include "config/schema_text.hpp"
-#include "job/job.hpp"
+#include "job/schema.hpp"
 
 namespace lockstep {
 
 int explain_command(const std::string& key) {
-  const std::string text = explain_key(job::job_section(), key);
+  const std::string text = config::explain_key(job::job_section(), key);
   std::fwrite(text.data(), 1, text.size(), stdout);
   return 0;
 }

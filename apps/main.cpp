@@ -1,12 +1,18 @@
+#include <poll.h>
+#include <unistd.h>
+
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
+#include <cstring>
+#include <limits>
 #include <sstream>
 
 #include "apps/config_command.hpp"
 #include "apps/explain_command.hpp"
 #include "apps/lr_command.hpp"
-#include "config/diagnostics.hpp"
+#include "config/words.hpp"
 #include "core/error.hpp"
 #include "core/log.hpp"
 #include "job/job.hpp"
@@ -14,12 +20,24 @@
 #include "run/generate.hpp"
 #include "run/launch.hpp"
 #include "run/launcher.hpp"
-#include "run/setup.hpp"
+#include "run/thread_waits.hpp"
 #include "run/trainer.hpp"
 
 namespace {
 
 using namespace lockstep;
+
+/// A number within [low, high]; NaN is not.
+template <class Number>
+CLI::Validator between(Number low, Number high) {
+  const auto check = [=](const std::string& text) -> std::string {
+    Number value{};
+    if (CLI::detail::lexical_cast(text, value) && value >= low && value <= high) return {};
+    return fmt::format("'{}' is not a {} from {} to {}", text, std::is_integral_v<Number> ? "whole number" : "number",
+                       low, high);
+  };
+  return {check, fmt::format("in [{}, {}]", low, high)};
+}
 
 /// Options that several commands share.
 struct JobOptions {
@@ -42,15 +60,16 @@ struct JobOptions {
 };
 
 int train_command(const JobOptions& options, const std::string& resume) {
-  const run::Start start = run::start_with([&] { return options.load().config; },
+  const run::Start start = run::start_with([&] { return options.load(); },
                                            {"--resume: " + (resume.empty() ? std::string("not given") : resume)});
   return run::run_on_ranks(start, [&](run::RankContext& rank) {
-    (void)run::train(*start.job, resume.empty() ? start.job->run.resume : resume, rank);
+    (void)run::train(*start.job, resume.empty() ? start.job->config.run.resume : resume, rank);
   });
 }
 
 int lr_command(const JobOptions& options, std::int64_t updates, const std::string& format, const std::string& plot) {
-  const job::JobConfig job = options.load().config;
+  const job::LoadedJob loaded = options.load();
+  const job::JobConfig& job = loaded.config;
   LrRequest request;
   request.updates = updates > 0 ? updates : job.run.steps;
   request.format = parse_lr_format(format);
@@ -59,13 +78,12 @@ int lr_command(const JobOptions& options, std::int64_t updates, const std::strin
     request.group_names.push_back(
         g == 0 ? "group 0 (the rest)"
                : fmt::format("group {} ({})", g, fmt::join(job.parameter_groups[g - 1].match, ", ")));
-  const auto schedule = run::make_schedule(job);
-  std::fputs(lr_report(*schedule, request).c_str(), stdout);
+  std::fputs(lr_report(*loaded.schedule, request).c_str(), stdout);
   return 0;
 }
 
 int generate_command(const std::string& run, const run::GenerateOptions& options) {
-  const run::Start place = run::start_with([] { return job::JobConfig(); });  // one rank, all CPUs
+  const run::Start place = run::start_with([] { return job::LoadedJob(); });  // one rank, all CPUs
   return run::run_on_ranks(place, [&](run::RankContext& rank) {
     std::fputs(options.prompt.c_str(), stdout);
     run::generate(run, options, rank, [](const std::string& piece) {
@@ -77,7 +95,7 @@ int generate_command(const std::string& run, const run::GenerateOptions& options
 }
 
 int bench_step_command(const JobOptions& options, const run::BenchStepOptions& bench) {
-  const run::Start start = run::start_with([&] { return options.load().config; });
+  const run::Start start = run::start_with([&] { return options.load(); });
   return run::run_on_ranks(start, [&](run::RankContext& rank) { run::bench_step(*start.job, bench, rank); });
 }
 
@@ -100,7 +118,7 @@ int run_program(int argc, char** argv) {
   std::int64_t updates = 0;
   std::string format = "text", plot;
   job.add_to(lr);
-  lr->add_option("--updates", updates, "rows (default: run.steps)");
+  lr->add_option("--updates", updates, "rows (default: run.steps)")->check(between<std::int64_t>(1, 100'000'000));
   lr->add_option("--format", format, "text, csv or json");
   lr->add_option("--plot", plot, "also write a picture: FILE.svg");
   lr->callback([&] { code = lr_command(job, updates, format, plot); });
@@ -109,7 +127,7 @@ int run_program(int argc, char** argv) {
   ConfigOptions config_options;
   bool full = false, minimal = false, diff = false, reference = false, schema = false;
   job.add_to(config, false);
-  config->add_flag("--full", full, "with the optimizer's and scheduler's unset parameters");
+  config->add_flag("--full", full, "with the keys that have no value, as comments");
   config->add_flag("--minimal", minimal, "only what differs from the defaults");
   config->add_flag("--diff", diff, "one line for each difference from the defaults");
   config->add_flag("--reference", reference, "the reference page of all keys (no job file needed)");
@@ -139,12 +157,14 @@ int run_program(int argc, char** argv) {
   run::GenerateOptions generate_options;
   generate->add_option("run", run_path, "the run's folder")->required();
   generate->add_option("--prompt", generate_options.prompt, "text to continue");
-  generate->add_option("--tokens", generate_options.tokens, "symbols to add")->check(CLI::PositiveNumber);
+  generate->add_option("--tokens", generate_options.tokens, "symbols to add")
+      ->check(between<std::int64_t>(1, 1'000'000'000));
   generate->add_option("--temperature", generate_options.temperature, "0: always the likeliest")
-      ->check(CLI::NonNegativeNumber);
+      ->check(between(0.0, 1e6));
   generate->add_option("--top-k", generate_options.top_k, "choose among the k likeliest; 0: all")
-      ->check(CLI::NonNegativeNumber);
-  generate->add_option("--seed", generate_options.seed, "of the drawing");
+      ->check(between<std::int64_t>(0, 1'000'000'000));
+  generate->add_option("--seed", generate_options.seed, "of the drawing")
+      ->check(between<std::int64_t>(0, std::numeric_limits<std::int64_t>::max()));
   generate->callback([&] { code = generate_command(run_path, generate_options); });
 
   auto* bench = app.add_subcommand("bench", "measure speed on this machine");
@@ -152,17 +172,18 @@ int run_program(int argc, char** argv) {
   auto* step = bench->add_subcommand("step", "whole training steps of a job, on random samples");
   run::BenchStepOptions bench_options;
   job.add_to(step);
-  step->add_option("--steps", bench_options.steps, "timed steps")->check(CLI::PositiveNumber);
-  step->add_option("--warmup", bench_options.warmup, "steps before them");
+  step->add_option("--steps", bench_options.steps, "timed steps")->check(between<std::int64_t>(1, 1'000'000));
+  step->add_option("--warmup", bench_options.warmup, "steps before them")->check(between<std::int64_t>(0, 1'000'000));
   step->add_option("--classes", bench_options.classes,
-                   "symbols of the random data; the job's data file is then not read");
+                   "symbols of the random data; the job's data file is then not read")
+      ->check(between(2, 10'000'000));
   step->callback([&] { code = bench_step_command(job, bench_options); });
 
   std::vector<std::string> commands;
   for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; }))
     commands.push_back(command->get_name());
   if (argc > 1 && argv[1][0] != '-' && std::find(commands.begin(), commands.end(), argv[1]) == commands.end()) {
-    const std::string meant = nearest(argv[1], commands);
+    const std::string meant = config::nearest(argv[1], commands);
     fail(ErrorKind::config, "lockstep: unknown command '{}'{}; commands: {}", argv[1],
          meant.empty() ? "" : fmt::format(", did you mean '{}'?", meant), fmt::join(commands, ", "));
   }
@@ -188,17 +209,38 @@ int tell(int argc, char** argv, const Error& error) {
   const std::string_view command = argc > 1 ? argv[1] : "";
   const bool on_ranks = command == "train" || command == "bench";
   if (on_ranks && run::under_launcher())
-    return run::run_on_ranks({.job = {}, .options = {}, .failure = run::Failure{error.kind(), error.what()}}, {});
+    return run::run_on_ranks({.job = {}, .options = {}, .failure = Failure{error.kind(), error.what()}}, {});
   log::write(log::Level::error, error.what(), log::Form::bare);
   return exit_code(error.kind());
+}
+
+bool computes(int argc, char** argv) {
+  const std::string_view command = argc > 1 ? argv[1] : "";
+  return command == "train" || command == "bench" || command == "generate";
+}
+
+/// A command whose result is what it prints has failed if that could not be written. Training goes on without a reader,
+/// and one that has seen enough (`| head`) is no failure.
+int flush_result(int argc, char** argv, int code) {
+  const std::string_view command = argc > 1 ? argv[1] : "";
+  if (code != 0 || command == "train") return code;
+  errno = 0;
+  if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return code;
+  const int reason = errno;
+  pollfd output{.fd = STDOUT_FILENO, .events = POLLOUT, .revents = 0};
+  if (poll(&output, 1, 0) == 1 && (output.revents & POLLERR) != 0) return code;
+  log::error("the result could not be written to standard output{}{}", reason != 0 ? ": " : "",
+             reason != 0 ? std::strerror(reason) : "");
+  return exit_code(ErrorKind::environment);
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
+  if (computes(argc, argv)) run::bound_thread_waits(argv);
   run::secure_standard_streams();
   try {
-    return run_program(argc, argv);
+    return flush_result(argc, argv, run_program(argc, argv));
   } catch (const Error& error) {
     return tell(argc, argv, error);
   } catch (const std::exception& error) {

@@ -101,8 +101,8 @@ class Communicator {
   [[nodiscard]] bool test(Pending pending);
 
   virtual void barrier() = 0;
-  /// Ends the whole job: every rank's waits fail. Called once, by whoever caught the error. An empty `why` prints
-  /// nothing: the caller has told.
+  /// Ends the whole job: every rank's waits fail, with `why` where it can reach them. Called once, by whoever caught
+  /// the error and has told of it: nothing is printed here.
   virtual void abort(std::string_view why, int exit_code) noexcept = 0;
 
   /// Memory for flat buffers of `device`: shared with the ranks of this host where the backend can.

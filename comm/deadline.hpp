@@ -9,21 +9,28 @@ namespace lockstep::comm {
 
 /// When a wait gives up. Only time in which this process ran counts: between two looks that lie more than
 /// `longest_look` apart the process was stopped (by a signal, a debugger or a suspended machine), and it must not
-/// accuse the others of what it missed itself. Any timeout is fine, infinity too.
+/// accuse the others of what it missed itself. A machine so busy that every look takes as long cannot be told from
+/// that, and must still give up some day: such a gap counts as a moment, and never ends the wait by itself. Any timeout
+/// is fine, infinity too.
 class Deadline {
  public:
   using Clock = std::chrono::steady_clock;
   static constexpr std::chrono::milliseconds longest_look{1000};
 
   explicit Deadline(Seconds timeout) : Deadline(timeout, Clock::now()) {}
-  Deadline(Seconds timeout, Clock::time_point now) : last_look_(now), end_(now + representable(timeout)) {}
+  Deadline(Seconds timeout, Clock::time_point now)
+      : last_look_(now),
+        end_(now + representable(timeout)),
+        moment_(std::min<Clock::duration>(longest_look, representable(timeout) / 32)) {}
 
   /// To be called several times a second.
   [[nodiscard]] bool passed() { return passed(Clock::now()); }
   [[nodiscard]] bool passed(Clock::time_point now) {
-    if (now - last_look_ > longest_look) end_ += now - last_look_;
+    const Clock::duration gap = now - last_look_;
     last_look_ = now;
-    return now > end_;
+    if (gap <= longest_look) return now > end_;
+    end_ += gap - moment_;
+    return false;
   }
 
  private:
@@ -36,6 +43,7 @@ class Deadline {
 
   Clock::time_point last_look_;
   Clock::time_point end_;
+  Clock::duration moment_;  ///< what a stop counts as
 };
 
 }  // namespace lockstep::comm

@@ -1,13 +1,16 @@
 #include "comm/heartbeat.hpp"
 
+#include <unistd.h>
+
 #include <algorithm>
+#include <array>
 #include <condition_variable>
 #include <exception>
 #include <mutex>
 #include <thread>
 #include <vector>
 
-#include "core/error.hpp"
+#include "core/failure.hpp"
 
 namespace lockstep::comm {
 namespace {
@@ -50,22 +53,9 @@ class Worker {
   std::jthread thread_;       // last: it uses the others
 };
 
-/// Kind and text of an exception.
-struct Failure {
-  ErrorKind kind = ErrorKind::internal;
-  std::string text;
-};
-
-Failure failure_of(const std::exception_ptr& error, std::string_view what) {
-  try {
-    std::rethrow_exception(error);
-  } catch (const Error& typed) {
-    return {typed.kind(), typed.what()};
-  } catch (const std::exception& other) {
-    return {ErrorKind::internal, other.what()};
-  } catch (...) {
-    return {ErrorKind::internal, fmt::format("{}: an exception of unknown type", what)};
-  }
+std::string host_name() {
+  std::array<char, 256> name{};
+  return gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "unknown host";
 }
 
 }  // namespace
@@ -82,7 +72,9 @@ void run_with_heartbeat(Communicator& comm, std::string_view what, const std::fu
   for (bool all_over = false; !all_over;) {
     if (worker.wait(period)) {
       signs[self].state = worker.error() ? Sign::State::failed : Sign::State::done;
-      if (worker.error()) own = failure_of(worker.error(), what);
+      if (worker.error()) own = failure_of(worker.error());
+      // Ours are complete sentences; a foreign exception's text says little without the work.
+      if (worker.error() && own.kind == ErrorKind::internal) own.text = fmt::format("{}: {}", what, own.text);
       signs[self].kind = own.kind;
     }
     comm.all_gather_values(std::span(signs));
@@ -91,8 +83,14 @@ void run_with_heartbeat(Communicator& comm, std::string_view what, const std::fu
 
   const auto failed = std::ranges::find_if(signs, [](const Sign& sign) { return sign.state == Sign::State::failed; });
   if (failed == signs.end()) return;
+  const int speaker = static_cast<int>(failed - signs.begin());
+  const bool all_failed =
+      std::ranges::all_of(signs, [](const Sign& sign) { return sign.state == Sign::State::failed; });
   std::string text = own.text;
-  comm.broadcast_text(text, static_cast<int>(failed - signs.begin()));
+  // Rank 0 works for all; what another rank meets and rank 0 does not is a matter of that rank's host.
+  if (speaker == comm.rank() && speaker != 0 && !all_failed)
+    text = fmt::format("rank {} ({}): {}", speaker, host_name(), own.text);
+  comm.broadcast_text(text, speaker);
   throw Error(failed->kind, text);
 }
 

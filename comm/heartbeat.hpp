@@ -16,7 +16,8 @@ namespace lockstep::comm {
 /// over. `work` must not use `comm`, and must not use a device that another thread uses at the time.
 ///
 /// An exception of any rank's work is thrown on every rank, with its kind and text: the one of the lowest rank that
-/// failed. `what` ("saving step 40") names the work in messages. With one rank `work` runs in the caller.
+/// failed, which is named with its host if rank 0 is well. `what` ("saving step 40") names the work in messages. With
+/// one rank `work` runs in the caller.
 void run_with_heartbeat(Communicator& comm, std::string_view what, const std::function<void()>& work,
                         Seconds period = Seconds(1));
 

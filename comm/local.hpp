@@ -30,7 +30,8 @@ struct LocalOptions {
 /// Communicator of ranks that are threads of this process; call it once for each rank, on that rank's thread.
 ///
 /// Sums are taken as the tree T over ranks (core/sum_tree.hpp) on every element, so results have the same bits on every
-/// run and on every rank, however the work is shared out. Work is done by whichever rank calls progress(), test() or
+/// run and on every rank, however the work is shared out. That costs nothing here, so no option gives it up
+/// (`run.determinism: fast` changes nothing). Work is done by whichever rank calls progress(), test() or
 /// wait(). Every rank's wait fails at once when a rank aborts or destroys its communicator without taking part.
 ///
 /// A rank that unwinds with collectives in flight leaves its buffers to the others: they must live in an arena of

@@ -20,7 +20,8 @@ namespace {
 // that the memory they are received into stays in the cache.
 constexpr std::size_t max_in_flight = 4;
 
-// The clock is read once in so many looks at the network.
+// The clock is read once in so many looks at the network; where each look gives up the CPU to whoever wants it, as
+// often as it comes back.
 constexpr int looks_per_clock = 64;
 
 class MpiCommunicator final : public Communicator {
@@ -76,12 +77,10 @@ class MpiCommunicator final : public Communicator {
     if (size() > 1) do_wait(enqueue(barrier_task(context_, ++last_number_)), {});
   }
 
-  void abort(std::string_view why, int exit_code) noexcept override {
+  /// MPI has no way to tell the others why.
+  void abort(std::string_view /*why*/, int exit_code) noexcept override {
     if (aborted_) return;
     aborted_ = true;
-    if (!why.empty())
-      std::fprintf(stderr, "lockstep: rank %d ends the job: %.*s\n", context_.rank, static_cast<int>(why.size()),
-                   why.data());
     std::fflush(nullptr);
     MPI_Abort(MPI_COMM_WORLD, exit_code);
   }
@@ -134,7 +133,7 @@ class MpiCommunicator final : public Communicator {
     for (int looks = 1; under_way(pending.id); ++looks) {
       progress();
       if (options_.oversubscribed) sched_yield();
-      if (looks % looks_per_clock != 0) continue;
+      if (!options_.oversubscribed && looks % looks_per_clock != 0) continue;
       roll_call_->answer();
       if (deadline.passed() && under_way(pending.id)) fail_hang();
     }

@@ -49,8 +49,10 @@ int count_cpus(MPI_Comm host) {
 std::string explain_launcher_mismatch(int mpi_size, const std::function<const char*(const char*)>& environment) {
   if (mpi_size > 1) return {};
   // SLURM_NTASKS alone says nothing: it is set in a batch script that starts one process. SLURM_STEP_NUM_TASKS is
-  // srun's own.
+  // srun's own; but ranks of an mpirun's daemon that srun started on another host inherit it.
+  const bool by_mpirun = environment("OMPI_COMM_WORLD_SIZE") != nullptr;
   for (const char* name : {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"}) {
+    if (by_mpirun && std::string_view(name) == "SLURM_STEP_NUM_TASKS") continue;
     const char* value = environment(name);
     const int claimed = value != nullptr ? std::atoi(value) : 0;
     if (claimed > 1)

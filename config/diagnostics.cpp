@@ -3,33 +3,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cctype>
 #include <tuple>
 
 #include "core/error.hpp"
+#include "core/text.hpp"
 
-namespace lockstep {
+namespace lockstep::config {
 namespace {
-
-char lower(char c) { return static_cast<char>(std::tolower(static_cast<unsigned char>(c))); }
-
-std::size_t edit_distance(std::string_view a, std::string_view b) {
-  // Three rows suffice: a swap looks back two.
-  std::vector<std::size_t> before(b.size() + 1), last(b.size() + 1), row(b.size() + 1);
-  for (std::size_t j = 0; j <= b.size(); ++j) last[j] = j;
-  for (std::size_t i = 1; i <= a.size(); ++i) {
-    row[0] = i;
-    for (std::size_t j = 1; j <= b.size(); ++j) {
-      const char x = lower(a[i - 1]);
-      const char y = lower(b[j - 1]);
-      row[j] = std::min({last[j] + 1, row[j - 1] + 1, last[j - 1] + (x == y ? 0 : 1)});
-      if (i > 1 && j > 1 && x == lower(b[j - 2]) && lower(a[i - 2]) == y) row[j] = std::min(row[j], before[j - 2] + 1);
-    }
-    std::swap(before, last);
-    std::swap(last, row);
-  }
-  return last[b.size()];
-}
 
 bool is_continuation_byte(char c) { return (static_cast<unsigned char>(c) & 0xC0U) == 0x80U; }
 
@@ -37,42 +17,40 @@ int characters(std::string_view text) {
   return static_cast<int>(std::count_if(text.begin(), text.end(), [](char c) { return !is_continuation_byte(c); }));
 }
 
-/// The source line with a caret under the place. Tabs are kept in the margin so that the caret stays aligned.
-std::string excerpt(const Place& place, const std::string& remedy) {
-  if (!place.source || place.line < 1 || static_cast<std::size_t>(place.line) > place.source->lines.size())
+/// A piece of a source line as it is shown. Tabs stay: the margin repeats them, so that the caret stays aligned.
+std::string shown(std::string_view text) {
+  std::string result;
+  for (std::size_t tab = text.find('\t'); tab != text.npos; tab = text.find('\t')) {
+    result += printable(text.substr(0, tab)) + '\t';
+    text.remove_prefix(tab + 1);
+  }
+  return result + printable(text);
+}
+
+std::string blanks_for(std::string_view shown_text) {
+  std::string blanks;
+  for (const char c : shown_text)
+    if (!is_continuation_byte(c)) blanks += c == '\t' ? '\t' : ' ';
+  return blanks;
+}
+
+/// The source line with a caret under the position.
+std::string excerpt(const Position& position, const std::string& remedy) {
+  if (!position.source || position.line < 1 || static_cast<std::size_t>(position.line) > position.source->lines.size())
     return remedy.empty() ? std::string() : fmt::format("   {}\n", remedy);
-  const std::string& line = place.source->lines[static_cast<std::size_t>(place.line - 1)];
-  const auto start = std::min(line.size(), static_cast<std::size_t>(std::max(place.column - 1, 0)));
-  const auto length = std::min(line.size() - start, static_cast<std::size_t>(std::max(place.length, 1)));
-  std::string margin;
-  for (std::size_t i = 0; i < start; ++i)
-    if (!is_continuation_byte(line[i])) margin += line[i] == '\t' ? '\t' : ' ';
-  const int width = std::max(1, characters(std::string_view(line).substr(start, length)));
+  const std::string_view line = position.source->lines[static_cast<std::size_t>(position.line - 1)];
+  if (line.size() > 300) return fmt::format("   {}\n", remedy.empty() ? "(a long line)" : remedy);
+  const auto start = std::min(line.size(), static_cast<std::size_t>(std::max(position.column - 1, 0)));
+  const auto length = std::min(line.size() - start, static_cast<std::size_t>(std::max(position.length, 1)));
+  const int width = std::max(1, characters(shown(line.substr(start, length))));
   std::string caret(static_cast<std::size_t>(width), '~');
   caret[0] = '^';
   if (!remedy.empty()) caret.append(1, ' ').append(remedy);
-  if (line.size() > 300) return fmt::format("   {}\n", remedy.empty() ? "(a long line)" : remedy);
-  return fmt::format("{:>5} | {}\n      | {}{}\n", place.line, line, margin, caret);
+  return fmt::format("{:>5} | {}\n      | {}{}\n", position.line, shown(line), blanks_for(shown(line.substr(0, start))),
+                     caret);
 }
 
 }  // namespace
-
-std::string nearest(std::string_view word, const std::vector<std::string>& candidates) {
-  std::string best;
-  std::size_t best_distance = std::max<std::size_t>(1, word.size() / 3) + 1;
-  for (const std::string& candidate : candidates) {
-    const std::size_t distance = edit_distance(word, candidate);
-    if (distance < best_distance && distance < std::max(word.size(), candidate.size())) {
-      best = candidate;
-      best_distance = distance;
-    }
-  }
-  return best;
-}
-
-std::string join(const std::vector<std::string>& words, std::string_view separator) {
-  return fmt::format("{}", fmt::join(words, separator));
-}
 
 std::shared_ptr<const Source> make_source(std::string name, const std::string& text, bool is_option) {
   auto source = std::make_shared<Source>();
@@ -89,27 +67,29 @@ std::shared_ptr<const Source> make_source(std::string name, const std::string& t
   return source;
 }
 
-std::string to_string(const Place& place) {
-  if (!place.source) return "job";
-  if (place.source->is_option || place.line < 1) return place.source->name;
-  int column = place.column;
-  if (static_cast<std::size_t>(place.line) <= place.source->lines.size()) {
-    const std::string_view line = place.source->lines[static_cast<std::size_t>(place.line - 1)];
-    column = characters(line.substr(0, static_cast<std::size_t>(std::max(place.column - 1, 0)))) + 1;
+std::string to_string(const Position& position) {
+  if (!position.source) return "job";
+  const std::string name = printable(position.source->name);
+  if (position.source->is_option || position.line < 1) return name;
+  int column = position.column;
+  if (static_cast<std::size_t>(position.line) <= position.source->lines.size()) {
+    const std::string_view line = position.source->lines[static_cast<std::size_t>(position.line - 1)];
+    column = characters(line.substr(0, static_cast<std::size_t>(std::max(position.column - 1, 0)))) + 1;
   }
-  return fmt::format("{}:{}:{}", place.source->name, place.line, column);
+  return fmt::format("{}:{}:{}", name, position.line, column);
 }
 
-void Diagnostics::error(const Place& place, std::string message, std::string remedy, std::string allowed) {
-  const std::string name = place.source ? place.source->name : std::string();
+void Diagnostics::error(const Position& position, const std::string& message, const std::string& remedy,
+                        const std::string& allowed) {
+  const std::string name = position.source ? position.source->name : std::string();
   auto known = std::find(source_names_.begin(), source_names_.end(), name);
   if (known == source_names_.end()) known = source_names_.insert(source_names_.end(), name);
-  errors_.push_back({place, std::move(message), std::move(remedy), std::move(allowed),
+  errors_.push_back({position, printable(message), printable(remedy), printable(allowed),
                      static_cast<std::size_t>(known - source_names_.begin())});
 }
 
-void Diagnostics::warning(const Place& place, const std::string& message) {
-  warnings_.push_back(fmt::format("{}: warning: {}", to_string(place), message));
+void Diagnostics::warning(const Position& position, const std::string& message) {
+  warnings_.push_back(fmt::format("{}: warning: {}", to_string(position), printable(message)));
 }
 
 std::string Diagnostics::render() const {
@@ -117,14 +97,14 @@ std::string Diagnostics::render() const {
   std::vector<const Entry*> order;
   for (const Entry& entry : errors_) order.push_back(&entry);
   std::stable_sort(order.begin(), order.end(), [](const Entry* a, const Entry* b) {
-    return std::tuple(a->source_order, a->place.line, a->place.column) <
-           std::tuple(b->source_order, b->place.line, b->place.column);
+    return std::tuple(a->source_order, a->position.line, a->position.column) <
+           std::tuple(b->source_order, b->position.line, b->position.column);
   });
   std::string text;
   for (std::size_t i = 0; i < std::min(order.size(), shown_at_most); ++i) {
     const Entry& entry = *order[i];
-    text += fmt::format("{}: error: {}\n", to_string(entry.place), entry.message);
-    text += excerpt(entry.place, entry.remedy);
+    text += fmt::format("{}: error: {}\n", to_string(entry.position), entry.message);
+    text += excerpt(entry.position, entry.remedy);
     if (!entry.allowed.empty()) text += fmt::format("   allowed: {}\n", entry.allowed);
   }
   text += errors_.size() == 1 ? "1 error" : fmt::format("{} errors", errors_.size());
@@ -136,4 +116,4 @@ void Diagnostics::throw_if_errors() const {
   if (!errors_.empty()) throw Error(ErrorKind::config, render());
 }
 
-}  // namespace lockstep
+}  // namespace lockstep::config

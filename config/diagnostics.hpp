@@ -1,22 +1,14 @@
 #pragma once
 
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "config/source.hpp"
 
-namespace lockstep {
+namespace lockstep::config {
 
-/// The candidate that `word` most likely meant, or an empty string if none is near. Counts insertions,
-/// deletions, replacements and swaps of neighbours (optimal string alignment distance), ignoring case; near is
-/// at most one edit for every three letters, and at least one.
-[[nodiscard]] std::string nearest(std::string_view word, const std::vector<std::string>& candidates);
-
-/// "a, b, c"
-[[nodiscard]] std::string join(const std::vector<std::string>& words, std::string_view separator = ", ");
-
-/// Collects everything that is wrong with a configuration, so that a user corrects it in one go.
+/// Collects everything that is wrong with a configuration, so that a user corrects it in one go. What a file holds is
+/// made printable (core/text.hpp) before it is shown.
 ///
 /// Each error is shown as
 ///
@@ -27,24 +19,22 @@ namespace lockstep {
 class Diagnostics {
  public:
   /// `remedy` stands beside the caret; `allowed` is a list of what would have been accepted. Both may be empty.
-  void error(const Place& place, std::string message, std::string remedy = {}, std::string allowed = {});
+  void error(const Position& position, const std::string& message, const std::string& remedy = {},
+             const std::string& allowed = {});
   /// Something a user should know that does not stop the run.
-  void warning(const Place& place, const std::string& message);
-  /// A plain line: which keys of a DeepSpeed file act here and which do not.
-  void note(std::string text) { notes_.push_back(std::move(text)); }
+  void warning(const Position& position, const std::string& message);
 
   [[nodiscard]] std::size_t error_count() const { return errors_.size(); }
   [[nodiscard]] const std::vector<std::string>& warnings() const { return warnings_; }
-  [[nodiscard]] const std::vector<std::string>& notes() const { return notes_; }
 
-  /// All errors in the order of their places, as one text. The first 100 are shown in full.
+  /// All errors in the order of their positions, as one text. The first 100 are shown in full.
   [[nodiscard]] std::string render() const;
   /// Throws the rendered text as ErrorKind::config if there is any error.
   void throw_if_errors() const;
 
  private:
   struct Entry {
-    Place place;
+    Position position;
     std::string message;
     std::string remedy;
     std::string allowed;
@@ -52,11 +42,10 @@ class Diagnostics {
   };
   std::vector<Entry> errors_;
   std::vector<std::string> warnings_;
-  std::vector<std::string> notes_;
   std::vector<std::string> source_names_;  // in the order in which they were first mentioned
 };
 
 /// "job.yaml:14:5", or just the option's text, or just the file's name when there is no line.
-[[nodiscard]] std::string to_string(const Place& place);
+[[nodiscard]] std::string to_string(const Position& position);
 
-}  // namespace lockstep
+}  // namespace lockstep::config

@@ -11,30 +11,31 @@
 
 #include "config/json_comments.hpp"
 #include "core/error.hpp"
+#include "core/text.hpp"
 
-namespace lockstep {
+namespace lockstep::config {
 namespace {
 
-constexpr std::size_t max_bytes = 1'000'000;
+constexpr std::size_t max_bytes = std::size_t{1} << 20;
 constexpr std::size_t max_depth = 64;
 constexpr std::size_t max_nodes = 100'000;
 
 /// Stops the parser: what follows cannot be read sensibly.
 struct Stop {};
 
-/// Maps the parser's positions to places of the user's text.
-class Places {
+/// Maps the parser's marks to positions in the user's text.
+class Positions {
  public:
-  Places(std::shared_ptr<const Source> source, std::vector<BlankedJson::Shift> shifts)
+  Positions(std::shared_ptr<const Source> source, std::vector<BlankedJson::Shift> shifts)
       : source_(std::move(source)), shifts_(std::move(shifts)) {}
 
-  [[nodiscard]] Place at(const YAML::Mark& mark, std::size_t length = 1) const {
-    Place place{source_, mark.line + 1, mark.column + 1, static_cast<int>(std::max<std::size_t>(length, 1))};
+  [[nodiscard]] Position at(const YAML::Mark& mark, std::size_t length = 1) const {
+    Position position{source_, mark.line + 1, mark.column + 1, static_cast<int>(std::max<std::size_t>(length, 1))};
     int moved = 0;
     for (const auto& shift : shifts_)
-      if (shift.line == place.line && place.column > shift.column) moved += shift.bytes;
-    place.column += moved;
-    return place;
+      if (shift.line == position.line && position.column > shift.column) moved += shift.bytes;
+    position.column += moved;
+    return position;
   }
   [[nodiscard]] const Source& source() const { return *source_; }
 
@@ -47,7 +48,8 @@ class Places {
 /// duplicate keys, and an alias can never expand.
 class TreeBuilder : public YAML::EventHandler {
  public:
-  TreeBuilder(const Places& places, Diagnostics& diagnostics) : places_(places), diagnostics_(diagnostics) {}
+  TreeBuilder(const Positions& positions, Diagnostics& diagnostics)
+      : positions_(positions), diagnostics_(diagnostics) {}
 
   [[nodiscard]] Node take_root() { return std::move(root_); }
 
@@ -56,19 +58,19 @@ class TreeBuilder : public YAML::EventHandler {
 
   void OnNull(const YAML::Mark& mark, YAML::anchor_t anchor) override {
     check_anchor(mark, anchor);
-    add(Node{Node::Kind::null, places_.at(mark)});
+    add(Node{Node::Kind::null, positions_.at(mark)});
   }
 
   void OnAlias(const YAML::Mark& mark, YAML::anchor_t) override {
-    diagnostics_.error(places_.at(mark), "aliases (*name) are not supported", "write the value out");
-    add(Node{Node::Kind::null, places_.at(mark)});
+    diagnostics_.error(positions_.at(mark), "aliases (*name) are not supported", "write the value out");
+    add(Node{Node::Kind::null, positions_.at(mark)});
   }
 
   void OnScalar(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
                 const std::string& value) override {
     check_anchor(mark, anchor);
     check_tag(mark, tag);
-    Node node{Node::Kind::scalar, places_.at(mark, value.size() + (tag == "!" ? 2 : 0)), value};
+    Node node{Node::Kind::scalar, positions_.at(mark, value.size() + (tag == "!" ? 2 : 0)), value};
     node.quoted = tag == "!";
     add(std::move(node));
   }
@@ -90,17 +92,17 @@ class TreeBuilder : public YAML::EventHandler {
     bool has_key = false;
     bool key_is_bad = false;
     std::string key = {};
-    Place key_place = {};
+    Position key_position = {};
   };
 
   void open(Node::Kind kind, const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor) {
     check_anchor(mark, anchor);
     check_tag(mark, tag);
     if (levels_.size() >= max_depth) {
-      diagnostics_.error(places_.at(mark), fmt::format("nested deeper than {} levels", max_depth));
+      diagnostics_.error(positions_.at(mark), fmt::format("nested deeper than {} levels", max_depth));
       throw Stop{};
     }
-    levels_.push_back({Node{kind, places_.at(mark)}});
+    levels_.push_back({Node{kind, positions_.at(mark)}});
   }
 
   void close() {
@@ -111,7 +113,7 @@ class TreeBuilder : public YAML::EventHandler {
 
   void add(Node node) {
     if (++nodes_ > max_nodes) {
-      diagnostics_.error(node.place, fmt::format("more than {} values", max_nodes));
+      diagnostics_.error(node.position, fmt::format("more than {} values", max_nodes));
       throw Stop{};
     }
     if (levels_.empty()) {
@@ -125,7 +127,7 @@ class TreeBuilder : public YAML::EventHandler {
       take_key(level, node);
     } else {
       level.has_key = false;
-      if (!level.key_is_bad) level.node.members.push_back({level.key, level.key_place, std::move(node)});
+      if (!level.key_is_bad) level.node.members.push_back({level.key, level.key_position, std::move(node)});
     }
   }
 
@@ -133,17 +135,17 @@ class TreeBuilder : public YAML::EventHandler {
     level.has_key = true;
     level.key_is_bad = true;
     level.key = node.text;
-    level.key_place = node.place;
+    level.key_position = node.position;
     if (node.kind != Node::Kind::scalar) {
-      diagnostics_.error(node.place, "a key must be a single word");
+      diagnostics_.error(node.position, "a key must be a single word");
     } else if (node.text == "<<" && !node.quoted) {
-      diagnostics_.error(node.place, "merge keys (<<) are not supported", "write the values out");
+      diagnostics_.error(node.position, "merge keys (<<) are not supported", "write the values out");
     } else if (const auto first = std::find_if(level.node.members.begin(), level.node.members.end(),
                                                [&](const Member& m) { return m.key == node.text; });
                first != level.node.members.end()) {
-      diagnostics_.error(node.place,
+      diagnostics_.error(node.position,
                          fmt::format("duplicate key '{}': given in line {} and again in line {}", node.text,
-                                     first->key_place.line, node.place.line),
+                                     first->key_position.line, node.position.line),
                          "remove one of the two");
     } else {
       level.key_is_bad = false;
@@ -152,14 +154,15 @@ class TreeBuilder : public YAML::EventHandler {
 
   void check_anchor(const YAML::Mark& mark, YAML::anchor_t anchor) {
     if (anchor != YAML::NullAnchor)
-      diagnostics_.error(places_.at(mark), "anchors (&name) are not supported", "write the value without the anchor");
+      diagnostics_.error(positions_.at(mark), "anchors (&name) are not supported",
+                         "write the value without the anchor");
   }
   void check_tag(const YAML::Mark& mark, const std::string& tag) {
     if (!tag.empty() && tag != "?" && tag != "!")
-      diagnostics_.error(places_.at(mark), fmt::format("type tags ({}) are not supported", tag), "remove the tag");
+      diagnostics_.error(positions_.at(mark), fmt::format("type tags ({}) are not supported", tag), "remove the tag");
   }
 
-  const Places& places_;
+  const Positions& positions_;
   Diagnostics& diagnostics_;
   Node root_;
   std::vector<Level> levels_;
@@ -203,7 +206,7 @@ bool is_utf8(const std::string& text, std::size_t& bad) {
   return true;
 }
 
-Place place_of_byte(const std::shared_ptr<const Source>& source, const std::string& text, std::size_t byte) {
+Position position_of_byte(const std::shared_ptr<const Source>& source, const std::string& text, std::size_t byte) {
   const auto head = std::string_view(text).substr(0, byte);
   const auto line = std::count(head.begin(), head.end(), '\n');
   const auto start = head.rfind('\n');
@@ -222,8 +225,8 @@ std::string tab_hint(const Source& source, int line) {
   return {};
 }
 
-void parse_blanked(const std::string& text, const Places& places, Diagnostics& diagnostics, Node& root) {
-  TreeBuilder builder(places, diagnostics);
+void parse_blanked(const std::string& text, const Positions& positions, Diagnostics& diagnostics, Node& root) {
+  TreeBuilder builder(positions, diagnostics);
   FirstEvent rest;
   try {
     std::istringstream stream(text);
@@ -237,43 +240,17 @@ void parse_blanked(const std::string& text, const Places& places, Diagnostics& d
       second = true;
     }
     if (second)
-      diagnostics.error(places.at(rest.mark(), 3), "a second document begins here; a job is one document",
+      diagnostics.error(positions.at(rest.mark(), 3), "a second document begins here; a job is one document",
                         "remove the line with ---");
   } catch (const YAML::Exception& error) {
-    const Place place = places.at(error.mark.is_null() ? YAML::Mark() : error.mark);
-    diagnostics.error(place, error.msg, tab_hint(places.source(), place.line));
+    const Position position = positions.at(error.mark.is_null() ? YAML::Mark() : error.mark);
+    diagnostics.error(position, error.msg, tab_hint(positions.source(), position.line));
   } catch (const Stop&) {
     // already reported
   }
 }
 
 }  // namespace
-
-const Node* Node::find(std::string_view key) const {
-  for (const Member& member : members)
-    if (member.key == key) return &member.value;
-  return nullptr;
-}
-
-Node* Node::find(std::string_view key) {
-  for (Member& member : members)
-    if (member.key == key) return &member.value;
-  return nullptr;
-}
-
-void Node::set(const std::string& key, const Place& key_place, Node value) {
-  for (Member& member : members) {
-    if (member.key != key) continue;
-    member.key_place = key_place;
-    member.value = std::move(value);
-    return;
-  }
-  members.push_back({key, key_place, std::move(value)});
-}
-
-bool Node::remove(std::string_view key) {
-  return std::erase_if(members, [&](const Member& member) { return member.key == key; }) > 0;
-}
 
 Syntax syntax_of(const std::string& file_name, const std::string& text) {
   for (const char* ending : {".json", ".hjson", ".jsonc"})
@@ -287,28 +264,28 @@ Syntax syntax_of(const std::string& file_name, const std::string& text) {
 Node parse_document(const std::string& name, const std::string& text, Syntax syntax, Diagnostics& diagnostics) {
   Node root;
   if (text.size() > max_bytes) {
-    root.place.source = make_source(name, "");
-    diagnostics.error(root.place, fmt::format("{} bytes; a job file has at most {}", text.size(), max_bytes),
+    root.position.source = make_source(name, "");
+    diagnostics.error(root.position, fmt::format("more than {}, the most that a job file has", human_bytes(max_bytes)),
                       "is this the right file?");
     return root;
   }
   const std::string body = text.starts_with("\xEF\xBB\xBF") ? text.substr(3) : text;
   const auto source = make_source(name, body);
-  root.place = {source, 1, 1};
+  root.position = {source, 1, 1};
   std::size_t bad = 0;
   if (!is_utf8(body, bad)) {
-    diagnostics.error(place_of_byte(source, body, bad), "the text is not UTF-8", "save the file as UTF-8");
+    diagnostics.error(position_of_byte(source, body, bad), "the text is not UTF-8", "save the file as UTF-8");
     return root;
   }
   if (syntax == Syntax::yaml) {
-    parse_blanked(body, Places(source, {}), diagnostics, root);
+    parse_blanked(body, Positions(source, {}), diagnostics, root);
   } else {
     const BlankedJson json = blank_json_comments(body);
     for (const auto& problem : json.problems)
-      diagnostics.error(Place{source, problem.line, problem.column}, problem.message);
-    if (json.problems.empty()) parse_blanked(json.text, Places(source, json.shifts), diagnostics, root);
+      diagnostics.error(Position{source, problem.line, problem.column}, problem.message);
+    if (json.problems.empty()) parse_blanked(json.text, Positions(source, json.shifts), diagnostics, root);
   }
-  if (!root.place.source) root.place = {source, 1, 1};
+  if (!root.position.source) root.position = {source, 1, 1};
   return root;
 }
 
@@ -317,7 +294,7 @@ Node read_document(const std::string& path, Diagnostics& diagnostics) {
   std::ostringstream text;
   // A folder opens as a file and fails at the first read.
   if (!file || (file.peek() == std::ifstream::traits_type::eof() && file.bad()))
-    fail(ErrorKind::config, "{}: cannot be opened for reading; check the path", path);
+    fail(ErrorKind::config, "{}: cannot be opened for reading; check the path", printable(path));
   file.clear();
   std::string content(max_bytes + 1, '\0');
   file.read(content.data(), static_cast<std::streamsize>(content.size()));
@@ -325,65 +302,4 @@ Node read_document(const std::string& path, Diagnostics& diagnostics) {
   return parse_document(path, content, syntax_of(path, content), diagnostics);
 }
 
-std::string override_section(const std::string& option) { return option.substr(0, option.find_first_of(".=")); }
-
-void apply_override(Node& root, const std::string& option, Diagnostics& diagnostics) {
-  const auto source = make_source("--set " + option, option, true);
-  const std::size_t equals = option.find('=');
-  if (equals == std::string::npos || equals == 0) {
-    diagnostics.error(Place{source}, "expected KEY=VALUE, for example --set run.steps=100");
-    return;
-  }
-  Diagnostics inner;
-  Node value = parse_document("--set", option.substr(equals + 1), Syntax::yaml, inner);
-  if (inner.error_count() > 0) {
-    diagnostics.error(Place{source}, fmt::format("the value '{}' is not valid YAML", option.substr(equals + 1)));
-    return;
-  }
-  const auto relocate = [&source](auto&& self, Node& node) -> void {
-    node.place = Place{source};
-    for (Node& item : node.items) self(self, item);
-    for (Member& member : node.members) {
-      member.key_place = Place{source};
-      self(self, member.value);
-    }
-  };
-  relocate(relocate, value);
-
-  std::vector<std::string> path;
-  std::istringstream words(option.substr(0, equals));
-  for (std::string word; std::getline(words, word, '.');) path.push_back(word);
-  Node* at = &root;
-  for (std::size_t i = 0; i < path.size(); ++i) {
-    const bool last = i + 1 == path.size();
-    if (at->kind == Node::Kind::list) {
-      const Scalar index = interpret(path[i]);
-      const auto* number = std::get_if<std::int64_t>(&index.value.value);
-      if (number == nullptr || *number < 0 || static_cast<std::size_t>(*number) >= at->items.size()) {
-        diagnostics.error(Place{source},
-                          fmt::format("'{}' is not an index into a list of {} entries", path[i], at->items.size()));
-        return;
-      }
-      at = &at->items[static_cast<std::size_t>(*number)];
-      if (last) *at = std::move(value);
-      continue;
-    }
-    if (at->kind == Node::Kind::scalar) {
-      diagnostics.error(Place{source},
-                        fmt::format("'{}' has a single value, it has no key '{}'", path[i - 1], path[i]));
-      return;
-    }
-    if (at->kind == Node::Kind::null) {
-      at->kind = Node::Kind::map;
-      at->place = Place{source};
-    }
-    if (last) {
-      at->set(path[i], Place{source}, std::move(value));
-      return;
-    }
-    if (at->find(path[i]) == nullptr) at->set(path[i], Place{source}, Node{Node::Kind::map, Place{source}});
-    at = at->find(path[i]);
-  }
-}
-
-}  // namespace lockstep
+}  // namespace lockstep::config

@@ -3,10 +3,11 @@
 #include <cstddef>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
-namespace lockstep {
+namespace lockstep::config {
 
 /// What a key may hold. `number_or_list` is DeepSpeed's "float or list": one value, or one per parameter group.
 enum class FieldType {
@@ -27,9 +28,10 @@ enum class FieldType {
 struct Field {
   std::string name = {};  ///< the key, without its section: "warmup_num_steps"
   FieldType type = FieldType::text;
-  std::string default_text = {};  ///< as it would stand in YAML; empty with `required`
-  std::string doc = {};           ///< one or two sentences for a user
-  std::string unit = {};          ///< "optimizer steps", "seconds", ...; empty if none
+  /// As it would stand in YAML; empty with `required`. The only default of the key: who reads it has none.
+  std::string default_text = {};
+  std::string doc = {};   ///< one or two sentences for a user
+  std::string unit = {};  ///< "optimizer steps", "seconds", ...; empty if none
   bool required = false;
   bool nullable = false;  ///< an explicit null means "absent"
   std::optional<double> min = {};
@@ -46,4 +48,10 @@ struct Field {
 
 using Fields = std::vector<Field>;
 
-}  // namespace lockstep
+/// Null if there is none of this name.
+[[nodiscard]] const Field* find_field(const Fields& fields, std::string_view name);
+
+/// "an integer >= 1 (optimizer steps)", "one of auto, cpu, cuda": what a field wants, for errors and docs.
+[[nodiscard]] std::string describe_type(const Field& field);
+
+}  // namespace lockstep::config

@@ -5,7 +5,7 @@
 #include <charconv>
 #include <optional>
 
-namespace lockstep {
+namespace lockstep::config {
 namespace {
 
 std::optional<unsigned> hex4(const std::string& text, std::size_t at) {
@@ -110,4 +110,4 @@ class Blanker {
 
 BlankedJson blank_json_comments(const std::string& text) { return Blanker(text).run(); }
 
-}  // namespace lockstep
+}  // namespace lockstep::config

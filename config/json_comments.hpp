@@ -3,7 +3,7 @@
 #include <string>
 #include <vector>
 
-namespace lockstep {
+namespace lockstep::config {
 
 /// JSON made readable for a YAML reader without moving anything: comments become blanks.
 struct BlankedJson {
@@ -27,4 +27,4 @@ struct BlankedJson {
 /// Reports unpaired surrogates and a comment that is never closed.
 [[nodiscard]] BlankedJson blank_json_comments(const std::string& text);
 
-}  // namespace lockstep
+}  // namespace lockstep::config

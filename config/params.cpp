@@ -2,56 +2,52 @@
 
 #include "core/error.hpp"
 
-namespace lockstep {
+namespace lockstep::config {
 namespace {
 
-double as_number(const std::string& name, const ParamValue& v) {
-  if (const auto* i = std::get_if<std::int64_t>(&v.value)) return static_cast<double>(*i);
-  if (const auto* d = std::get_if<double>(&v.value)) return *d;
-  fail(ErrorKind::config, "{}: expected a number", name);
+template <class T>
+const T* get(const ParamValue* value) {
+  return value == nullptr ? nullptr : std::get_if<T>(&value->value);
+}
+
+[[noreturn]] void no_such(const std::string& name, const char* wanted) {
+  fail(ErrorKind::internal, "parameter {}: {} is wanted; the table of fields says otherwise", name, wanted);
+}
+
+double as_number(const std::string& name, const ParamValue* value) {
+  if (const auto* i = get<std::int64_t>(value)) return static_cast<double>(*i);
+  if (const auto* d = get<double>(value)) return *d;
+  no_such(name, "a number");
 }
 
 }  // namespace
 
-double Params::number(const std::string& name, double fallback) const {
-  const ParamValue* v = find(name);
-  return v == nullptr ? fallback : as_number(name, *v);
+double Params::number(const std::string& name) const { return as_number(name, find(name)); }
+
+std::int64_t Params::integer(const std::string& name) const {
+  if (const auto* i = get<std::int64_t>(find(name))) return *i;
+  no_such(name, "an integer");
 }
 
-std::int64_t Params::integer(const std::string& name, std::int64_t fallback) const {
-  const ParamValue* v = find(name);
-  if (v == nullptr) return fallback;
-  if (const auto* i = std::get_if<std::int64_t>(&v->value)) return *i;
-  fail(ErrorKind::config, "{}: expected an integer", name);
+bool Params::boolean(const std::string& name) const {
+  if (const auto* b = get<bool>(find(name))) return *b;
+  no_such(name, "true or false");
 }
 
-bool Params::boolean(const std::string& name, bool fallback) const {
-  const ParamValue* v = find(name);
-  if (v == nullptr) return fallback;
-  if (const auto* b = std::get_if<bool>(&v->value)) return *b;
-  fail(ErrorKind::config, "{}: expected true or false", name);
+std::string Params::text(const std::string& name) const {
+  if (const auto* s = get<std::string>(find(name))) return *s;
+  no_such(name, "a text");
 }
 
-std::string Params::text(const std::string& name, const std::string& fallback) const {
-  const ParamValue* v = find(name);
-  if (v == nullptr) return fallback;
-  if (const auto* s = std::get_if<std::string>(&v->value)) return *s;
-  fail(ErrorKind::config, "{}: expected a text", name);
+std::vector<double> Params::per_group(const std::string& name, std::size_t groups) const {
+  const auto* list = get<ParamValue::List>(find(name));
+  if (list == nullptr) return std::vector<double>(groups, number(name));
+  if (list->size() != groups)
+    fail(ErrorKind::config, "{}: the list has {} entries, the optimizer has {} parameter groups; give one number or {}",
+         name, list->size(), groups, groups);
+  std::vector<double> result;
+  for (const ParamValue& entry : *list) result.push_back(as_number(name, &entry));
+  return result;
 }
 
-std::vector<double> Params::per_group(const std::string& name, std::size_t groups, double fallback) const {
-  const ParamValue* v = find(name);
-  if (v == nullptr) return std::vector<double>(groups, fallback);
-  if (const auto* list = std::get_if<ParamValue::List>(&v->value)) {
-    if (list->size() != groups)
-      fail(ErrorKind::config,
-           "{}: the list has {} entries, the optimizer has {} parameter groups; give one number or {}", name,
-           list->size(), groups, groups);
-    std::vector<double> result;
-    for (const ParamValue& entry : *list) result.push_back(as_number(name, entry));
-    return result;
-  }
-  return std::vector<double>(groups, as_number(name, *v));
-}
-
-}  // namespace lockstep
+}  // namespace lockstep::config

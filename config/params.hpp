@@ -7,7 +7,7 @@
 #include <variant>
 #include <vector>
 
-namespace lockstep {
+namespace lockstep::config {
 
 /// A value as a file gives it. A number keeps whether it was written as an integer, since schedulers refuse
 /// `10.0` where an integer is meant. `std::monostate` is an explicit null.
@@ -31,15 +31,19 @@ struct ParamValue {
   bool operator==(const ParamValue&) const = default;
 };
 
-/// A flat set of named parameters, e.g. `scheduler.params`. Holds only what was given: who consumes it knows
-/// the defaults, because some defaults depend on another value (OneCycle's second half equals the first).
+/// A flat set of named parameters, e.g. `scheduler.params`. It knows no defaults: the table of fields has them, and
+/// with_defaults (config/field_value.hpp) puts them in before anybody reads.
 class Params {
  public:
   Params() = default;
   Params(std::initializer_list<std::pair<const std::string, ParamValue>> values) : values_(values) {}
 
-  [[nodiscard]] bool has(const std::string& name) const { return values_.contains(name); }
-  /// Null when absent.
+  /// Whether there is a value other than null.
+  [[nodiscard]] bool has(const std::string& name) const {
+    const ParamValue* value = find(name);
+    return value != nullptr && !value->is_null();
+  }
+  /// Null pointer when absent.
   [[nodiscard]] const ParamValue* find(const std::string& name) const {
     const auto it = values_.find(name);
     return it == values_.end() ? nullptr : &it->second;
@@ -48,17 +52,17 @@ class Params {
   [[nodiscard]] const std::map<std::string, ParamValue>& all() const { return values_; }
   bool operator==(const Params&) const = default;
 
-  // Typed reads with a default for "absent". They throw ErrorKind::config naming the parameter if the type is
-  // another one; the strict reader has normally said so before, with the place in the file.
-  [[nodiscard]] double number(const std::string& name, double fallback) const;
-  [[nodiscard]] std::int64_t integer(const std::string& name, std::int64_t fallback) const;
-  [[nodiscard]] bool boolean(const std::string& name, bool fallback) const;
-  [[nodiscard]] std::string text(const std::string& name, const std::string& fallback) const;
-  /// "float or list": one value for all groups, or one a group. Throws if a list's length is not `groups`.
-  [[nodiscard]] std::vector<double> per_group(const std::string& name, std::size_t groups, double fallback) const;
+  // Typed reads of a parameter that has() a value of this type, as the reader has made sure; otherwise they throw
+  // ErrorKind::internal.
+  [[nodiscard]] double number(const std::string& name) const;
+  [[nodiscard]] std::int64_t integer(const std::string& name) const;
+  [[nodiscard]] bool boolean(const std::string& name) const;
+  [[nodiscard]] std::string text(const std::string& name) const;
+  /// "float or list": one value for all groups, or one a group. ErrorKind::config if a list's length is not `groups`.
+  [[nodiscard]] std::vector<double> per_group(const std::string& name, std::size_t groups) const;
 
  private:
   std::map<std::string, ParamValue> values_;
 };
 
-}  // namespace lockstep
+}  // namespace lockstep::config

@@ -1,10 +1,14 @@
+#include "config/scalar.hpp"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <cctype>
 #include <charconv>
 #include <cmath>
 #include <cstdlib>
 
-#include "config/document.hpp"
-
-namespace lockstep {
+namespace lockstep::config {
 namespace {
 
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
@@ -49,6 +53,50 @@ bool only(const std::string& s, std::size_t at, const char* characters) {
   return at < s.size() && s.find_first_not_of(characters, at) == std::string::npos;
 }
 
+bool plain_is_safe(const std::string& text) {
+  if (text.empty()) return false;
+  const auto letter = [](unsigned char c) { return std::isalpha(c) != 0 || c == '_' || c == '.' || c == '/'; };
+  if (!letter(static_cast<unsigned char>(text[0]))) return false;
+  for (const char c : text) {
+    const auto u = static_cast<unsigned char>(c);
+    if (!letter(u) && std::isdigit(u) == 0 && c != '-' && c != '+') return false;
+  }
+  const Scalar scalar = interpret(text);
+  if (!scalar.problem.empty() || !std::holds_alternative<std::string>(scalar.value.value)) return false;
+  for (const char* word : {"null", "Null", "NULL", "yes", "no", "on", "off", "y", "n", "True", "False"})
+    if (text == word) return false;
+  return true;
+}
+
+std::string quote(const std::string& text) {
+  std::string out = "\"";
+  for (const char c : text) {
+    switch (c) {
+      case '"':
+        out += "\\\"";
+        break;
+      case '\\':
+        out += "\\\\";
+        break;
+      case '\n':
+        out += "\\n";
+        break;
+      case '\t':
+        out += "\\t";
+        break;
+      case '\r':
+        out += "\\r";
+        break;
+      default:
+        if (static_cast<unsigned char>(c) < 0x20)
+          out += fmt::format("\\x{:02x}", static_cast<unsigned>(c));
+        else
+          out += c;
+    }
+  }
+  return out + "\"";
+}
+
 }  // namespace
 
 Scalar interpret(const std::string& text) {
@@ -75,4 +123,20 @@ Scalar interpret(const std::string& text) {
   return {text};
 }
 
-}  // namespace lockstep
+std::string to_yaml(const ParamValue& value) {
+  struct Writer {
+    std::string operator()(std::monostate) const { return "null"; }
+    std::string operator()(bool v) const { return v ? "true" : "false"; }
+    std::string operator()(std::int64_t v) const { return fmt::format("{}", v); }
+    std::string operator()(double v) const { return fmt::format("{}", v); }
+    std::string operator()(const std::string& v) const { return plain_is_safe(v) ? v : quote(v); }
+    std::string operator()(const ParamValue::List& v) const {
+      std::vector<std::string> parts;
+      for (const ParamValue& entry : v) parts.push_back(to_yaml(entry));
+      return fmt::format("[{}]", fmt::join(parts, ", "));
+    }
+  };
+  return std::visit(Writer{}, value.value);
+}
+
+}  // namespace lockstep::config

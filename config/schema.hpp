@@ -1,6 +1,7 @@
 #pragma once
 
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -10,55 +11,73 @@
 #include "config/field.hpp"
 #include "config/params.hpp"
 
-namespace lockstep {
+namespace lockstep::config {
 
-/// A block of a job file, described once: its keys, its sub-blocks and, where a key such as `type` chooses
-/// between several sets of keys, those variants.
-struct Section {
-  std::string name = {};
-  std::string doc = {};
+struct Section;
+
+/// What may stand in a block: keys with a value, and blocks of their own.
+struct Keys {
   Fields fields = {};
   std::vector<Section> sections = {};
 
-  /// Non-empty: this key's value names one of `variants`, whose fields and sections are then allowed too.
-  std::string variant_key = {};
-  std::string variant_doc = {};
-  std::vector<Section> variants = {};
-  /// Type names that are understood but refused, with the reason.
-  std::map<std::string, std::string> refused_variants = {};
-  bool ignore_case = false;  ///< of a variant: its name may be spelled in any case
+  [[nodiscard]] const Section* find_section(std::string_view name) const;
+};
 
-  bool list = false;      ///< a list of such blocks
-  bool required = false;  ///< the block must be there
-  bool nullable = false;  ///< null means "absent"
+/// One value of a block's `type` key, with the keys that it brings.
+struct Type {
+  std::string name = {};
+  std::string doc = {};
+  Keys keys = {};
+  bool ignore_case = false;  ///< the name may be spelled in any case
+};
+
+/// The `type` key of a block.
+struct Types {
+  std::string doc = {};
+  std::vector<Type> known = {};
+  std::map<std::string, std::string> refused = {};  ///< understood but not supported, each with the reason
+
+  [[nodiscard]] const Type* find(std::string_view name) const;
+  [[nodiscard]] std::vector<std::string> names() const;
+};
+
+enum class Presence {
+  optional,
+  nullable,  ///< optional, and an explicit null means "absent"
+  required,
+};
+
+/// A block of a job file, described once.
+struct Section {
+  std::string name = {};
+  std::string doc = {};
+  Keys keys = {};
+  std::optional<Types> types = {};
+  Presence presence = Presence::optional;
+  bool list = false;  ///< a list of such blocks
   /// Keys that people write here by mistake, with what to write instead.
   std::map<std::string, std::string> advice = {};
-
-  [[nodiscard]] const Field* find_field(std::string_view key) const;
-  [[nodiscard]] const Section* find_section(std::string_view key) const;
-  [[nodiscard]] const Section* find_variant(std::string_view type) const;
 };
 
 /// A typed value and where it stands.
 struct Located {
   ParamValue value;
-  Place place;
+  Position position;
 };
 
-/// What a block really holds: only the keys that were given, with their types checked. Explicit nulls count as
-/// not given.
+/// What a block really holds: only the keys that were given, with their types checked. An explicit null is a null
+/// value, where the key allows it.
 struct Values {
-  bool given = false;
-  Place place;               ///< of the block's key
-  std::string variant = {};  ///< the canonical type name
-  Place variant_place = {};
+  Position position;      ///< of the block's key
+  std::string type = {};  ///< in its own spelling
+  Position type_position = {};
   std::map<std::string, Located> values = {};
   std::map<std::string, Values> sections = {};
   std::map<std::string, std::vector<Values>> lists = {};
 
   [[nodiscard]] const ParamValue* find(const std::string& key) const;
-  /// The place of a key, or of the whole block if the key was not given.
-  [[nodiscard]] Place place_of(const std::string& key) const;
+  /// The position of a key, or of the whole block if the key was not given.
+  [[nodiscard]] Position position_of(const std::string& key) const;
   /// An empty block if there is none.
   [[nodiscard]] const Values& section(const std::string& key) const;
   [[nodiscard]] Params params() const;
@@ -69,14 +88,9 @@ struct Values {
 [[nodiscard]] Values validate(const Node& node, const Section& section, const std::string& path,
                               Diagnostics& diagnostics);
 
-/// Checks one value. False: an error was reported.
-bool validate_value(const Node& node, const Field& field, const std::string& path, ParamValue& value,
-                    Diagnostics& diagnostics);
+/// Parameters that a program gives instead of a file: checked as a file's, with the same texts, then completed by the
+/// defaults. `owner` stands in errors where a file's name would: "scheduler WarmupLR".
+/// Throws ErrorKind::config with everything that is wrong.
+[[nodiscard]] Params checked(const Fields& fields, const Params& given, const std::string& owner);
 
-/// "an integer >= 1 (optimizer steps)", "one of auto, cpu, cuda": what a field wants, for errors and docs.
-[[nodiscard]] std::string describe_type(const Field& field);
-
-/// A value as YAML writes it, in one line. Numbers are the shortest text that reads back to the same bits.
-[[nodiscard]] std::string to_yaml(const ParamValue& value);
-
-}  // namespace lockstep
+}  // namespace lockstep::config

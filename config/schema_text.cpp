@@ -1,38 +1,44 @@
 #include "config/schema_text.hpp"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <functional>
 #include <nlohmann/json.hpp>
 
+#include "config/words.hpp"
 #include "core/error.hpp"
+#include "core/text.hpp"
 
-namespace lockstep {
+namespace lockstep::config {
 namespace {
 
 using Json = nlohmann::ordered_json;
 
-/// One block on the walk through the tree: its path, and the type that it belongs to, if any.
+/// One stop on the walk through the tree: a block, or one type of it.
 struct Block {
   std::string path;
-  std::string type;
-  const Section* section;
+  std::string type;  ///< that this is, or that the block belongs to; empty if none
+  std::string doc;
+  const Keys& keys;
+  const Types* types;  ///< null for a type, and for a block without types
+  bool is_type = false;
 };
 
-void walk(const Section& section, const std::string& path, const std::string& type,
-          const std::function<void(const Block&)>& visit) {
-  visit({path, type, &section});
-  const auto inner = [&](const Section& owner, const std::string& of_type) {
-    for (const Section& sub : owner.sections) {
-      const std::string name = sub.name + (sub.list ? "[]" : "");
-      walk(sub, path.empty() ? name : path + "." + name, of_type, visit);
-    }
+using Visit = std::function<void(const Block&)>;
+
+void walk(const Section& section, const std::string& path, const std::string& type, const Visit& visit) {
+  const auto inner = [&](const Keys& keys, const std::string& owner) {
+    for (const Section& sub : keys.sections)
+      walk(sub, fmt::format("{}{}{}{}", path, path.empty() ? "" : ".", sub.name, sub.list ? "[]" : ""), owner, visit);
   };
-  inner(section, type);
-  for (const Section& variant : section.variants) {
-    visit({path, variant.name, &variant});
-    inner(variant, variant.name);
+  visit({path, type, section.doc, section.keys, section.types ? &*section.types : nullptr});
+  inner(section.keys, type);
+  if (!section.types) return;
+  for (const Type& known : section.types->known) {
+    visit({path, known.name, known.doc, known.keys, nullptr, true});
+    inner(known.keys, known.name);
   }
 }
 
@@ -66,23 +72,16 @@ void add_paragraph(std::string& text, const std::string& paragraph) {
   text += paragraph;
 }
 
-std::string explain_section(const Block& block) {
+std::string explain_block(const Block& block) {
   std::string text = (block.path.empty() ? "the job file" : block.path) +
                      (block.type.empty() ? "" : fmt::format("  (type: {})", block.type)) + "\n";
-  text += fmt::format("  {}\n", block.section->doc);
+  text += fmt::format("  {}\n", block.doc);
+  if (block.types != nullptr) text += fmt::format("  type:    {}\n", join(block.types->names()));
   std::vector<std::string> keys;
-  if (!block.section->variant_key.empty()) {
-    std::vector<std::string> types;
-    for (const Section& variant : block.section->variants) types.push_back(variant.name);
-    text += fmt::format("  {}:    {}\n", block.section->variant_key, join(types));
-  }
-  for (const Field& field : block.section->fields) keys.push_back(field.name);
-  for (const Section& sub : block.section->sections) {
-    if (sub.fields.empty() || block.section->find_variant(block.type) != nullptr) {
-      keys.push_back(sub.name);
-      continue;
-    }
-    for (const Field& field : sub.fields) keys.push_back(sub.name + "." + field.name);
+  for (const Field& field : block.keys.fields) keys.push_back(field.name);
+  for (const Section& sub : block.keys.sections) {
+    if (sub.keys.fields.empty()) keys.push_back(sub.name);
+    for (const Field& field : sub.keys.fields) keys.push_back(sub.name + "." + field.name);
   }
   if (!keys.empty()) text += fmt::format("  keys:    {}\n", join(keys));
   return text;
@@ -156,41 +155,42 @@ Json field_schema(const Field& field) {
 
 Json section_schema(const Section& section);
 
-void add_members(const Section& section, Json& properties, Json& required) {
-  for (const Field& field : section.fields) {
+void add_members(const Keys& keys, Json& properties, Json& required) {
+  for (const Field& field : keys.fields) {
     properties[field.name] = field_schema(field);
     if (field.required) required.push_back(field.name);
   }
-  for (const Section& sub : section.sections) {
+  for (const Section& sub : keys.sections) {
     Json schema = section_schema(sub);
     if (sub.list) schema = {{"type", "array"}, {"items", schema}};
-    if (sub.nullable) schema = {{"anyOf", Json::array({schema, {{"type", "null"}}})}};
+    if (sub.presence == Presence::nullable) schema = {{"anyOf", Json::array({schema, {{"type", "null"}}})}};
     schema["description"] = sub.doc;
     properties[sub.name] = schema;
-    const bool needs_it = std::any_of(sub.fields.begin(), sub.fields.end(), [](const Field& f) { return f.required; });
-    if (sub.required || (needs_it && !sub.list)) required.push_back(sub.name);
+    const Fields& fields = sub.keys.fields;
+    const bool needs_it = std::any_of(fields.begin(), fields.end(), [](const Field& f) { return f.required; });
+    if (sub.presence == Presence::required || (needs_it && !sub.list)) required.push_back(sub.name);
   }
 }
 
-Json block_schema(const Section& section, const Section* variant) {
+Json block_schema(const Section& section, const Type* type) {
   Json properties = Json::object();
   Json required = Json::array();
-  if (variant != nullptr) {
-    properties[section.variant_key] = {{"const", variant->name}, {"description", section.variant_doc}};
-    required.push_back(section.variant_key);
+  if (type != nullptr) {
+    properties["type"] = {{"const", type->name}, {"description", section.types->doc}};
+    required.push_back("type");
   }
-  add_members(section, properties, required);
-  if (variant != nullptr) add_members(*variant, properties, required);
+  add_members(section.keys, properties, required);
+  if (type != nullptr) add_members(type->keys, properties, required);
   Json schema{{"type", "object"}, {"properties", properties}, {"additionalProperties", false}};
   if (!required.empty()) schema["required"] = required;
-  if (variant != nullptr) schema["description"] = variant->doc;
+  if (type != nullptr) schema["description"] = type->doc;
   return schema;
 }
 
 Json section_schema(const Section& section) {
-  if (section.variants.empty()) return block_schema(section, nullptr);
+  if (!section.types) return block_schema(section, nullptr);
   Json choices = Json::array();
-  for (const Section& variant : section.variants) choices.push_back(block_schema(section, &variant));
+  for (const Type& type : section.types->known) choices.push_back(block_schema(section, &type));
   return {{"oneOf", choices}};
 }
 
@@ -203,15 +203,13 @@ std::string explain_key(const Section& root, const std::string& key) {
     std::string types;
   };
   std::vector<Hit> hits;
-  std::string sections;
+  std::string text;
   std::vector<std::string> known;
   walk(root, "", "", [&](const Block& block) {
-    if ((!block.path.empty() && ends_with_path(block.path, key) &&
-         (block.type.empty() || block.section->find_variant(block.type) != nullptr)) ||
-        block.section->name == key)
-      if (block.path != "" || key == "job") add_paragraph(sections, explain_section(block));
-    known.push_back(block.section->name);
-    for (const Field& field : block.section->fields) {
+    const std::string name = block.is_type ? block.type : block.path.empty() ? root.name : block.path;
+    if (ends_with_path(name, key)) add_paragraph(text, explain_block(block));
+    known.push_back(name.substr(name.rfind('.') + 1));
+    for (const Field& field : block.keys.fields) {
       const std::string path = block.path.empty() ? field.name : block.path + "." + field.name;
       known.push_back(field.name);
       if (!ends_with_path(path, key)) continue;
@@ -226,12 +224,11 @@ std::string explain_key(const Section& root, const std::string& key) {
         hits.push_back({path, &field, block.type});
     }
   });
-  std::string text = sections;
   for (const Hit& hit : hits) add_paragraph(text, explain_field(hit.path, hit.types, *hit.field));
   if (!text.empty()) return text;
   const std::size_t dot = key.rfind('.');
   const std::string near = nearest(dot == std::string::npos ? key : key.substr(dot + 1), known);
-  fail(ErrorKind::config, "explain: there is no key '{}'{}", key,
+  fail(ErrorKind::config, "explain: there is no key '{}'{}", printable(key),
        near.empty() ? "; `lockstep config --reference` lists all of them" : fmt::format("; did you mean '{}'?", near));
 }
 
@@ -239,20 +236,16 @@ std::string reference_markdown(const Section& root) {
   std::string text = fmt::format("# Job file reference\n\n{}\n\n", root.doc);
   text += "This page is printed by `lockstep config --reference` from the table that the reader itself uses.\n";
   walk(root, "", "", [&text](const Block& block) {
-    const Section& section = *block.section;
     const std::string title = block.path.empty() ? "Top level" : fmt::format("`{}`", block.path);
     text += fmt::format("\n{} {}{}\n", block.type.empty() ? "##" : "###", title,
                         block.type.empty() ? "" : fmt::format(" with `type: {}`", block.type));
     // The top level's text stands at the head of the page already.
-    if (!section.doc.empty() && !block.path.empty()) text += fmt::format("\n{}\n", section.doc);
-    if (!section.variants.empty()) {
-      std::vector<std::string> types;
-      for (const Section& variant : section.variants) types.push_back(fmt::format("`{}`", variant.name));
-      text += fmt::format("\n`{}`: {} One of {}.\n", section.variant_key, section.variant_doc, join(types));
-    }
-    if (section.fields.empty()) return;
+    if (!block.doc.empty() && !block.path.empty()) text += fmt::format("\n{}\n", block.doc);
+    if (block.types != nullptr)
+      text += fmt::format("\n`type`: {} One of `{}`.\n", block.types->doc, fmt::join(block.types->names(), "`, `"));
+    if (block.keys.fields.empty()) return;
     text += "\n| key | value | default | meaning |\n|---|---|---|---|\n";
-    for (const Field& field : section.fields) {
+    for (const Field& field : block.keys.fields) {
       std::string meaning = field.doc;
       for (const auto& [value, reason] : field.refused) meaning += fmt::format(" Refused: `{}` ({}).", value, reason);
       text += fmt::format("| `{}` | {} | {} | {} |\n", field.name, type_cell(field), cell(default_of(field)),
@@ -269,4 +262,4 @@ std::string json_schema(const Section& root) {
   return schema.dump(2) + "\n";
 }
 
-}  // namespace lockstep
+}  // namespace lockstep::config

@@ -4,7 +4,7 @@
 
 #include "config/schema.hpp"
 
-namespace lockstep {
+namespace lockstep::config {
 
 /// What `lockstep explain KEY` prints. `key` is a path ("run.checkpoint.every"), the end of one ("lr") or a type
 /// name ("WarmupLR"); everything that matches is shown.
@@ -17,4 +17,4 @@ namespace lockstep {
 /// A JSON Schema (draft 7), which editors use to complete and check job files.
 [[nodiscard]] std::string json_schema(const Section& root);
 
-}  // namespace lockstep
+}  // namespace lockstep::config

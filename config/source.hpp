@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-namespace lockstep {
+namespace lockstep::config {
 
 /// A text that configuration was read from: a file, or one command-line option.
 struct Source {
@@ -19,11 +19,11 @@ struct Source {
 
 /// Where something was written. Lines and columns count from 1; columns count bytes. Line 0 means "nowhere in
 /// particular", e.g. a section that is missing.
-struct Place {
+struct Position {
   std::shared_ptr<const Source> source;
   int line = 0;
   int column = 0;
   int length = 1;  ///< bytes to underline
 };
 
-}  // namespace lockstep
+}  // namespace lockstep::config

@@ -133,7 +133,7 @@ void Engine::forward_pass(int micro) {
   Device& d = *device_;
   const bool last = micro + 1 == options_.grad_accum;
   if (micro == 0) {
-    d.api.fill_zero(buffers_.grad(), static_cast<std::size_t>(layout_.size()) * sizeof(float), d.stream.ref);
+    store_.begin_step();
     d.api.fill_zero(d.loss.data(), d.loss.bytes(), d.stream.ref);
   }
   // Under the last passes, where a captured step can begin and end it.
@@ -164,11 +164,15 @@ void Engine::update() {
   const GradSources grad = {.source = {buffers_.grad()}, .count = 1, .dtype = DType::f32};
 
   sync_.finish(d.stream.ref);
-  kernels::grad_norm(exec, {.grad = grad,
-                            .begin = 0,
-                            .count = static_cast<std::uint64_t>(layout_.size()),
-                            .chunk_sums = Device::at<double>(d.chunk_sums),
-                            .chunk_bad = Device::at<std::int64_t>(d.chunk_bad),
+  kernels::grad_leaf_sums(exec, {.grad = grad,
+                                 .leaves = Device::at<const NormLeaf>(d.leaves),
+                                 .leaf_count = d.leaf_count,
+                                 .sums = Device::at<double>(d.leaf_sums),
+                                 .bad = Device::at<std::int64_t>(d.leaf_bad)});
+  kernels::grad_norm(exec, {.sums = Device::at<const double>(d.leaf_sums),
+                            .sum_count = d.leaf_count,
+                            .bad = Device::at<const std::int64_t>(d.leaf_bad),
+                            .bad_count = d.leaf_count,
                             .loss = Device::at<const LossSum>(d.loss),
                             .inputs = d.steps.on_device(),
                             .report = d.all_reports() + comm_.rank()});

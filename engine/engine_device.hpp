@@ -23,16 +23,12 @@ struct Engine::Device {
         batches(api, stream.ref, engine.model_, engine.options_.micro_batch, engine.options_.grad_accum),
         graphs(api, stream.ref, engine.options_.captured, engine.comm_.capabilities().graph_capturable) {
     comm::Communicator& comm = engine.comm_;
-    const std::vector<Tile> tile_list = engine.layout_.tiles();
-    tile_count = static_cast<std::uint32_t>(tile_list.size());
-    tiles = Arena(api, tile_list.size() * sizeof(Tile));
-    api.copy(tiles.data(), tile_list.data(), tiles.bytes(), stream.ref);
-    api.synchronize(stream.ref);
+    tile_count = put_list(tiles, engine.layout_.tiles());
+    leaf_count = put_list(leaves, engine.layout_.norm_leaves());
+    leaf_sums = Arena(api, leaf_count * sizeof(double));
+    leaf_bad = Arena(api, leaf_count * sizeof(std::int64_t));
 
     workspace = Arena(api, std::max(engine.plan_.train_bytes, engine.eval_plan_.train_bytes));
-    const std::size_t chunks = (static_cast<std::size_t>(engine.layout_.size()) + norm_chunk - 1) / norm_chunk;
-    chunk_sums = Arena(api, chunks * sizeof(double));
-    chunk_bad = Arena(api, chunks * sizeof(std::int64_t));
     groups = Arena(api, static_cast<std::size_t>(engine.groups_) * sizeof(GroupStep));
     state = Arena(api, sizeof(StepState));
     loss = Arena(api, sizeof(LossSum));
@@ -69,15 +65,25 @@ struct Engine::Device {
     return reinterpret_cast<T*>(arena.data());
   }
 
+  /// Copies a list to the device and returns its length.
+  template <class T>
+  [[nodiscard]] std::uint32_t put_list(Arena& to, const std::vector<T>& list) {
+    to = Arena(api, list.size() * sizeof(T));
+    api.copy(to.data(), list.data(), to.bytes(), stream.ref);
+    api.synchronize(stream.ref);
+    return static_cast<std::uint32_t>(list.size());
+  }
+
   DeviceApi& api;
   kernels::Context context;
   OwnStream stream;
   StepQueue steps;
   BatchUpload batches;
   StepGraphs graphs;
-  Arena workspace, tiles, chunk_sums, chunk_bad, groups, state, loss, eval_loss;
+  Arena workspace, tiles, leaves, leaf_sums, leaf_bad, groups, state, loss, eval_loss;
   std::unique_ptr<comm::FlatArena> reports;  ///< by rank; read by peers while they are gathered
   std::uint32_t tile_count = 0;
+  std::uint32_t leaf_count = 0;
   std::vector<std::size_t> report_offsets;
 };
 

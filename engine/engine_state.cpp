@@ -92,7 +92,7 @@ std::size_t Engine::bytes() const {
   const Device& d = *device_;
   std::size_t total = buffers_.bytes() + d.steps.bytes() + d.batches.bytes() + d.reports->bytes();
   for (const Arena* arena :
-       {&d.workspace, &d.tiles, &d.chunk_sums, &d.chunk_bad, &d.groups, &d.state, &d.loss, &d.eval_loss})
+       {&d.workspace, &d.tiles, &d.leaves, &d.leaf_sums, &d.leaf_bad, &d.groups, &d.state, &d.loss, &d.eval_loss})
     total += arena->bytes();
   return total;
 }

@@ -33,10 +33,27 @@ std::vector<Tile> FlatLayout::tiles() const {
   std::vector<Tile> result;
   for (const Slice& slice : slices_) {
     for (std::int64_t at = 0; at < slice.elements; at += tile_elements) {
-      result.push_back({.begin = static_cast<std::uint64_t>(slice.begin + at),
-                        .count = static_cast<std::uint32_t>(std::min<std::int64_t>(tile_elements, slice.elements - at)),
-                        .group = static_cast<std::uint32_t>(slice.group)});
+      result.push_back(
+          unsharded_tile(static_cast<std::uint64_t>(slice.begin + at),
+                         static_cast<std::uint32_t>(std::min<std::int64_t>(tile_elements, slice.elements - at)),
+                         static_cast<std::uint32_t>(slice.group)));
     }
+  }
+  return result;
+}
+
+std::vector<NormLeaf> FlatLayout::norm_leaves() const {
+  std::vector<NormLeaf> result;
+  for (std::size_t s = 0; s < slices_.size();) {
+    std::size_t next = s;
+    while (next < slices_.size() && slices_[next].unit == slices_[s].unit) ++next;
+    const std::int64_t end = next < slices_.size() ? slices_[next].begin : size_;
+    for (std::int64_t at = slices_[s].begin; at < end; at += norm_leaf_elements)
+      result.push_back({.begin = static_cast<std::uint64_t>(at),
+                        .shard_begin = static_cast<std::uint64_t>(at),
+                        .count = static_cast<std::uint32_t>(std::min<std::int64_t>(norm_leaf_elements, end - at)),
+                        .index = static_cast<std::uint32_t>(result.size())});
+    s = next;
   }
   return result;
 }

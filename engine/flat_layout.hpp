@@ -13,7 +13,7 @@ inline constexpr std::int64_t slice_alignment = 128;  ///< elements: 256 bytes i
 
 /// One logical space for parameters, gradients, masters and moments, identical for every number of ranks and device:
 /// slices in the order in which backward completes them, so that a bucket fills from front to back. Padding between
-/// slices is zero and in no tile.
+/// slices is zero, in no tile and written by no pass.
 class FlatLayout {
  public:
   struct Slice {
@@ -44,6 +44,9 @@ class FlatLayout {
   /// The slice that holds a flat index, or null for padding.
   [[nodiscard]] const Slice* find(std::int64_t index) const;
   [[nodiscard]] std::vector<Tile> tiles() const;
+  /// The terms of the gradient's norm: the whole space, padding included, cut every norm_leaf_elements from the start
+  /// of each unit. By this alone the norm's bits are defined.
+  [[nodiscard]] std::vector<NormLeaf> norm_leaves() const;
   /// Buckets of about `elements`, in completion order; a slice larger than that is cut.
   [[nodiscard]] std::vector<Bucket> buckets(std::int64_t elements) const;
 

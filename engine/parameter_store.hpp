@@ -1,6 +1,7 @@
 #pragma once
 
 #include <functional>
+#include <vector>
 
 #include "core/device.hpp"
 #include "engine/flat_buffers.hpp"
@@ -19,15 +20,18 @@ class FlatStore final : public nn::ParameterStore {
   void release(int /*unit*/, nn::Phase /*phase*/) override {}
   [[nodiscard]] const void* value(nn::ParamId id) override;
   [[nodiscard]] std::uint64_t version(nn::ParamId /*id*/) override { return version_; }
-  [[nodiscard]] float* grad(nn::ParamId id) override { return buffers_.grad() + layout_.of(id).begin; }
-  void grad_contributed(nn::ParamId id) override { on_contribution_(layout_.slice_index(id)); }
+  [[nodiscard]] nn::GradView grad(nn::ParamId id) override;
+  void grad_contributed(nn::ParamId id) override;
 
+  /// The next contribution to each gradient is the first one of a step's sum.
+  void begin_step() { begun_.assign(begun_.size(), false); }
   void values_changed() { ++version_; }
 
  private:
   const FlatLayout& layout_;
   const FlatBuffers& buffers_;
   std::function<void(int)> on_contribution_;
+  std::vector<bool> begun_;  ///< by slice: this step has contributed to its gradient
   std::uint64_t version_ = 1;
 };
 

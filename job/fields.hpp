@@ -1,33 +1,12 @@
 #pragma once
 
-#include <string>
-#include <utility>
-#include <vector>
-
-#include "config/schema.hpp"
-#include "job/job.hpp"
+#include "job/about.hpp"
+#include "job/engine_fields.hpp"
 
 // The one table of the job file: each key with its description, beside the member that holds it. A visitor that
 // walks the table makes the section tree, fills a JobConfig, or lists one.
 
 namespace lockstep::job::table {
-
-/// What a block is called and for.
-struct About {
-  std::string name;
-  std::string doc;
-  bool required = false;
-};
-
-/// One value of a `type` key, with the member that holds its block.
-template <class Config, class Visit>
-struct Alternative {
-  About about;
-  Config& config;
-  Visit visit;
-};
-template <class Config, class Visit>
-Alternative(About, Config&, Visit) -> Alternative<Config, Visit>;
 
 template <class Config, class V>
 void gpt2(Config& c, V& v) {
@@ -70,7 +49,7 @@ void text_data(Config& c, V& v) {
                    .doc = "A UTF-8 text file, relative to the job file.",
                    .required = true});
   v.field(c.tokenizer, {.name = "tokenizer",
-                        .doc = "char: one token for each character that occurs in the text; byte: 256 tokens.",
+                        .doc = "char: one token for each distinct byte of the text; byte: 256 tokens.",
                         .choices = {"char", "byte"}});
   validation(c, v);
 }
@@ -118,13 +97,16 @@ void run(Config& c, V& v) {
                       .min = 1,
                       .max = 4096,
                       .or_auto = true});
-  v.field(c.determinism,
-          {.name = "determinism",
-           .doc = "exact: the same bits for the same ranks, threads, instruction set and build; fast: no promise.",
-           .choices = {"exact", "fast"},
-           .refused = {{"invariant",
-                        "this version reduces over the ranks it has, so bits depend on their number; exact gives "
-                        "the same bits for the same number of ranks"}}});
+  v.field(
+      c.determinism,
+      {.name = "determinism",
+       .doc =
+           "exact: the same bits for the same ranks, threads, instruction set and build. fast: MPI ranks sum with the "
+           "library's own all-reduce (MPI_Iallreduce), in an order that is its affair: no promise of equal bits.",
+       .choices = {"exact", "fast"},
+       .refused = {{"invariant",
+                    "this version reduces over the ranks it has, so bits depend on their number; exact gives "
+                    "the same bits for the same number of ranks"}}});
   v.field(c.eval_every, {.name = "eval_every",
                          .doc = "The validation loss is measured every so many steps; 0: never.",
                          .unit = "steps",
@@ -174,44 +156,6 @@ void comm(Config& c, V& v) {
 }
 
 template <class Config, class V>
-void fp16(Config& c, V& v) {
-  v.field(c.enabled, {.name = "enabled", .doc = "Train in fp16 with fp32 master weights; excludes bf16."});
-  v.field(c.loss_scale,
-          {.name = "loss_scale", .doc = "0: dynamic loss scaling; above 0: this scale always.", .min = 0});
-  v.field(c.initial_scale_power,
-          {.name = "initial_scale_power", .doc = "Dynamic scaling begins at 2 to this power.", .min = 0, .max = 126});
-  v.field(c.loss_scale_window, {.name = "loss_scale_window",
-                                .doc = "The scale doubles after so many steps without overflow.",
-                                .unit = "steps",
-                                .min = 1});
-  v.field(c.hysteresis, {.name = "hysteresis",
-                         .doc = "Overflows until the scale halves. 0 never halves it, as in DeepSpeed.",
-                         .min = 0,
-                         .max = 1'000'000});
-  v.field(c.consecutive_hysteresis,
-          {.name = "consecutive_hysteresis", .doc = "Each step without overflow refills the hysteresis."});
-  v.field(c.min_loss_scale, {.name = "min_loss_scale",
-                             .doc = "An overflow at this scale ends the run with exit code 5.",
-                             .min = 0,
-                             .min_open = true});
-}
-
-template <class Config, class V>
-void bf16(Config& c, V& v) {
-  v.field(c.enabled, {.name = "enabled", .doc = "Train in bf16 with fp32 master weights; excludes fp16."});
-}
-
-template <class Config, class V>
-void zero(Config& c, V& v) {
-  const std::string why = "this version keeps the whole optimizer state on every rank, which is stage 0";
-  v.field(c.stage, {.name = "stage",
-                    .doc = "How much of the training state is divided over the ranks; the mathematics is the same.",
-                    .min = 0,
-                    .max = 3,
-                    .refused = {{"1", why}, {"2", why}, {"3", why}}});
-}
-
-template <class Config, class V>
 void group(Config& c, V& v) {
   v.field(c.match, {.name = "match",
                     .doc = "Globs over full parameter names; the first group that matches wins.",
@@ -234,64 +178,19 @@ void group(Config& c, V& v) {
                        .max_open = true});
 }
 
-/// The keys that a DeepSpeed file has too.
-template <class Config, class V>
-void engine_keys(Config& c, V& v) {
-  v.field(c.train_batch_size,
-          {.name = "train_batch_size",
-           .default_text = "derived",
-           .doc = "Samples of one optimizer step over all ranks = micro-batch x accumulation x ranks. This or "
-                  "train_micro_batch_size_per_gpu must be given.",
-           .unit = "samples",
-           .nullable = true,
-           .min = 1});
-  v.field(c.train_micro_batch_size_per_gpu, {.name = "train_micro_batch_size_per_gpu",
-                                             .default_text = "derived",
-                                             .doc = "Samples of one rank in one forward and backward pass.",
-                                             .unit = "samples",
-                                             .nullable = true,
-                                             .min = 1});
-  v.field(c.gradient_accumulation_steps, {.name = "gradient_accumulation_steps",
-                                          .default_text = "derived",
-                                          .doc = "Micro-batches of one optimizer step.",
-                                          .nullable = true,
-                                          .min = 1});
-  v.field(c.gradient_clipping, {.name = "gradient_clipping",
-                                .doc = "Largest global L2 norm of the averaged gradient; 0 turns clipping off.",
-                                .min = 0});
-  v.field(c.steps_per_print, {.name = "steps_per_print",
-                              .default_text = "run.log_every",
-                              .doc = "DeepSpeed's name for run.log_every; wins over it.",
-                              .unit = "steps",
-                              .nullable = true,
-                              .min = 1});
-  v.field(c.communication_data_type,
-          {.name = "communication_data_type",
-           .doc = "Number format in which gradients travel, in DeepSpeed's name for comm.wire.",
-           .nullable = true,
-           .choices = {"fp32"},
-           .refused = {{"fp16", "this version sends gradients as fp32 only"},
-                       {"bf16", "this version sends gradients as fp32 only"}}});
-  v.optimizer(c.optimizer);
-  v.scheduler(c.scheduler);
-  v.section(About{"fp16", "Training in fp16 and its loss scaling."}, c.fp16, [](auto& inner, V& w) { fp16(inner, w); });
-  v.section(About{"bf16", "Training in bf16."}, c.bf16, [](auto& inner, V& w) { bf16(inner, w); });
-  v.section(About{"zero_optimization", "Division of the training state over the ranks."}, c.zero_optimization,
-            [](auto& inner, V& w) { zero(inner, w); });
-}
-
 template <class Config, class V>
 void job(Config& c, V& v) {
-  v.variant(About{"model", "What is trained.", true}, c.model.type,
+  const std::string decides = "Decides the other keys.";
+  v.variant(About{"model", "What is trained.", Presence::required, decides}, c.model.type,
             Alternative{About{"gpt2", "A GPT-2 language model."}, c.model.gpt2, [](auto& m, V& w) { gpt2(m, w); }},
             Alternative{About{"mlp", "Fully connected layers, for data of type clusters."}, c.model.mlp,
                         [](auto& m, V& w) { mlp(m, w); }});
   v.variant(
-      About{"data", "What it is trained on.", true}, c.data.type,
+      About{"data", "What it is trained on.", Presence::required, decides}, c.data.type,
       Alternative{About{"text", "A text file, for model gpt2."}, c.data.text, [](auto& d, V& w) { text_data(d, w); }},
       Alternative{About{"clusters", "Generated Gaussian clusters to classify, for model mlp."}, c.data.clusters,
                   [](auto& d, V& w) { clusters_data(d, w); }});
-  v.section(About{"run", "Where, how long and how the job runs.", true}, c.run,
+  v.section(About{"run", "Where, how long and how the job runs.", Presence::required}, c.run,
             [](auto& inner, V& w) { run(inner, w); });
   v.section(About{"comm", "How ranks exchange gradients."}, c.comm, [](auto& inner, V& w) { comm(inner, w); });
   engine_keys(c, v);

@@ -1,12 +1,12 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "config/params.hpp"
-#include "config/schema.hpp"
 #include "sched/schedule.hpp"
 
 namespace lockstep::job {
@@ -93,17 +93,37 @@ struct CommConfig {
   bool operator==(const CommConfig&) const = default;
 };
 
-/// A type and the parameters that were given for it. Who uses them knows the defaults.
-struct TypedParams {
-  std::string type;
-  Params params;
-  bool operator==(const TypedParams&) const = default;
+/// Parameters of Adam and AdamW.
+struct AdamConfig {
+  double lr = 1e-3;
+  std::vector<double> betas = {0.9, 0.999};
+  double eps = 1e-8;
+  double weight_decay = 0;
+  bool bias_correction = true;
+  bool adam_w_mode = true;  ///< Adam's alone: AdamW always decouples the decay
+  bool operator==(const AdamConfig&) const = default;
+};
+
+struct SgdConfig {
+  double lr = 1e-3;
+  double momentum = 0;
+  double dampening = 0;
+  double weight_decay = 0;
+  bool nesterov = false;
+  bool operator==(const SgdConfig&) const = default;
+};
+
+struct OptimizerConfig {
+  std::string type = "AdamW";  ///< Adam | AdamW | SGD, in this spelling; only the block of this type counts
+  AdamConfig adam;
+  SgdConfig sgd;
+  bool operator==(const OptimizerConfig&) const = default;
 };
 
 struct SchedulerConfig {
   bool present = false;
   std::string type;
-  Params params;
+  config::Params params;  ///< every parameter of the type, defaults included; sched/ has the table
   bool operator==(const SchedulerConfig&) const = default;
 };
 
@@ -149,7 +169,7 @@ struct JobConfig {
   double gradient_clipping = 1.0;  ///< global L2 norm; 0: off
   std::optional<std::int64_t> steps_per_print;
   std::string communication_data_type = "fp32";
-  TypedParams optimizer = {"AdamW", {}};  ///< type: Adam | AdamW | SGD, in this spelling
+  OptimizerConfig optimizer;
   SchedulerConfig scheduler;
   Fp16Config fp16;
   Bf16Config bf16;
@@ -171,6 +191,7 @@ struct DeepSpeedReport {
 
 struct LoadedJob {
   JobConfig config;
+  std::shared_ptr<const sched::Schedule> schedule;  ///< of `config`: made once, by the reader
   std::string path;
   std::optional<DeepSpeedReport> deepspeed;
   std::vector<std::string> warnings;
@@ -186,23 +207,19 @@ struct LoadedJob {
 [[nodiscard]] LoadedJob load_job_text(const std::string& name, const std::string& text, const std::string& folder,
                                       const std::vector<std::string>& overrides = {});
 
+/// The schedule of a job, or of one without a scheduler the optimizer's own values for ever. For a JobConfig that a
+/// program made; load_job has made that of a file.
+[[nodiscard]] std::shared_ptr<const sched::Schedule> make_schedule(const JobConfig& config);
+
 /// The whole configuration as YAML that loads to an equal JobConfig; it stands in the run's folder.
 [[nodiscard]] std::string effective_yaml(const JobConfig& config);
 /// Its values alone, one line a key: "run.seed: 7".
 [[nodiscard]] std::string flat_text(const JobConfig& config);
-/// As effective_yaml, with the optimizer's and scheduler's unset parameters as comments.
+/// As effective_yaml, with the keys that have no value as comments.
 [[nodiscard]] std::string full_yaml(const JobConfig& config);
 /// Only what differs from the defaults or has none; loads to an equal JobConfig too.
 [[nodiscard]] std::string minimal_yaml(const JobConfig& config);
 /// One line for each difference from the defaults: "run.seed: 7  (default 1)".
 [[nodiscard]] std::string diff_from_defaults(const JobConfig& config);
-
-/// The description of every key.
-[[nodiscard]] const Section& job_section();
-/// The parameters of an optimizer type: Adam, AdamW or SGD.
-[[nodiscard]] const Fields& optimizer_fields(const std::string& type);
-
-/// The optimizer's values of every parameter group, group 0 first, as the schedules start from them.
-[[nodiscard]] std::vector<sched::GroupInitial> group_initials(const JobConfig& config);
 
 }  // namespace lockstep::job

@@ -2,11 +2,19 @@
 
 #include <map>
 
+#include "config/field_value.hpp"
+#include "config/scalar.hpp"
+#include "config/words.hpp"
 #include "job/fields.hpp"
 #include "job/job.hpp"
 
 namespace lockstep::job {
 namespace {
+
+using config::Field;
+using config::FieldType;
+using config::ParamValue;
+using config::to_yaml;
 
 /// One line of a listed configuration.
 struct Line {
@@ -14,12 +22,12 @@ struct Line {
   std::string key;
   int depth;
   bool is_block;
-  std::string value;        ///< YAML; empty for a block
-  std::string note;         ///< stands behind the value as a comment
-  bool has_default = true;  ///< the key has a default, so it may be left out when equal to it
+  std::string value;          ///< YAML; empty for a block
+  bool has_default = true;    ///< the key has a default, so it may be left out when equal to it
+  bool has_no_value = false;  ///< nothing stands for it in YAML; `value` says what that means
 };
 
-/// Walks the table and lists every key that has a value.
+/// Walks the table and lists every key.
 class List {
  public:
   template <class T>
@@ -45,18 +53,15 @@ class List {
     close();
   }
 
-  void optimizer(const TypedParams& optimizer) {
-    open("optimizer");
-    put("type", optimizer.type, false);
-    params(optimizer.params);
-    close();
-  }
-
   void scheduler(const SchedulerConfig& scheduler) {
     if (!scheduler.present) return;
     open("scheduler");
     put("type", scheduler.type, false);
-    params(scheduler.params);
+    open("params");
+    for (const Field& field : sched::fields_of(scheduler.type))
+      if (const ParamValue* value = scheduler.params.find(field.name))
+        put(field.name, to_yaml(*value), !field.required);
+    close();
     close();
   }
 
@@ -67,32 +72,30 @@ class List {
       List inner;
       table::group(config, inner);
       std::vector<std::string> parts;
-      for (const Line& line : inner.lines) parts.push_back(line.key + ": " + line.value);
-      blocks.push_back(fmt::format("{{{}}}", join(parts)));
+      for (const Line& line : inner.lines)
+        if (!line.has_no_value) parts.push_back(line.key + ": " + line.value);
+      blocks.push_back(fmt::format("{{{}}}", config::join(parts)));
     }
-    put("parameter_groups", fmt::format("[{}]", join(blocks)), false);
+    put("parameter_groups", fmt::format("[{}]", config::join(blocks)), false);
   }
 
   std::vector<Line> lines;
 
  private:
-  void params(const Params& params) {
-    if (params.all().empty()) return;
-    open("params");
-    for (const auto& [name, value] : params.all()) put(name, to_yaml(value), false);
-    close();
-  }
-
   void open(const std::string& name) {
-    lines.push_back({path(name), name, depth(), true, "", ""});
+    lines.push_back({path(name), name, depth(), true, ""});
     path_.push_back(name);
   }
   void close() { path_.pop_back(); }
   void put(const std::string& name, const std::string& value, bool has_default = true) {
-    lines.push_back({path(name), name, depth(), false, value, "", has_default});
+    lines.push_back({path(name), name, depth(), false, value, has_default});
   }
   void add(const Field& field, const std::optional<ParamValue>& value) {
-    if (value) put(field.name, to_yaml(*value), !field.required);
+    if (value)
+      put(field.name, to_yaml(*value), !field.required);
+    else
+      lines.push_back({path(field.name), field.name, depth(), false,
+                       field.default_text.empty() ? "absent" : field.default_text, true, true});
   }
 
   [[nodiscard]] int depth() const { return static_cast<int>(path_.size()); }
@@ -127,10 +130,16 @@ class List {
   std::vector<std::string> path_;
 };
 
-std::vector<Line> list(const JobConfig& config) {
+std::vector<Line> list_all(const JobConfig& config) {
   List visitor;
   table::job(config, visitor);
   return std::move(visitor.lines);
+}
+
+std::vector<Line> list(const JobConfig& config) {
+  std::vector<Line> lines = list_all(config);
+  std::erase_if(lines, [](const Line& line) { return line.has_no_value; });
+  return lines;
 }
 
 /// The defaults to compare with: those of the types that `config` has.
@@ -138,6 +147,10 @@ std::map<std::string, std::string> defaults_for(const JobConfig& config) {
   JobConfig defaults;
   defaults.model.type = config.model.type;
   defaults.data.type = config.data.type;
+  defaults.optimizer.type = config.optimizer.type;
+  if (config.scheduler.present)
+    defaults.scheduler = {true, config.scheduler.type,
+                          config::with_defaults(sched::fields_of(config.scheduler.type), {})};
   std::map<std::string, std::string> values;
   for (const Line& line : list(defaults))
     if (!line.is_block && line.has_default && line.value != "\"\"") values[line.path] = line.value;
@@ -148,26 +161,10 @@ std::string print(const std::vector<Line>& lines) {
   std::string text;
   for (const Line& line : lines) {
     text += std::string(static_cast<std::size_t>(2 * line.depth), ' ');
-    text += line.is_block ? fmt::format("{}:\n", line.key) : fmt::format("{}: {}{}\n", line.key, line.value, line.note);
+    if (line.has_no_value) text += "# ";
+    text += line.is_block ? fmt::format("{}:\n", line.key) : fmt::format("{}: {}\n", line.key, line.value);
   }
   return text;
-}
-
-void add_unset_params(std::vector<Line>& lines, const std::string& block, const Fields& fields, const Params& given) {
-  std::size_t at = lines.size();
-  bool has_params = false;
-  for (std::size_t i = 0; i < lines.size(); ++i) {
-    if (lines[i].path != block && !lines[i].path.starts_with(block + ".")) continue;
-    at = i + 1;
-    if (lines[i].path == block + ".params") has_params = true;
-  }
-  std::vector<Line> unset;
-  for (const Field& field : fields) {
-    if (given.has(field.name)) continue;
-    const std::string value = field.default_text.empty() ? "absent" : field.default_text;
-    unset.push_back({block + ".params." + field.name, "# " + field.name, has_params ? 2 : 1, false, value, "", true});
-  }
-  lines.insert(lines.begin() + static_cast<std::ptrdiff_t>(at), unset.begin(), unset.end());
 }
 
 }  // namespace
@@ -181,13 +178,7 @@ std::string flat_text(const JobConfig& config) {
   return text;
 }
 
-std::string full_yaml(const JobConfig& config) {
-  std::vector<Line> lines = list(config);
-  add_unset_params(lines, "optimizer", optimizer_fields(config.optimizer.type), config.optimizer.params);
-  if (config.scheduler.present)
-    add_unset_params(lines, "scheduler", sched::fields_of(config.scheduler.type), config.scheduler.params);
-  return print(lines);
-}
+std::string full_yaml(const JobConfig& config) { return print(list_all(config)); }
 
 std::string minimal_yaml(const JobConfig& config) {
   const auto defaults = defaults_for(config);

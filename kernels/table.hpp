@@ -1,19 +1,21 @@
 #pragma once
 
-// The one list of kernels. A kernel `x` is a folder kernels/x with
-//   x.hpp            struct XArgs (a POD: pointers, sizes, options) and kernels::x(exec, args), which checks and
-//   dispatches x_reference.cpp  reference::x   plain loops, double accumulation: the definition of right x_cpu.cpp cpu
-//   kernels, compiled once per instruction set into namespaces cpu_baseline, cpu_avx2, cpu_avx512 x.cu emu::x under g++
-//   with the SIMT emulator, cuda::x under nvcc
+// The one list of kernels. A kernel `x` is a folder kernels/x, where
+//
+//   - x.hpp has struct XArgs (a POD: pointers, sizes, options) and kernels::x(exec, args), which checks and dispatches;
+//   - x_reference.cpp has reference::x: plain loops that accumulate in double, the definition of right;
+//   - x_cpu.cpp is compiled once per instruction set, into cpu_baseline::x, cpu_avx2::x and cpu_avx512::x;
+//   - x.cu is compiled twice: into emu::x by g++ with the SIMT emulator, into cuda::x by nvcc.
+//
 // Adding a kernel is adding its line here and its folder.
 #define LOCKSTEP_KERNELS(K)                    \
   K(adam, AdamArgs)                            \
   K(sgd, SgdArgs)                              \
+  K(grad_leaf_sums, GradLeafSumsArgs)          \
   K(grad_norm, GradNormArgs)                   \
   K(decide, DecideArgs)                        \
   K(cast, CastArgs)                            \
   K(axpy, AxpyArgs)                            \
-  K(scale, ScaleArgs)                          \
   K(ordered_sum, OrderedSumArgs)               \
   K(layernorm_forward, LayernormForwardArgs)   \
   K(layernorm_backward, LayernormBackwardArgs) \

@@ -76,8 +76,8 @@ class Context {
 
   [[nodiscard]] const void* value(ParamId id) { return planning() ? nullptr : options_.store->value(id); }
   [[nodiscard]] std::uint64_t version(ParamId id) { return planning() ? 0 : options_.store->version(id); }
-  [[nodiscard]] float* grad(ParamId id) { return planning() ? nullptr : options_.store->grad(id); }
-  /// To be called by a backward half after it enqueued its contribution to grad(id).
+  [[nodiscard]] GradView grad(ParamId id) { return planning() ? GradView{} : options_.store->grad(id); }
+  /// To be called by a backward half after it enqueued its contribution to grad(id), and before it asks for it again.
   void contributed(ParamId id);
 
   struct Grad {

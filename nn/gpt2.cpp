@@ -80,8 +80,12 @@ class Gpt2 final : public Model {
     Tensor branch;  // what the last half-block adds to it; added by the next normalisation
     {
       const Context::UnitScope scope(context, embedding_unit);
-      x = embedding(context, batch.tokens, batch.shape.batch, batch.shape.length, options_.n_embd, options_.vocab_size,
-                    wte_, wpe_);
+      x = embedding(context, batch.tokens, batch.shape.batch, batch.shape.length, options_.n_embd,
+                    {.wte = wte_,
+                     .wpe = wpe_,
+                     .vocabulary = options_.vocab_size,
+                     .wte_rows = options_.padded_vocab,
+                     .wpe_rows = options_.block_size});
     }
     for (const Block& block : blocks_) {
       const Context::UnitScope scope(context, block.unit);

@@ -43,6 +43,7 @@ Tensor layernorm_backward(Context& context, const Tensor& sum, const Tensor& sta
   Tensor dx = other.writable ? other.tensor : dy.writable ? dy.tensor : context.make(sum.shape(), sum.dtype());
   const Tensor scratch = context.make({static_cast<std::int64_t>(layernorm_backward_scratch(rows, cols))}, DType::u8);
   const float* const mean = stats.as<float>();
+  const GradView dgamma = context.grad(gamma), dbeta = context.grad(beta);
   context.run(kernels::layernorm_backward,
               LayernormBackwardArgs{.dy = dy.tensor.data(),
                                     .x = sum.data(),
@@ -51,11 +52,13 @@ Tensor layernorm_backward(Context& context, const Tensor& sum, const Tensor& sta
                                     .rstd = mean == nullptr ? nullptr : mean + rows,
                                     .dsum = other.tensor.defined() ? other.tensor.data() : nullptr,
                                     .dx = dx.data(),
-                                    .dgamma = context.grad(gamma),
-                                    .dbeta = context.grad(beta),
+                                    .dgamma = dgamma.data,
+                                    .dbeta = dbeta.data,
                                     .scratch = scratch.data(),
                                     .rows = rows,
                                     .cols = cols,
+                                    .accumulate_dgamma = dgamma.first ? 0 : 1,
+                                    .accumulate_dbeta = dbeta.first ? 0 : 1,
                                     .dtype = sum.dtype()});
   context.contributed(gamma);
   context.contributed(beta);
@@ -78,38 +81,43 @@ Tensor input(Context& context, const float* features, const Shape& shape) {
 }
 
 Tensor embedding(Context& context, const std::int32_t* tokens, std::int64_t batch, std::int64_t length,
-                 std::int64_t width, std::int64_t vocabulary, ParamId wte, ParamId wpe) {
+                 std::int64_t width, const EmbeddingTables& tables) {
   const Shape shape{batch, length, width};
   const Cost cost = pass_cost(shape, 1, 3, context.options().compute);
   context.begin("embedding", shape, cost, cost);
   Tensor y = context.make(shape);
   context.run(kernels::embedding_forward, EmbeddingForwardArgs{.tokens = tokens,
-                                                               .wte = context.value(wte),
-                                                               .wpe = context.value(wpe),
+                                                               .wte = context.value(tables.wte),
+                                                               .wpe = context.value(tables.wpe),
                                                                .y = y.data(),
                                                                .batch = batch,
                                                                .length = length,
                                                                .cols = width,
-                                                               .vocabulary = vocabulary,
+                                                               .vocabulary = tables.vocabulary,
                                                                .dtype = y.dtype()});
 
   context.end([=, y = TensorRef(y)](Context& c) {
     const Tensor dy = c.take_grad(y).tensor;
     if (!dy.defined()) return;
-    const std::size_t bytes = embedding_backward_scratch(batch, length, vocabulary);
+    const std::size_t bytes = embedding_backward_scratch(batch, length, tables.vocabulary);
     const Tensor scratch = c.make({static_cast<std::int64_t>(bytes)}, DType::u8);
+    const GradView dwte = c.grad(tables.wte), dwpe = c.grad(tables.wpe);
     c.run(kernels::embedding_backward, EmbeddingBackwardArgs{.tokens = tokens,
                                                              .dy = dy.data(),
-                                                             .dwte = c.grad(wte),
-                                                             .dwpe = c.grad(wpe),
+                                                             .dwte = dwte.data,
+                                                             .dwpe = dwpe.data,
                                                              .scratch = scratch.data(),
                                                              .batch = batch,
                                                              .length = length,
                                                              .cols = width,
-                                                             .vocabulary = vocabulary,
+                                                             .vocabulary = tables.vocabulary,
+                                                             .wte_rows = tables.wte_rows,
+                                                             .wpe_rows = tables.wpe_rows,
+                                                             .accumulate_dwte = dwte.first ? 0 : 1,
+                                                             .accumulate_dwpe = dwpe.first ? 0 : 1,
                                                              .dtype = dy.dtype()});
-    c.contributed(wte);
-    c.contributed(wpe);
+    c.contributed(tables.wte);
+    c.contributed(tables.wpe);
   });
   return y;
 }

@@ -15,10 +15,19 @@ inline constexpr ParamId no_parameter = -1;
 /// A constant activation from fp32 features [shape], rounded to the compute dtype.
 [[nodiscard]] Tensor input(Context& context, const float* features, const Shape& shape);
 
-/// wte[tokens] + wpe[position]: [batch, length] -> [batch, length, width]. `wte` has at least `vocabulary` rows and
-/// `wpe` at least `length`.
+/// What an embedding looks up: tokens below `vocabulary` in wte [wte_rows, width], positions in wpe [wpe_rows, width].
+/// Rows are those in memory, padding included.
+struct EmbeddingTables {
+  ParamId wte = no_parameter;
+  ParamId wpe = no_parameter;
+  std::int64_t vocabulary = 0;
+  std::int64_t wte_rows = 0;  ///< >= vocabulary
+  std::int64_t wpe_rows = 0;  ///< >= length
+};
+
+/// wte[tokens] + wpe[position]: [batch, length] -> [batch, length, width].
 [[nodiscard]] Tensor embedding(Context& context, const std::int32_t* tokens, std::int64_t batch, std::int64_t length,
-                               std::int64_t width, std::int64_t vocabulary, ParamId wte, ParamId wpe);
+                               std::int64_t width, const EmbeddingTables& tables);
 
 /// x W + b: [..., in] -> [..., out], W [in, out], b [out] or no_parameter.
 [[nodiscard]] Tensor linear(Context& context, Tensor x, std::int64_t out, ParamId weight, ParamId bias);

@@ -37,12 +37,13 @@ void forward_product(Context& context, const Tensor& x, ParamId weight, ParamId 
                                           .b_version = context.version(weight)});
 }
 
-/// dW += x^T dy.
+/// dW (+)= x^T dy.
 void weight_grad(Context& context, const Tensor& x, const Tensor& dy, ParamId weight) {
   const std::int64_t in = x.shape().last(), out = dy.shape().last();
+  const GradView grad = context.grad(weight);
   context.run(kernels::matmul, MatmulArgs{.a = x.data(),
                                           .b = dy.data(),
-                                          .c = context.grad(weight),
+                                          .c = grad.data,
                                           .m = in,
                                           .n = out,
                                           .k = x.shape().rows(),
@@ -50,7 +51,7 @@ void weight_grad(Context& context, const Tensor& x, const Tensor& dy, ParamId we
                                           .ldb = out,
                                           .ldc = out,
                                           .transpose_a = 1,
-                                          .accumulate = 1,
+                                          .accumulate = grad.first ? 0 : 1,
                                           .dtype = x.dtype(),
                                           .c_dtype = DType::f32});
   context.contributed(weight);
@@ -103,11 +104,13 @@ Tensor linear(Context& context, Tensor x, std::int64_t out, ParamId weight, Para
     if (!dy.defined()) return;
     if (bias != no_parameter) {
       const Tensor scratch = scratch_for_bias(c, dy.shape());
+      const GradView grad = c.grad(bias);
       c.run(kernels::bias_grad, BiasGradArgs{.dy = dy.data(),
-                                             .dbias = c.grad(bias),
+                                             .dbias = grad.data,
                                              .scratch = scratch.data(),
                                              .rows = dy.shape().rows(),
                                              .cols = dy.shape().last(),
+                                             .accumulate = grad.first ? 0 : 1,
                                              .dtype = dy.dtype()});
       c.contributed(bias);
     }
@@ -142,13 +145,15 @@ Tensor linear_gelu(Context& context, Tensor x, std::int64_t out, ParamId weight,
     const Tensor dpre = dy.writable ? dy.tensor : c.make(pre.shape(), pre.dtype());
     {
       const Tensor scratch = scratch_for_bias(c, pre.shape());
+      const GradView grad = c.grad(bias);
       c.run(kernels::gelu_backward, GeluBackwardArgs{.dy = dy.tensor.data(),
                                                      .pre = pre.data(),
                                                      .dx = dpre.data(),
-                                                     .dbias = c.grad(bias),
+                                                     .dbias = grad.data,
                                                      .scratch = scratch.data(),
                                                      .rows = pre.shape().rows(),
                                                      .cols = pre.shape().last(),
+                                                     .accumulate = grad.first ? 0 : 1,
                                                      .dtype = pre.dtype()});
     }
     c.contributed(bias);

@@ -33,6 +33,14 @@ struct ParameterSpec {
 
 enum class Phase : std::uint8_t { forward, backward };
 
+/// Where a contribution to a parameter's gradient goes: fp32, shaped like the value in memory.
+struct GradView {
+  float* data = nullptr;
+  /// Nothing has been contributed yet, and what stands there means nothing: the kernel writes every stored element.
+  /// Otherwise it adds. So no pass over memory ever clears a gradient.
+  bool first = false;
+};
+
 /// Where a model's values and gradients live; declared here, implemented in engine. A model never knows whether
 /// values are whole on every rank or gathered for the moment.
 ///
@@ -48,8 +56,9 @@ class ParameterStore {
   [[nodiscard]] virtual const void* value(ParamId id) = 0;
   /// Changes whenever the values do; keys packed copies.
   [[nodiscard]] virtual std::uint64_t version(ParamId id) = 0;
-  /// fp32, shaped like the value; kernels add to it.
-  [[nodiscard]] virtual float* grad(ParamId id) = 0;
+  /// `first` until grad_contributed(id) is called for the first time in the sum that is being made: over the
+  /// micro-batches of a step, or over one micro-batch where a store adds those up itself.
+  [[nodiscard]] virtual GradView grad(ParamId id) = 0;
   /// One contribution to grad(id) has been enqueued. Fires as often per micro-batch as the plan counts.
   virtual void grad_contributed(ParamId id) = 0;
 };

@@ -11,7 +11,8 @@
 
 namespace lockstep::run {
 
-void bench_step(const job::JobConfig& job, const BenchStepOptions& options, RankContext& rank) {
+void bench_step(const job::LoadedJob& loaded, const BenchStepOptions& options, RankContext& rank) {
+  const job::JobConfig& job = loaded.config;
   int classes = options.classes, features = 0;
   if (classes == 0) {
     const auto dataset = make_dataset(job);
@@ -24,7 +25,7 @@ void bench_step(const job::JobConfig& job, const BenchStepOptions& options, Rank
   const job::BatchSizes batch =
       job::resolve_batch(job.train_batch_size, job.train_micro_batch_size_per_gpu, job.gradient_accumulation_steps,
                          rank.comm.size(), rank.world_source);
-  engine::Engine engine(*model, rank.comm, rank.place, engine_options(job, *model, batch));
+  engine::Engine engine(*model, rank.comm, rank.place, engine_options(loaded, *model, batch));
 
   data::HostBatch samples;
   samples.batch = batch.micro;

@@ -14,6 +14,6 @@ struct BenchStepOptions {
 
 /// Times whole training steps of a job on random samples (no data file is read if `classes` is given) and prints
 /// tokens/s: median, and the range. Rank 0 prints.
-void bench_step(const job::JobConfig& job, const BenchStepOptions& options, RankContext& rank);
+void bench_step(const job::LoadedJob& loaded, const BenchStepOptions& options, RankContext& rank);
 
 }  // namespace lockstep::run

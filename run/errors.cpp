@@ -3,7 +3,6 @@
 #include <xxhash.h>
 
 #include <algorithm>
-#include <new>
 
 #include "core/log.hpp"
 
@@ -21,21 +20,6 @@ struct Sign {
 constexpr std::size_t most_texts = 8;
 
 }  // namespace
-
-Failure failure_of(const std::exception_ptr& error) {
-  try {
-    std::rethrow_exception(error);
-  } catch (const Error& typed) {
-    return {typed.kind(), typed.what()};
-  } catch (const std::bad_alloc&) {
-    return {ErrorKind::environment,
-            "memory is exhausted; use a smaller model or micro-batch, or fewer ranks on this host"};
-  } catch (const std::exception& other) {
-    return {ErrorKind::internal, other.what()};
-  } catch (...) {
-    return {ErrorKind::internal, "an exception of unknown type"};
-  }
-}
 
 std::optional<Failure> gather_failures(comm::Communicator& control, const std::optional<Failure>& own,
                                        const std::vector<std::string>& hosts) {

@@ -41,7 +41,8 @@ std::int32_t draw(const std::vector<float>& logits, const GenerateOptions& optio
 
 void generate(const std::string& run_folder, const GenerateOptions& options, RankContext& rank,
               const std::function<void(const std::string&)>& emit) {
-  const job::JobConfig job = job::load_job(run_folder + "/job.yaml").config;
+  const job::LoadedJob loaded = job::load_job(run_folder + "/job.yaml");
+  const job::JobConfig& job = loaded.config;
   if (job.model.type != "gpt2")
     fail(ErrorKind::config, "generate: {} trained a {}; only language models generate text", run_folder,
          job.model.type);
@@ -53,7 +54,7 @@ void generate(const std::string& run_folder, const GenerateOptions& options, Ran
   require_same_data(*newest.path, newest.manifest.state.data, *dataset);
   const auto model = make_model(job, dataset->classes(), 0);
   engine::EngineOptions engine_setup =
-      engine_options(job, *model, {.train = 1, .micro = 1, .accumulation = 1, .world = 1, .text = ""});
+      engine_options(loaded, *model, {.train = 1, .micro = 1, .accumulation = 1, .world = 1, .text = ""});
   engine::Engine engine(*model, rank.comm, rank.place, engine_setup);
   load_checkpoint(*newest.path, newest.manifest, engine);
 

@@ -23,8 +23,9 @@ namespace {
 
 using Body = std::function<void(RankContext&)>;
 
-/// For ranks to say what ended them. One that met something alone waits so long for the others, then ends them.
-constexpr comm::Seconds last_words{5};
+/// For ranks to say what ended them: one that met something alone waits so long for the others, then ends them. Below
+/// the job's own deadline, or a rank that waits for this one would take it for hanging before it has spoken.
+comm::Seconds last_words(const job::JobConfig& job) { return comm::Seconds(std::min(5.0, job.comm.timeout_s / 2)); }
 
 std::string plural(int n, const char* what) { return fmt::format("{} {}{}", n, what, n == 1 ? "" : "s"); }
 
@@ -49,9 +50,6 @@ int tell(const Failure& failure) {
   return exit_code(failure.kind);
 }
 
-/// Whether the others may be well: then nobody waits for their answer.
-bool is_mine_alone(ErrorKind kind) { return kind == ErrorKind::hang || kind == ErrorKind::desync; }
-
 /// Ends this rank and with it the job.
 int end_all(comm::Communicator& comm, const Failure& failure, const std::string& host) {
   log::set_rank(comm.rank(), comm.size(), host);
@@ -64,7 +62,7 @@ int end_all(comm::Communicator& comm, const Failure& failure, const std::string&
 int end_together(comm::Communicator& comm, comm::Communicator& control, const Failure& failure,
                  const std::vector<std::string>& hosts) {
   const std::string& host = hosts[static_cast<std::size_t>(comm.rank())];
-  if (is_mine_alone(failure.kind)) return end_all(comm, failure, host);
+  if (failure.kind == ErrorKind::hang) return end_all(comm, failure, host);  // one of them does not answer
   try {
     const std::optional<Failure> told = gather_failures(control, failure, hosts);
     if (comm.rank() == 0) {
@@ -78,14 +76,11 @@ int end_together(comm::Communicator& comm, comm::Communicator& control, const Fa
 }
 
 int run_single(const Start& start, const Body& body) {
-  if (const std::string why = explain_unknown_launcher([](const char* name) { return std::getenv(name); });
-      !why.empty())
-    return tell({ErrorKind::environment, why});
   if (start.failure) return tell_start_failure(*start.failure);
   try {
-    const SelectedPlace place = select_place(*start.job);
+    const SelectedPlace place = select_place(start.job->config);
     const auto comm = comm::make_single();
-    const int threads = threads_for(*start.job, widen_and_share(0, 1).share);
+    const int threads = threads_for(start.job->config, widen_and_share(0, 1).share);
     RankContext context{.comm = *comm,
                         .place = place.with_threads(threads),
                         .world_source = "no launcher",
@@ -99,7 +94,7 @@ int run_single(const Start& start, const Body& body) {
 
 int run_local(const Start& start, const Body& body) {
   if (start.failure) return tell_start_failure(*start.failure);
-  const job::JobConfig& job = *start.job;
+  const job::JobConfig& job = start.job->config;
   const int ranks = static_cast<int>(job.comm.ranks);
   const int threads = threads_for(job, std::max(1, widen_and_share(0, 1).share / ranks));
   const auto run_rank = [&](comm::Communicator& comm) {
@@ -123,17 +118,24 @@ int run_local(const Start& start, const Body& body) {
 std::optional<Failure> agree(comm::Communicator& control, const Start& start, const std::optional<Failure>& no_place,
                              const std::vector<std::string>& hosts) {
   if (auto failure = gather_failures(control, start.failure, hosts)) return failure;
-  if (auto failure = compare_statements(control, statement_of(*start.job, start.options))) return failure;
+  if (auto failure = compare_statements(control, statement_of(start.job->config, start.options))) return failure;
   return gather_failures(control, no_place, hosts);
+}
+
+/// Several processes that do not know of each other would share the run's folder.
+void require_known_launcher() {
+  const std::string why = explain_unknown_launcher([](const char* name) { return std::getenv(name); });
+  if (!why.empty()) throw Error(ErrorKind::environment, why);
 }
 
 int run_mpi(const Start& start, const Body& body) {
   comm::MpiEnvironment mpi;
+  if (mpi.world_size() == 1) require_known_launcher();
   const auto control = comm::make_mpi(mpi, {.timeout = comm::Seconds(60), .oversubscribed = true});
   SelectedPlace place;
   std::optional<Failure> no_place;
   try {
-    if (start.job) place = select_place(*start.job);
+    if (start.job) place = select_place(start.job->config);
   } catch (...) {
     no_place = failure_of(std::current_exception());
   }
@@ -142,14 +144,14 @@ int run_mpi(const Start& start, const Body& body) {
     return exit_code(failure->kind);
   }
 
-  const job::JobConfig& job = *start.job;
+  const job::JobConfig& job = start.job->config;
   const Cpus cpus = widen_and_share(mpi.host_rank(), mpi.host_size());
   const int threads = threads_for(job, cpus.share);
   const bool oversubscribed = user_bound() ? mpi.oversubscribed(threads) : mpi.host_size() * threads > cpus.host;
   const auto comm = comm::make_mpi(mpi, {.timeout = comm::Seconds(job.comm.timeout_s),
                                          .oversubscribed = oversubscribed,
                                          .library_order = job.run.determinism == "fast"});
-  const auto ending = comm::make_mpi(mpi, {.timeout = last_words, .oversubscribed = true});
+  const auto ending = comm::make_mpi(mpi, {.timeout = last_words(job), .oversubscribed = true});
   log::set_rank(comm->rank(), comm->size());
   log::debug("pid {}, {} CPUs allowed, {} threads, {}", getpid(), allowed_cpus(), threads, to_string(current_isa()));
   const std::set<std::string> hosts(mpi.host_names().begin(), mpi.host_names().end());
@@ -172,7 +174,7 @@ int run_mpi(const Start& start, const Body& body) {
 Start refusing_nested_ranks(const Start& start) {
   Start refused = start;
   const char* size = std::getenv("OMPI_COMM_WORLD_SIZE");
-  if (start.job && start.job->comm.backend == "local" && size != nullptr && std::atoi(size) > 1)
+  if (start.job && start.job->config.comm.backend == "local" && size != nullptr && std::atoi(size) > 1)
     refused.failure = Failure{ErrorKind::config,
                               "comm.backend: local makes its ranks in one process; start it without mpirun, or leave "
                               "comm.backend and comm.ranks out"};
@@ -181,7 +183,7 @@ Start refusing_nested_ranks(const Start& start) {
 
 }  // namespace
 
-Start start_with(const std::function<job::JobConfig()>& load, std::vector<std::string> options) {
+Start start_with(const std::function<job::LoadedJob()>& load, std::vector<std::string> options) {
   Start start{.job = {}, .options = std::move(options), .failure = {}};
   try {
     start.job = load();
@@ -195,19 +197,22 @@ int run_on_ranks(const Start& given, const Body& body) {
   // Before MPI and OpenMP make threads: they inherit what is blocked.
   const StopSignals signals;
   const bool launcher = under_launcher();
-  if (launcher) end_with_parent();
+  std::optional<LauncherWatch> watch;
+  if (launcher) watch.emplace();
   const Start start = refusing_nested_ranks(given);
-  const std::string backend = start.job ? start.job->comm.backend : "auto";
+  const std::string backend = start.job ? start.job->config.comm.backend : "auto";
   try {
-    if (!start.failure && (backend == "local" || (!launcher && backend == "auto" && start.job->comm.ranks > 1)))
+    const bool mpi = launcher || backend == "mpi";
+    if (!mpi) require_known_launcher();
+    if (!start.failure && (backend == "local" || (!launcher && backend == "auto" && start.job->config.comm.ranks > 1)))
       return run_local(start, body);
-    if (launcher || backend == "mpi") return run_mpi(start, body);
+    if (mpi) return run_mpi(start, body);
     return run_single(start, body);
   } catch (...) {
-    // MPI itself: every rank meets that, and there is nothing to ask the others with.
-    const Failure failure = failure_of(std::current_exception());
-    if (launcher_rank() == 0) return tell(failure);
-    return exit_code(failure.kind);
+    // MPI itself, or a launcher that it does not know: there is nothing to ask the others with, and no telling whether
+    // they are well. Whoever meets it says so.
+    if (launcher_rank() > 0) log::set_rank(launcher_rank(), launcher_rank() + 1);
+    return tell(failure_of(std::current_exception()));
   }
 }
 

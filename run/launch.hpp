@@ -22,12 +22,12 @@ struct RankContext {
 
 /// What this process has read before it meets the others: a job, or why there is none.
 struct Start {
-  std::optional<job::JobConfig> job;
+  std::optional<job::LoadedJob> job;
   std::vector<std::string> options;  ///< "resume: auto": what else must be equal on all ranks
   std::optional<Failure> failure;
 };
 /// `load` makes the job; what it throws is kept, to be told when it is known who else met it.
-[[nodiscard]] Start start_with(const std::function<job::JobConfig()>& load, std::vector<std::string> options = {});
+[[nodiscard]] Start start_with(const std::function<job::LoadedJob()>& load, std::vector<std::string> options = {});
 
 /// Chooses device, backend and threads from the job and the launcher, and runs `body` on every rank that belongs to
 /// this process. Returns when all of them are done, with the exit code for the process.

@@ -86,18 +86,28 @@ std::vector<int> assign_groups(const job::JobConfig& job, const nn::Model& model
   return group_of;
 }
 
-std::shared_ptr<const sched::Schedule> make_schedule(const job::JobConfig& job) {
-  std::vector<sched::GroupInitial> groups = job::group_initials(job);
-  if (!job.scheduler.present) return sched::make_constant(std::move(groups));
-  return sched::make_schedule(job.scheduler.type, job.scheduler.params, std::move(groups));
-}
-
 DType compute_dtype(const job::JobConfig& job) {
   if (job.fp16.enabled) return DType::f16;
   return job.bf16.enabled ? DType::bf16 : DType::f32;
 }
 
-engine::EngineOptions engine_options(const job::JobConfig& job, const nn::Model& model, const job::BatchSizes& batch) {
+optim::OptimizerOptions optimizer_options(const job::OptimizerConfig& optimizer,
+                                          const std::vector<sched::GroupInitial>& groups) {
+  if (optimizer.type != "SGD")
+    return {.kind = optim::OptimizerOptions::Kind::adam,
+            .eps = optimizer.adam.eps,
+            .decoupled = optimizer.type == "AdamW" || optimizer.adam.adam_w_mode,
+            .bias_correction = optimizer.adam.bias_correction};
+  return {.kind = optim::OptimizerOptions::Kind::sgd,
+          .bias_correction = false,
+          .momentum = std::any_of(groups.begin(), groups.end(), [](const auto& group) { return group.momentum != 0; }),
+          .dampening = optimizer.sgd.dampening,
+          .nesterov = optimizer.sgd.nesterov};
+}
+
+engine::EngineOptions engine_options(const job::LoadedJob& loaded, const nn::Model& model,
+                                     const job::BatchSizes& batch) {
+  const job::JobConfig& job = loaded.config;
   engine::EngineOptions options;
   options.micro_batch = {.batch = batch.micro, .length = sample_length(job)};
   options.grad_accum = static_cast<int>(batch.accumulation);
@@ -116,22 +126,10 @@ engine::EngineOptions engine_options(const job::JobConfig& job, const nn::Model&
   } else if (job.bf16.enabled) {
     options.scaler.on_overflow = ScalerConfig::OnOverflow::skip;
   }
-  const Params& params = job.optimizer.params;
-  options.groups = job::group_initials(job);
+  options.groups = loaded.schedule->initial();
   options.group_of = assign_groups(job, model);
-  if (job.optimizer.type == "SGD") {
-    options.optimizer.kind = optim::OptimizerOptions::Kind::sgd;
-    options.optimizer.momentum = std::any_of(options.groups.begin(), options.groups.end(),
-                                             [](const auto& group) { return group.momentum != 0; });
-    options.optimizer.dampening = params.number("dampening", 0);
-    options.optimizer.nesterov = params.boolean("nesterov", false);
-    options.optimizer.bias_correction = false;
-  } else {
-    options.optimizer.eps = params.number("eps", 1e-8);
-    options.optimizer.decoupled = job.optimizer.type == "AdamW" || params.boolean("adam_w_mode", true);
-    options.optimizer.bias_correction = params.boolean("bias_correction", true);
-  }
-  options.schedule = make_schedule(job);
+  options.optimizer = optimizer_options(job.optimizer, options.groups);
+  options.schedule = loaded.schedule;
   options.seed = static_cast<std::uint64_t>(job.run.seed);
   return options;
 }

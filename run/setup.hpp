@@ -24,9 +24,11 @@ void require_same_data(const std::string& checkpoint, const std::string& trained
 /// Group of each parameter: the first pattern that matches its full name. ErrorKind::config for a pattern that
 /// matches nothing.
 [[nodiscard]] std::vector<int> assign_groups(const job::JobConfig& job, const nn::Model& model);
-[[nodiscard]] std::shared_ptr<const sched::Schedule> make_schedule(const job::JobConfig& job);
 [[nodiscard]] DType compute_dtype(const job::JobConfig& job);
-[[nodiscard]] engine::EngineOptions engine_options(const job::JobConfig& job, const nn::Model& model,
+/// `groups`: values of all parameter groups; SGD keeps a momentum buffer if one of them has momentum.
+[[nodiscard]] optim::OptimizerOptions optimizer_options(const job::OptimizerConfig& optimizer,
+                                                        const std::vector<sched::GroupInitial>& groups);
+[[nodiscard]] engine::EngineOptions engine_options(const job::LoadedJob& loaded, const nn::Model& model,
                                                    const job::BatchSizes& batch);
 
 }  // namespace lockstep::run

@@ -20,12 +20,19 @@ constexpr std::chrono::seconds one_wish{3};
 std::atomic<int> graceful{0};
 std::atomic<bool> asked{false};
 
+/// nohup: whoever starts the program so that it outlives a terminal does not want it to stop with that. A blocked
+/// signal would be taken although it is ignored.
+bool hang_up_is_ignored() {
+  struct sigaction action = {};
+  return sigaction(SIGHUP, nullptr, &action) == 0 && action.sa_handler == SIG_IGN;
+}
+
 sigset_t stop_set() {
   sigset_t set;
   sigemptyset(&set);
   sigaddset(&set, SIGTERM);
   sigaddset(&set, SIGINT);
-  sigaddset(&set, SIGHUP);
+  if (!hang_up_is_ignored()) sigaddset(&set, SIGHUP);
   sigaddset(&set, SIGUSR1);
   return set;
 }

@@ -5,7 +5,7 @@
 namespace lockstep::run {
 
 /// Takes SIGTERM, SIGINT, SIGHUP and SIGUSR1 by a thread of its own that waits for them; no other thread ever runs a
-/// handler.
+/// handler. A SIGHUP that whoever started the program ignores (nohup) stays ignored.
 ///
 /// That is not a matter of taste: oneDNN's GEMM uses the stack pointer as an ordinary register, and a handler that
 /// interrupts it writes its frame into the heap.

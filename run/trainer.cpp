@@ -30,8 +30,8 @@ using Clock = std::chrono::steady_clock;
 
 class Training {
  public:
-  Training(const job::JobConfig& job, const std::string& resume, RankContext& rank)
-      : job_(job), rank_(rank), comm_(rank.comm), drill_(drill_from_environment()), folder_(run_folder(job)) {
+  Training(const job::LoadedJob& job, const std::string& resume, RankContext& rank)
+      : job_(job.config), rank_(rank), comm_(rank.comm), drill_(drill_from_environment()), folder_(run_folder(job_)) {
     together("reading the data", [&] { dataset_ = make_dataset(job_); });
     require_equal_data();
     model_ = make_model(job_, dataset_->classes(), dataset_->features());
@@ -42,7 +42,7 @@ class Training {
     });
     share_beginning(beginning_, comm_);
     batch_ = batch_for(job_, beginning_, rank_);
-    options_ = engine_options(job_, *model_, batch_);
+    options_ = engine_options(job, *model_, batch_);
     require_same_run(beginning_, job_, *dataset_, *model_, options_);
   }
 
@@ -263,7 +263,7 @@ class Training {
 
 }  // namespace
 
-TrainResult train(const job::JobConfig& job, const std::string& resume, RankContext& rank) {
+TrainResult train(const job::LoadedJob& job, const std::string& resume, RankContext& rank) {
   return Training(job, resume, rank).run();
 }
 

@@ -20,6 +20,6 @@ struct TrainResult {
 ///
 /// SIGTERM and SIGINT stop all ranks after the same step: everything is saved and ErrorKind::preempted is thrown.
 /// `resume`: "auto", "never", or the path of a checkpoint.
-TrainResult train(const job::JobConfig& job, const std::string& resume, RankContext& rank);
+TrainResult train(const job::LoadedJob& job, const std::string& resume, RankContext& rank);
 
 }  // namespace lockstep::run

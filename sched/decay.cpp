@@ -9,30 +9,33 @@
 namespace lockstep::sched {
 namespace {
 
-/// The factor after the warm-up, as a function of the updates since its end.
-using Shape = std::function<double(std::int64_t)>;
+/// The factor after the warm-up, as a function of the updates since its end; the warm-up rises to `peak`.
+struct Shape {
+  std::function<double(std::int64_t)> after;
+  double peak = 1;
 
-/// lr_g = base_g f(k): f(k) = peak (k + 1) / warmup_steps while k < warmup_steps, then shape(k - warmup_steps). The
-/// peak is 1, and Constant's factor there.
+  template <class Function>
+  Shape(Function function, double top = 1) : after(std::move(function)), peak(top) {}
+};
+
+/// lr_g = base_g f(k): f(k) = peak (k + 1) / warmup_steps while k < warmup_steps, then after(k - warmup_steps).
 class ScaledLR final : public Schedule {
  public:
   ScaledLR(const Type& type, const Params& params, std::vector<GroupInitial> initial, Shape shape)
       : Schedule(type.name, params, std::move(initial)),
-        warmup_(params.integer("warmup_steps", 0)),
-        peak_(params.number("factor", 1.0)),
+        warmup_(params.integer("warmup_steps")),
         shape_(std::move(shape)) {
-    const std::int64_t total = params.integer("total_steps", -1);
-    if (total >= 0 && total <= warmup_)
+    if (params.has("total_steps") && params.integer("total_steps") <= warmup_)
       warn(
           fmt::format("total_steps {} is not above warmup_steps {}: the ramp is walked to its end, then the learning "
                       "rate drops to its final value at once",
-                      total, warmup_));
+                      params.integer("total_steps"), warmup_));
   }
 
  private:
   [[nodiscard]] double factor(std::int64_t update) const {
-    if (update < warmup_) return peak_ * (static_cast<double>(update + 1) / static_cast<double>(warmup_));
-    return shape_(update - warmup_);
+    if (update < warmup_) return shape_.peak * (static_cast<double>(update + 1) / static_cast<double>(warmup_));
+    return shape_.after(update - warmup_);
   }
 
   void at_index(std::int64_t index, std::span<StepValues> out) const override {
@@ -41,7 +44,6 @@ class ScaledLR final : public Schedule {
   }
 
   std::int64_t warmup_;
-  double peak_;
   Shape shape_;
 };
 
@@ -52,29 +54,30 @@ double half_cosine(double progress) { return (1.0 + std::cos(std::numbers::pi * 
 
 double divide(std::int64_t a, std::int64_t b) { return static_cast<double>(a) / static_cast<double>(b); }
 
-std::int64_t updates_after_warmup(const Params& p) {
-  return p.integer("total_steps", 0) - p.integer("warmup_steps", 0);
-}
+std::int64_t updates_after_warmup(const Params& p) { return p.integer("total_steps") - p.integer("warmup_steps"); }
 
 Shape constant(const Params& p) {
-  return [factor = p.number("factor", 1.0)](std::int64_t) { return factor; };
+  const double factor = p.number("factor");
+  return {[factor](std::int64_t) { return factor; }, factor};
 }
 
-/// floor + (1 - floor) (1 - progress)^power; LinearDecay is power 1.
-Shape polynomial(const Params& p) {
-  return [span = updates_after_warmup(p), floor = p.number("final_ratio", 0.0),
-          power = p.number("power", 1.0)](std::int64_t j) {
+/// floor + (1 - floor) (1 - progress)^power.
+Shape falling(const Params& p, double power) {
+  return [span = updates_after_warmup(p), floor = p.number("final_ratio"), power](std::int64_t j) {
     if (j >= span) return floor;
     const double left = 1.0 - divide(j, span);
     return fall(floor, power == 1.0 ? left : std::pow(left, power));
   };
 }
 
+Shape linear(const Params& p) { return falling(p, 1.0); }
+Shape polynomial(const Params& p) { return falling(p, p.number("power")); }
+
 /// Half a cosine over the whole span, or one after another, each cycle_mult times as long as the one before.
 /// Source: Loshchilov & Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", ICLR 2017, equation 5.
 Shape cosine(const Params& p) {
-  return [span = updates_after_warmup(p), floor = p.number("final_ratio", 0.0),
-          first = p.integer("first_cycle_steps", 0), mult = p.number("cycle_mult", 1.0)](std::int64_t j) {
+  return [span = updates_after_warmup(p), floor = p.number("final_ratio"), first = p.integer("first_cycle_steps"),
+          mult = p.number("cycle_mult")](std::int64_t j) {
     if (j >= span) return floor;
     if (first == 0) return fall(floor, half_cosine(divide(j, span)));
     double position = static_cast<double>(j);
@@ -86,7 +89,7 @@ Shape cosine(const Params& p) {
 }
 
 Shape step(const Params& p) {
-  return [size = p.integer("step_size", 1), gamma = p.number("gamma", 0.1)](std::int64_t j) {
+  return [size = p.integer("step_size"), gamma = p.number("gamma")](std::int64_t j) {
     return std::pow(gamma, static_cast<double>(j / size));
   };
 }
@@ -96,20 +99,20 @@ Shape multi_step(const Params& p) {
   for (const ParamValue& entry : std::get<ParamValue::List>(p.find("milestones")->value))
     milestones.push_back(std::get<std::int64_t>(entry.value));
   std::sort(milestones.begin(), milestones.end());
-  return [milestones, gamma = p.number("gamma", 0.1), warmup = p.integer("warmup_steps", 0)](std::int64_t j) {
+  return [milestones, gamma = p.number("gamma"), warmup = p.integer("warmup_steps")](std::int64_t j) {
     const auto passed = std::upper_bound(milestones.begin(), milestones.end(), warmup + j) - milestones.begin();
     return std::pow(gamma, static_cast<double>(passed));
   };
 }
 
 Shape exponential(const Params& p) {
-  return [gamma = p.number("gamma", 1.0)](std::int64_t j) { return std::pow(gamma, static_cast<double>(j)); };
+  return [gamma = p.number("gamma")](std::int64_t j) { return std::pow(gamma, static_cast<double>(j)); };
 }
 
 /// sqrt(W / (W + j)) with W the warm-up, at least 1.
 /// Source: Vaswani et al., "Attention Is All You Need", NeurIPS 2017, section 5.3, scaled to reach 1.
 Shape inverse_sqrt(const Params& p) {
-  return [w = std::max<std::int64_t>(1, p.integer("warmup_steps", 0))](std::int64_t j) {
+  return [w = std::max<std::int64_t>(1, p.integer("warmup_steps"))](std::int64_t j) {
     return std::sqrt(divide(w, w + j));
   };
 }
@@ -118,8 +121,8 @@ Shape inverse_sqrt(const Params& p) {
 /// Scalable Training Strategies", 2024, section 4; the 1 - sqrt shape: Haegele et al., "Scaling Laws and
 /// Compute-Optimal Training Beyond Fixed Training Durations", 2024.
 Shape warmup_stable_decay(const Params& p) {
-  return [stable = p.integer("stable_steps", 0), decay = p.integer("decay_steps", 1),
-          floor = p.number("final_ratio", 0.0), curve = p.text("decay", "linear")](std::int64_t j) {
+  return [stable = p.integer("stable_steps"), decay = p.integer("decay_steps"), floor = p.number("final_ratio"),
+          curve = p.text("decay")](std::int64_t j) {
     if (j < stable) return 1.0;
     if (j >= stable + decay) return floor;
     const double progress = divide(j - stable, decay);
@@ -160,9 +163,8 @@ Field warmup_field() {
 }
 
 Field total_field() {
-  Field field = steps_field("total_steps", "", "Where the decay ends, counted from the start, warm-up included.", 1);
-  field.or_auto = true;
-  return field;
+  return or_run_steps(
+      steps_field("total_steps", "", "Where the decay ends, counted from the start, warm-up included.", 1));
 }
 
 Field final_field() {
@@ -179,19 +181,28 @@ Field gamma_field(std::string default_text, std::string doc) {
 
 const std::vector<Type>& decay_types() {
   static const std::vector<Type> types = {
-      {"Constant", {number_field("factor", "1.0", "Multiplies the optimizer's lr."), warmup_field()}, make<constant>},
-      {"LinearDecay", {total_field(), final_field(), warmup_field()}, make<polynomial>},
+      {"Constant",
+       "The optimizer's lr times a factor.",
+       {number_field("factor", "1.0", "Multiplies the optimizer's lr."), warmup_field()},
+       make<constant>},
+      {"LinearDecay",
+       "A straight line from the optimizer's lr to a part of it.",
+       {total_field(), final_field(), warmup_field()},
+       make<linear>},
       {"CosineDecay",
+       "Half a cosine from the optimizer's lr to a part of it, with restarts on request.",
        {total_field(), final_field(),
         steps_field("first_cycle_steps", "0", "The length of the first cosine; 0: one cosine to total_steps.", 0),
         number_field("cycle_mult", "1.0", "Each cycle is this many times as long as the one before.", 1.0),
         warmup_field()},
        make<cosine>},
       {"StepDecay",
+       "The optimizer's lr, multiplied by gamma every step_size updates.",
        {steps_field("step_size", "", "The updates between two drops.", 1),
         gamma_field("0.1", "The factor of each drop."), warmup_field()},
        make<step>},
       {"MultiStepDecay",
+       "The optimizer's lr, multiplied by gamma at each milestone.",
        {{.name = "milestones",
          .type = FieldType::integer_list,
          .default_text = "",
@@ -203,13 +214,21 @@ const std::vector<Type>& decay_types() {
         gamma_field("0.1", "The factor of each drop."),
         warmup_field()},
        make<multi_step>},
-      {"ExponentialDecay", {gamma_field("", "The factor of each update."), warmup_field()}, make<exponential>},
+      {"ExponentialDecay",
+       "The optimizer's lr, multiplied by gamma at every update.",
+       {gamma_field("", "The factor of each update."), warmup_field()},
+       make<exponential>},
       {"PolynomialDecay",
+       "From the optimizer's lr to a part of it along a power of what is left.",
        {total_field(), number_field("power", "1.0", "The exponent of the remaining part.", 0.0), final_field(),
         warmup_field()},
        make<polynomial>},
-      {"InverseSqrt", {warmup_field()}, make<inverse_sqrt>},
+      {"InverseSqrt",
+       "The optimizer's lr, falling with the root of the updates since the warm-up.",
+       {warmup_field()},
+       make<inverse_sqrt>},
       {"WSD",
+       "Warm-up, a stable part at the optimizer's lr, then a decay to a part of it.",
        {steps_field("stable_steps", "", "The updates at the full lr after the warm-up.", 0),
         steps_field("decay_steps", "", "The updates of the decay.", 1),
         {.name = "decay",

@@ -11,10 +11,10 @@ class LRRangeTest final : public Schedule {
  public:
   LRRangeTest(const Type& type, const Params& params, std::vector<GroupInitial> initial)
       : Schedule(type.name, params, std::move(initial)),
-        min_lr_(params.per_group("lr_range_test_min_lr", groups(), 1e-3)),
-        step_size_(static_cast<double>(params.integer("lr_range_test_step_size", 2000))),
-        step_rate_(params.number("lr_range_test_step_rate", 1.0)),
-        staircase_(params.boolean("lr_range_test_staircase", false)) {
+        min_lr_(params.per_group("lr_range_test_min_lr", groups())),
+        step_size_(static_cast<double>(params.integer("lr_range_test_step_size"))),
+        step_rate_(params.number("lr_range_test_step_rate")),
+        staircase_(params.boolean("lr_range_test_staircase")) {
     if (step_rate_ < 0) warn("lr_range_test_step_rate is negative: the learning rate falls and passes below 0");
   }
 
@@ -37,6 +37,7 @@ class LRRangeTest final : public Schedule {
 const std::vector<Type>& lr_range_test_types() {
   static const std::vector<Type> types = {
       {"LRRangeTest",
+       "The rate grows without end, to find the largest that still trains.",
        {{.name = "lr_range_test_min_lr",
          .type = FieldType::number_or_list,
          .default_text = "0.001",

@@ -10,30 +10,29 @@ namespace {
 /// Source: Smith, "A disciplined approach to neural network hyper-parameters: Part 1", 2018, section 4.
 class OneCycle final : public Schedule {
  public:
-  OneCycle(const Type& type, const Params& given, std::vector<GroupInitial> initial)
-      : Schedule(type.name, without_nulls(given), std::move(initial)),
-        min_lr_(params().per_group("cycle_min_lr", groups(), 0.0)),
-        max_lr_(params().per_group("cycle_max_lr", groups(), 0.0)),
-        min_momentum_(params().per_group("cycle_min_mom", groups(), 0.8)),
-        max_momentum_(params().per_group("cycle_max_mom", groups(), 0.9)),
-        first_size_(params().number("cycle_first_step_size", 2000.0)),
-        second_size_(params().number("cycle_second_step_size", first_size_)),
-        first_stairs_(params().number("cycle_first_stair_count", 0.0)),
-        second_stairs_(params().number("cycle_second_stair_count", first_stairs_)),
-        decay_size_(params().number("decay_step_size", 0.0)),
-        decay_lr_rate_(params().number("decay_lr_rate", 0.0)),
-        decay_momentum_rate_(params().number("decay_mom_rate", 0.0)) {
+  OneCycle(const Type& type, const Params& params, std::vector<GroupInitial> initial)
+      : Schedule(type.name, params, std::move(initial)),
+        min_lr_(params.per_group("cycle_min_lr", groups())),
+        max_lr_(params.per_group("cycle_max_lr", groups())),
+        min_momentum_(params.per_group("cycle_min_mom", groups())),
+        max_momentum_(params.per_group("cycle_max_mom", groups())),
+        first_size_(params.number("cycle_first_step_size")),
+        second_size_(params.has("cycle_second_step_size") ? params.number("cycle_second_step_size") : first_size_),
+        first_stairs_(params.number("cycle_first_stair_count")),
+        second_stairs_(params.has("cycle_second_stair_count") ? params.number("cycle_second_stair_count")
+                                                              : first_stairs_),
+        decay_size_(params.number("decay_step_size")),
+        decay_lr_rate_(params.number("decay_lr_rate")),
+        decay_momentum_rate_(params.number("decay_mom_rate")) {
     total_size_ = first_size_ + second_size_;
     first_part_ = first_size_ / total_size_;
-    choose_momentum();
+    choose_momentum(params.boolean("cycle_momentum"), params.boolean("cycle_sgd_momentum"));
   }
 
  private:
   static constexpr double cycled_beta2 = 0.99;  // DeepSpeed writes it whatever the optimizer had
 
-  void choose_momentum() {
-    const bool wanted = params().boolean("cycle_momentum", true);
-    const bool sgd_wanted = params().boolean("cycle_sgd_momentum", false);
+  void choose_momentum(bool wanted, bool sgd_wanted) {
     const GroupInitial& first = initial()[0];
     cycles_betas_ = wanted && first.has_betas;
     cycles_momentum_ = wanted && sgd_wanted && !first.has_betas;
@@ -109,8 +108,6 @@ class OneCycle final : public Schedule {
     }
   }
 
-  [[nodiscard]] bool construction_sets_last_lr() const override { return false; }
-
   std::vector<double> min_lr_, max_lr_, min_momentum_, max_momentum_;
   double first_size_, second_size_, first_stairs_, second_stairs_;
   double decay_size_, decay_lr_rate_, decay_momentum_rate_;
@@ -184,7 +181,8 @@ Fields one_cycle_fields() {
 
 const std::vector<Type>& one_cycle_types() {
   static const std::vector<Type> types = {
-      {"OneCycle", one_cycle_fields(),
+      {"OneCycle", "One rise and fall of the rate, with the momentum moving against it, then a decay.",
+       one_cycle_fields(),
        [](const Type& type, const Params& params, std::vector<GroupInitial> initial) -> std::unique_ptr<Schedule> {
          return std::make_unique<OneCycle>(type, params, std::move(initial));
        }}};

@@ -1,25 +1,26 @@
 #pragma once
 
-#include <cstdint>
-#include <initializer_list>
 #include <memory>
 #include <string_view>
 #include <vector>
 
+#include "config/field.hpp"
+#include "config/params.hpp"
 #include "sched/schedule.hpp"
 
 namespace lockstep::sched {
 
-/// Throws ErrorKind::config unless every parameter is known, of its type and in its range, and all required ones
-/// are there. The message names the scheduler, the parameter and the remedy.
-void check_params(std::string_view type, const Fields& fields, const Params& params);
+using config::Field;
+using config::Fields;
+using config::FieldType;
+using config::Params;
+using config::ParamValue;
 
-/// `params` without explicit nulls: null means "absent" wherever it is allowed.
-[[nodiscard]] Params without_nulls(const Params& params);
-
-/// One scheduler type: what the registry knows of it.
+/// One scheduler type: what the registry knows of it. The fields' defaults are the only ones: `make` gets every
+/// parameter, checked.
 struct Type {
   std::string_view name;
+  std::string_view doc;
   Fields fields;
   std::unique_ptr<Schedule> (*make)(const Type& type, const Params& params, std::vector<GroupInitial> initial);
 };
@@ -32,5 +33,8 @@ const std::vector<Type>& decay_types();
 
 /// `last_batch_iteration`, which DeepSpeed's five accept.
 Field last_batch_iteration_field();
+
+/// A total of steps that may be `auto`: the job file's run.steps, which its reader puts in.
+Field or_run_steps(Field total);
 
 }  // namespace lockstep::sched

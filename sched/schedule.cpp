@@ -1,10 +1,11 @@
 #include "sched/schedule.hpp"
 
 #include <algorithm>
-#include <array>
-#include <cctype>
 
+#include "config/schema.hpp"
+#include "config/words.hpp"
 #include "core/error.hpp"
+#include "core/text.hpp"
 #include "sched/parameters.hpp"
 
 namespace lockstep::sched {
@@ -20,28 +21,23 @@ const std::vector<const Type*>& registry() {
   return all;
 }
 
-std::string lower(std::string_view text) {
-  std::string result(text);
-  std::transform(result.begin(), result.end(), result.begin(),
-                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  return result;
-}
-
 const Type& find_type(std::string_view name) {
   std::string known;
   std::string hint;
   for (const Type* type : registry()) {
     if (type->name == name) return *type;
     known += fmt::format("{}{}", known.empty() ? "" : ", ", type->name);
-    if (lower(type->name) == lower(name)) hint = fmt::format("; did you mean {}?", type->name);
+    if (config::same_ignoring_case(type->name, name)) hint = fmt::format("; did you mean {}?", type->name);
   }
-  fail(ErrorKind::config, "scheduler.type: there is no scheduler '{}'{} Known: {}", name, hint.empty() ? "." : hint,
-       known);
+  fail(ErrorKind::config, "scheduler.type: there is no scheduler '{}'{} Known: {}", printable(name),
+       hint.empty() ? "." : hint, known);
 }
 
 }  // namespace
 
 const Fields& fields_of(std::string_view type) { return find_type(type).fields; }
+
+std::string_view doc_of(std::string_view type) { return find_type(type).doc; }
 
 std::vector<std::string> types() {
   std::vector<std::string> names;
@@ -49,11 +45,11 @@ std::vector<std::string> types() {
   return names;
 }
 
-Schedule::Schedule(std::string_view type, Params params, std::vector<GroupInitial> initial)
+Schedule::Schedule(std::string_view type, config::Params params, std::vector<GroupInitial> initial)
     : type_(type),
       params_(std::move(params)),
       initial_(std::move(initial)),
-      first_index_(params_.integer("last_batch_iteration", -1)) {
+      first_index_(params_.has("last_batch_iteration") ? params_.integer("last_batch_iteration") : -1) {
   require(!initial_.empty(), "schedule: the optimizer has no parameter group");
 }
 
@@ -78,12 +74,16 @@ void Schedule::values_at_construction(std::span<StepValues> out) const {
   if (first_index_ == -1) at_construction(out);
 }
 
-bool Schedule::knows_lr_at_construction() const { return first_index_ == -1 && construction_sets_last_lr(); }
-
-std::unique_ptr<Schedule> make_schedule(std::string_view type, Params params, std::vector<GroupInitial> initial) {
+std::unique_ptr<Schedule> make_schedule(std::string_view type, const config::Params& params,
+                                        std::vector<GroupInitial> initial) {
   const Type& found = find_type(type);
-  check_params(found.name, found.fields, params);
-  return found.make(found, params, std::move(initial));
+  const Params complete = config::checked(found.fields, params, fmt::format("scheduler {}", found.name));
+  for (const auto& [name, value] : complete.all())
+    if (config::find_field(found.fields, name)->or_auto && value == ParamValue("auto"))
+      fail(ErrorKind::config,
+           "scheduler {}: {} is auto, which only a job file with run.steps can resolve; give a number", found.name,
+           name);
+  return found.make(found, complete, std::move(initial));
 }
 
 std::unique_ptr<Schedule> make_constant(std::vector<GroupInitial> initial) {

@@ -21,7 +21,10 @@ struct GroupInitial : StepValues {
 
 /// The parameters of a scheduler type, for the strict reader and the docs. Throws ErrorKind::config for a type
 /// that does not exist; the message lists those that do.
-const Fields& fields_of(std::string_view type);
+const config::Fields& fields_of(std::string_view type);
+
+/// One sentence about a scheduler type, for the docs. Throws likewise.
+std::string_view doc_of(std::string_view type);
 
 /// Every scheduler type, DeepSpeed's first. Names are case-sensitive, as in DeepSpeed.
 std::vector<std::string> types();
@@ -51,23 +54,21 @@ class Schedule {
   /// a `last_batch_iteration` other than -1.
   void values_at_construction(std::span<StepValues> out) const;
 
-  /// Whether DeepSpeed's get_last_lr answers right after construction. OneCycle's does not.
-  [[nodiscard]] bool knows_lr_at_construction() const;
-
   /// Likely mistakes, each a sentence for the user.
   [[nodiscard]] const std::vector<std::string>& warnings() const { return warnings_; }
   /// Surprising but correct behaviour, each a sentence for the user.
   [[nodiscard]] const std::vector<std::string>& notes() const { return notes_; }
   [[nodiscard]] std::string_view type() const { return type_; }
-  [[nodiscard]] const Params& params() const { return params_; }
+  /// Every parameter of the type, defaults included.
+  [[nodiscard]] const config::Params& params() const { return params_; }
   [[nodiscard]] std::size_t groups() const { return initial_.size(); }
   [[nodiscard]] const std::vector<GroupInitial>& initial() const { return initial_; }
   /// `last_batch_iteration` of the parameters; -1 when fresh.
   [[nodiscard]] std::int64_t first_index() const { return first_index_; }
 
  protected:
-  /// `params` must have passed check_params (sched/parameters.hpp).
-  Schedule(std::string_view type, Params params, std::vector<GroupInitial> initial);
+  /// `params` must be checked and complete, as make_schedule has them.
+  Schedule(std::string_view type, config::Params params, std::vector<GroupInitial> initial);
   void warn(std::string text) { warnings_.push_back(std::move(text)); }
   void note(std::string text) { notes_.push_back(std::move(text)); }
 
@@ -76,11 +77,10 @@ class Schedule {
   virtual void at_index(std::int64_t index, std::span<StepValues> out) const = 0;
   /// What a fresh construction writes; by default the formula at n = -1.
   virtual void at_construction(std::span<StepValues> out) const { at_index(-1, out); }
-  [[nodiscard]] virtual bool construction_sets_last_lr() const { return true; }
   void fill_initial(std::span<StepValues> out) const;
 
   std::string type_;
-  Params params_;
+  config::Params params_;
   std::vector<GroupInitial> initial_;
   std::int64_t first_index_ = -1;
   std::vector<std::string> warnings_;
@@ -88,8 +88,9 @@ class Schedule {
 };
 
 /// Makes a schedule. Throws ErrorKind::config for an unknown type or parameter, a missing one, a wrong type or
-/// range, or a list whose length is not the number of groups.
-std::unique_ptr<Schedule> make_schedule(std::string_view type, Params params, std::vector<GroupInitial> initial);
+/// range, or a list whose length is not the number of groups. What `params` leaves out has the default of its field.
+std::unique_ptr<Schedule> make_schedule(std::string_view type, const config::Params& params,
+                                        std::vector<GroupInitial> initial);
 
 /// What a job without a scheduler block uses: the optimizer's own values for ever.
 std::unique_ptr<Schedule> make_constant(std::vector<GroupInitial> initial);

@@ -2,6 +2,7 @@
 #include <cmath>
 #include <numbers>
 
+#include "config/field_value.hpp"
 #include "core/error.hpp"
 #include "sched/parameters.hpp"
 
@@ -12,9 +13,9 @@ namespace {
 class Ramp {
  public:
   explicit Ramp(const Params& params)
-      : steps_(std::max<std::int64_t>(2, params.integer("warmup_num_steps", 1000))),
+      : steps_(std::max<std::int64_t>(2, params.integer("warmup_num_steps"))),
         inverse_log_steps_(1.0 / std::log(static_cast<double>(steps_))),
-        linear_(params.text("warmup_type", "log") == "linear") {}
+        linear_(params.text("warmup_type") == "linear") {}
 
   [[nodiscard]] std::int64_t steps() const { return steps_; }
   [[nodiscard]] double gamma(std::int64_t n) const {
@@ -29,7 +30,7 @@ class Ramp {
 };
 
 std::string unknown_ramp_warning(const Params& params) {
-  const std::string type = params.text("warmup_type", "log");
+  const std::string type = params.text("warmup_type");
   if (type == "log" || type == "linear") return {};
   return fmt::format("warmup_type '{}' is unknown and read as log, as DeepSpeed does; it knows log and linear", type);
 }
@@ -46,32 +47,31 @@ std::string short_total_warning(double total, std::int64_t warmup) {
 /// WarmupDecayLR: the same ramp, then down to min along a straight line that ends at total_num_steps.
 class WarmupLR final : public Schedule {
  public:
-  WarmupLR(const Type& type, const Params& given, std::vector<GroupInitial> initial, bool decays)
-      : Schedule(type.name, without_nulls(given), std::move(initial)),
-        ramp_(params()),
+  WarmupLR(const Type& type, const Params& params, std::vector<GroupInitial> initial, bool decays)
+      : Schedule(type.name, params, std::move(initial)),
+        ramp_(params),
         decays_(decays),
-        total_(params().number("total_num_steps", 0.0)),
-        min_lr_(params().per_group("warmup_min_lr", groups(), 0.0)) {
-    const bool inherits =
-        decays ? given.has("warmup_max_lr") && !params().has("warmup_max_lr") : !params().has("warmup_max_lr");
-    delta_ = params().per_group("warmup_max_lr", groups(), 1e-3);
-    if (inherits)
-      for (std::size_t g = 0; g < groups(); ++g) delta_[g] = this->initial()[g].lr;
-    explain(given);
-    for (std::size_t g = 0; g < groups(); ++g) delta_[g] -= min_lr_[g];
+        total_(decays ? params.number("total_num_steps") : 0.0),
+        min_lr_(params.per_group("warmup_min_lr", groups())) {
+    std::vector<double> max_lr;
+    for (const GroupInitial& group : this->initial()) max_lr.push_back(group.lr);
+    if (params.has("warmup_max_lr")) max_lr = params.per_group("warmup_max_lr", groups());
+    explain(type, max_lr);
+    for (std::size_t g = 0; g < groups(); ++g) delta_.push_back(max_lr[g] - min_lr_[g]);
   }
 
  private:
-  // Called while delta_ still holds the maximum.
-  void explain(const Params& given) {
+  void explain(const Type& type, const std::vector<double>& max_lr) {
     if (const std::string text = unknown_ramp_warning(params()); !text.empty()) warn(text);
     if (decays_) {
       if (const std::string text = short_total_warning(total_, ramp_.steps()); !text.empty()) warn(text);
-      if (!given.has("warmup_max_lr") && initial()[0].lr != delta_[0])
+      const bool is_default =
+          *params().find("warmup_max_lr") == config::default_value(*config::find_field(type.fields, "warmup_max_lr"));
+      if (is_default && max_lr[0] != initial()[0].lr)
         warn(
-            fmt::format("warmup_max_lr is absent and becomes 0.001, not the optimizer's lr {}; give warmup_max_lr, "
-                        "or null to take the optimizer's lr",
-                        initial()[0].lr));
+            fmt::format("warmup_max_lr is {}, its default, and not the optimizer's lr {}; warmup_max_lr: null takes "
+                        "the optimizer's",
+                        max_lr[0], initial()[0].lr));
     }
     if (first_index() == -1)
       note(
@@ -108,9 +108,9 @@ class WarmupCosineLR final : public Schedule {
   WarmupCosineLR(const Type& type, const Params& params, std::vector<GroupInitial> initial)
       : Schedule(type.name, params, std::move(initial)),
         ramp_(params),
-        total_(params.number("total_num_steps", 0.0)),
-        warmup_min_ratio_(params.number("warmup_min_ratio", 0.0)),
-        cos_min_ratio_(params.number("cos_min_ratio", 1e-4)) {
+        total_(params.number("total_num_steps")),
+        warmup_min_ratio_(params.number("warmup_min_ratio")),
+        cos_min_ratio_(params.number("cos_min_ratio")) {
     if (const std::string text = unknown_ramp_warning(params); !text.empty()) warn(text);
     if (const std::string text = short_total_warning(total_, ramp_.steps()); !text.empty()) warn(text);
     if (first_index() == -1)
@@ -159,13 +159,11 @@ Field warmup_type_field() {
 }
 
 Field total_steps_field(std::string doc) {
-  return {.name = "total_num_steps",
-          .type = FieldType::number,
-          .default_text = "",
-          .doc = std::move(doc),
-          .unit = "optimizer steps",
-          .required = true,
-          .or_auto = true};
+  return or_run_steps({.name = "total_num_steps",
+                       .type = FieldType::number,
+                       .doc = std::move(doc),
+                       .unit = "optimizer steps",
+                       .required = true});
 }
 
 Field min_lr_field() {
@@ -188,12 +186,14 @@ Field max_lr_field(std::string default_text, std::string doc) {
 const std::vector<Type>& warmup_types() {
   static const std::vector<Type> types = {
       {"WarmupLR",
+       "A ramp, then constant. The first two updates use warmup_min_lr.",
        {min_lr_field(), max_lr_field("null", "Where the ramp ends. Absent or null: each group's optimizer lr."),
         warmup_steps_field(), warmup_type_field(), last_batch_iteration_field()},
        [](const Type& type, const Params& params, std::vector<GroupInitial> initial) -> std::unique_ptr<Schedule> {
          return std::make_unique<WarmupLR>(type, params, std::move(initial), false);
        }},
       {"WarmupDecayLR",
+       "A ramp, then a straight line down to warmup_min_lr.",
        {total_steps_field("Where the straight line reaches warmup_min_lr, counted from the start of training."),
         min_lr_field(), max_lr_field("0.001", "Where the ramp ends. Absent: 0.001; null: each group's optimizer lr."),
         warmup_steps_field(), warmup_type_field(), last_batch_iteration_field()},
@@ -201,6 +201,7 @@ const std::vector<Type>& warmup_types() {
          return std::make_unique<WarmupLR>(type, params, std::move(initial), true);
        }},
       {"WarmupCosineLR",
+       "A ramp, then half a cosine down; it scales the optimizer's lr.",
        {total_steps_field("Where the cosine ends, counted from the start of training."),
         {.name = "warmup_min_ratio",
          .type = FieldType::number,

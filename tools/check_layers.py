@@ -4,8 +4,9 @@
     tools/check_layers.py [ROOT]
 
 A folder is a layer. Siblings (nn, optim, sched, comm, data; and job, engine) never include one another: what needs
-two of the first belongs in engine/, what needs a job file and an engine in run/. CMake alone cannot see this: an include that happens to resolve compiles. Every run first checks
-itself on a small tree with deliberate mistakes. Exit 0: all includes follow the order; 1: a list of those that do not.
+two of the first belongs in engine/, what needs a job file and an engine in run/. CMake alone cannot see this: an
+include that happens to resolve compiles. Every run first checks itself on a small tree with deliberate mistakes.
+Exit 0: all includes follow the order, and the page's table is this one; 1: a list of what does not.
 """
 
 import pathlib
@@ -64,6 +65,16 @@ def judge(root, layer, below, quoted, target):
     return None
 
 
+def outdated_rows(root):
+    """Yields what the table of docs/architecture.md says otherwise than ALLOWED."""
+    page = (root / "docs/architecture.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)` \| ([\w, ]+) \|", page, re.MULTILINE))
+    for layer, below in ALLOWED.items():
+        expected = ", ".join(sorted(below)) or "nothing"
+        if rows.get(layer) != expected:
+            yield f"docs/architecture.md: {layer} includes {rows.get(layer)}, but tools/check_layers.py has {expected}"
+
+
 def source_files(root):
     return sum(1 for layer in ALLOWED for path in (root / layer).rglob("*") if path.suffix in SOURCES)
 
@@ -107,11 +118,11 @@ def main():
     files = source_files(root)
     if files == 0:
         sys.exit(f"check_layers: no sources under {root}: is this the repository root?")
-    found = list(violations(root))
+    found = list(violations(root)) + list(outdated_rows(root))
     for line in found:
         print(line)
     if found:
-        sys.exit(f"check_layers: {len(found)} includes break the dependency order")
+        sys.exit(f"check_layers: {len(found)} includes or rows break the dependency order")
     print(f"check_layers: self-test passed; {files} files of {len(ALLOWED)} layers follow the dependency order")
 
 

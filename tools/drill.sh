@@ -37,12 +37,10 @@ scratch=$(mktemp -d "${TMPDIR:-/tmp}/lockstep-drill-XXXXXX")
 trap 'rm -rf "$scratch"' EXIT
 cd "$scratch"
 every=20
-# An attempt takes about `every` steps before it is killed; what is left at the end runs through.
-steps=$((5 * every * kills + 500))
 cat >job.yaml <<YAML
 model: {type: mlp, hidden: [256, 256]}
 data: {type: clusters, classes: 8, features: 64, samples: 4000}
-run: {steps: $steps, seed: 3, eval_every: 50, log_every: 0, checkpoint: {every: $every, keep_last: 2}}
+run: {steps: 1, seed: 3, eval_every: 50, log_every: 0, checkpoint: {every: $every, keep_last: 2}}
 train_batch_size: $((32 * ranks))
 train_micro_batch_size_per_gpu: 32
 optimizer: {type: AdamW, params: {lr: 0.001}}
@@ -52,7 +50,8 @@ metrics=runs/disturbed/metrics.jsonl
 checkpoints=runs/disturbed/checkpoints
 
 train() { # NAME [LOCKSTEP_DRILL]
-  LOCKSTEP_DRILL=${2:-} exec mpirun -n "$ranks" --oversubscribe "$program" train job.yaml --set "run.name=$1"
+  LOCKSTEP_DRILL=${2:-} exec mpirun -n "$ranks" --oversubscribe "$program" train job.yaml --set "run.name=$1" \
+    --set "run.steps=$steps"
 }
 lines() { if [[ -f $metrics ]]; then wc -l <"$metrics"; else echo 0; fi; }
 now() { date +%s%N; }
@@ -72,6 +71,20 @@ lives() { [[ -r /proc/$1/stat ]] && ! grep -q '^[0-9]* (.*) [ZX]' "/proc/$1/stat
 has_lines() { (($(lines) >= $1)); }
 saves() { compgen -G "$checkpoints/.step-*.partial-*" >/dev/null; }
 started() { [[ $(pgrep -c -P "$launcher") -ge $ranks ]]; }
+
+# The job must outlast its kills on any machine: each attempt trains for less than a second and a half before it is
+# killed, and the fastest steps of a first run say how many that can be.
+steps=400
+(train calibration) >log 2>&1 || { echo "drill: the job does not run" >&2 && cat log >&2 && exit 1; }
+steps=$(python3 - runs/calibration/metrics.jsonl "$kills" "$every" <<'PYTHON'
+import json, sys
+
+path, kills, every = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+times = sorted(json.loads(line)["step_ms"] for line in open(path))
+per_attempt = 1500 / times[len(times) // 10]
+print(every * (int(kills * per_attempt + 500) // every))
+PYTHON
+)
 
 declare -A counts=()
 orphans=0

@@ -57,7 +57,7 @@ void run(int threads, std::size_t count, int rounds) {
   }
   std::vector<Tile> tiles;
   for (std::size_t i = 0; i < count; i += tile_elements)
-    tiles.push_back({i, static_cast<std::uint32_t>(std::min<std::size_t>(tile_elements, count - i)), 0});
+    tiles.push_back(unsharded_tile(i, static_cast<std::uint32_t>(std::min<std::size_t>(tile_elements, count - i)), 0));
   const GroupStep group = {1e-4, 0.9, 0.95, 0, 0.1, 0.1, 0.05};
   const StepState state;
   const kernels::Context context(kernels::cpu_table(), *device);

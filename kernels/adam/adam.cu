@@ -10,22 +10,22 @@ constexpr unsigned block_size = 256;
 constexpr unsigned max_blocks = 4096;  ///< blocks walk the tiles, so that any number of tiles is one launch
 constexpr int vector = 4;              ///< elements a thread moves at once: 16 bytes of float
 
-template <class G>
-[[nodiscard]] __device__ Pack<float, vector> sum_of_sources(const GradSources& grad, std::size_t i) {
-  Pack<float, vector> sum;
-  for (std::int32_t k = 0; k < grad.count; ++k) {
-    const auto source = *reinterpret_cast<const Pack<G, vector>*>(static_cast<const G*>(grad.source[k]) + i);
-    for (int j = 0; j < vector; ++j) {
-      const auto value = static_cast<float>(source.v[j]);
-      sum.v[j] = k == 0 ? value : sum.v[j] + value;
-    }
-  }
-  return sum;
+struct Floats {
+  float v[vector];
+};
+[[nodiscard]] LOCKSTEP_HOST_DEVICE Floats operator+(Floats a, const Floats& b) {
+  for (int j = 0; j < vector; ++j) a.v[j] = a.v[j] + b.v[j];
+  return a;
 }
 
-__device__ void update_one(const AdamArgs& args, std::size_t i, const AdamScalars<float>& scalars) {
-  adam_element(args.master[i], args.m[i], args.v[i], gradient_at(args.grad, i), scalars);
-  if (args.param16 != nullptr) store_from_float(args.param16, args.param16_dtype, i, args.master[i]);
+template <class G>
+[[nodiscard]] LOCKSTEP_HOST_DEVICE Floats gradient_vector(const GradSources& grad, std::size_t i) {
+  return sum_of_sources<0, max_grad_sources>(grad.count, [&](int k) {
+    const auto source = *reinterpret_cast<const Pack<G, vector>*>(static_cast<const G*>(grad.source[k]) + i);
+    Floats values;
+    for (int j = 0; j < vector; ++j) values.v[j] = static_cast<float>(source.v[j]);
+    return values;
+  });
 }
 
 template <class G>
@@ -35,28 +35,32 @@ __global__ void __launch_bounds__(block_size) adam_kernel(AdamArgs args) {
     const Tile tile = args.tiles[t];
     const AdamScalars<float> scalars = adam_scalars<float>(args.groups[tile.group], args.state->grad_factor,
                                                            static_cast<double>(args.eps), args.decoupled != 0);
-    const std::size_t end = tile.begin + tile.count;
-    // Whole vectors where the tile starts on one; a parameter's tail is left to single elements.
-    const std::size_t vectors = tile.begin % vector == 0 ? tile.count / vector : 0;
+    const std::size_t grad = begin_in(tile, args.grad.extent), copy = begin_in(tile, args.param16_extent);
+    float* const master = args.master + begin_in(tile, args.master_extent);
+    float *const m = args.m + tile.shard_begin, *const v = args.v + tile.shard_begin;
+    // Whole vectors where the tile starts on one in every buffer; a parameter's tail is left to single elements.
+    const std::size_t vectors = tile.begin % vector == 0 && tile.shard_begin % vector == 0 ? tile.count / vector : 0;
     for (std::size_t n = threadIdx.x; n < vectors; n += block_size) {
-      const std::size_t i = tile.begin + n * vector;
-      auto& p = *reinterpret_cast<Pack<float, vector>*>(args.master + i);
-      auto& m = *reinterpret_cast<Pack<float, vector>*>(args.m + i);
-      auto& v = *reinterpret_cast<Pack<float, vector>*>(args.v + i);
-      Pack<float, vector> new_p = p, new_m = m, new_v = v;
-      const Pack<float, vector> g = sum_of_sources<G>(args.grad, i);
+      const std::size_t i = n * vector;
+      auto& p4 = *reinterpret_cast<Pack<float, vector>*>(master + i);
+      auto& m4 = *reinterpret_cast<Pack<float, vector>*>(m + i);
+      auto& v4 = *reinterpret_cast<Pack<float, vector>*>(v + i);
+      Pack<float, vector> new_p = p4, new_m = m4, new_v = v4;
+      const Floats g = gradient_vector<G>(args.grad, grad + i);
       for (int j = 0; j < vector; ++j) adam_element(new_p.v[j], new_m.v[j], new_v.v[j], g.v[j], scalars);
-      p = new_p;
-      m = new_m;
-      v = new_v;
+      p4 = new_p;
+      m4 = new_m;
+      v4 = new_v;
       if (args.param16 == nullptr) continue;
-      Pack<std::uint16_t, vector> copy;
+      Pack<std::uint16_t, vector> rounded;
       for (int j = 0; j < vector; ++j)
-        copy.v[j] = args.param16_dtype == DType::bf16 ? bf16(new_p.v[j]).bits : f16(new_p.v[j]).bits;
-      *reinterpret_cast<Pack<std::uint16_t, vector>*>(static_cast<std::uint16_t*>(args.param16) + i) = copy;
+        rounded.v[j] = args.param16_dtype == DType::bf16 ? bf16(new_p.v[j]).bits : f16(new_p.v[j]).bits;
+      *reinterpret_cast<Pack<std::uint16_t, vector>*>(static_cast<std::uint16_t*>(args.param16) + copy + i) = rounded;
     }
-    for (std::size_t i = tile.begin + vectors * vector + threadIdx.x; i < end; i += block_size)
-      update_one(args, i, scalars);
+    for (std::size_t i = vectors * vector + threadIdx.x; i < tile.count; i += block_size) {
+      adam_element(master[i], m[i], v[i], gradient_at(args.grad, grad + i), scalars);
+      if (args.param16 != nullptr) store_element(args.param16, args.param16_dtype, copy + i, master[i]);
+    }
   }
 }
 
@@ -64,12 +68,8 @@ __global__ void __launch_bounds__(block_size) adam_kernel(AdamArgs args) {
 
 void adam(const Exec& exec, const AdamArgs& args) {
   const unsigned blocks = args.tile_count < max_blocks ? args.tile_count : max_blocks;
-  if (args.grad.dtype == DType::f32)
-    launch(exec, adam_kernel<float>, dim3(blocks), dim3(block_size), 0, args);
-  else if (args.grad.dtype == DType::bf16)
-    launch(exec, adam_kernel<bf16>, dim3(blocks), dim3(block_size), 0, args);
-  else
-    launch(exec, adam_kernel<f16>, dim3(blocks), dim3(block_size), 0, args);
+  with_element_type(args.grad.dtype,
+                    [&]<class G>(G*) { launch(exec, adam_kernel<G>, dim3(blocks), dim3(block_size), 0, args); });
 }
 
 }  // namespace lockstep::kernels::LOCKSTEP_KERNEL_NS

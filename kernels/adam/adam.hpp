@@ -6,14 +6,20 @@
 
 namespace lockstep {
 
-/// All pointers are the device's. master, m, v, param16 and each gradient source are indexed by the flat space and do
-/// not overlap. They start on 64-byte boundaries, and so does every tile except a parameter's tail.
+/// All pointers are the device's. master, m, v, param16 and the gradient's sources do not overlap and start on 64-byte
+/// boundaries, and so does every tile except a parameter's tail.
+///
+/// Moments belong to one rank each: they lie at a tile's shard index always. The others say by their extent at which of
+/// its two indices they lie: the master is a shard, unless the passes read it (fp32 training below stage 3); the 16-bit
+/// copy and the gradient are whole, unless their stage shards them. Without shards both indices are equal.
 struct AdamArgs {
   float* master = nullptr;
+  Extent master_extent = Extent::shard;
   float* m = nullptr;
   float* v = nullptr;
   void* param16 = nullptr;  ///< rounded copy of master for the forward pass; may be null
   DType param16_dtype = DType::bf16;
+  Extent param16_extent = Extent::full;
   GradSources grad = {};  ///< scaled gradient sum; read only
   const Tile* tiles = nullptr;
   std::uint32_t tile_count = 0;

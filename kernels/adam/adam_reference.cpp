@@ -10,9 +10,12 @@ void adam(const Exec& /*exec*/, const AdamArgs& args) {
     const Tile& tile = args.tiles[t];
     const auto scalars = adam_scalars<float>(args.groups[tile.group], args.state->grad_factor,
                                              static_cast<double>(args.eps), args.decoupled != 0);
-    for (std::size_t i = tile.begin; i < tile.begin + tile.count; ++i) {
-      adam_element(args.master[i], args.m[i], args.v[i], gradient_at(args.grad, i), scalars);
-      if (args.param16 != nullptr) store_from_float(args.param16, args.param16_dtype, i, args.master[i]);
+    for (std::size_t k = 0; k < tile.count; ++k) {
+      float& p = args.master[begin_in(tile, args.master_extent) + k];
+      const float g = gradient_at(args.grad, begin_in(tile, args.grad.extent) + k);
+      adam_element(p, args.m[tile.shard_begin + k], args.v[tile.shard_begin + k], g, scalars);
+      if (args.param16 != nullptr)
+        store_element(args.param16, args.param16_dtype, begin_in(tile, args.param16_extent) + k, p);
     }
   }
 }

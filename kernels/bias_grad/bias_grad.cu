@@ -23,11 +23,13 @@ __global__ void __launch_bounds__(column_lanes* row_lanes) column_sums_kernel(Bi
 void bias_grad(const Exec& exec, const BiasGradArgs& args) {
   const std::int64_t blocks = (args.rows + bias_grad_rows_per_block - 1) / bias_grad_rows_per_block;
   with_pack(args.dtype, packable(args.dtype, args.cols, {args.dy}), [&]<class T, int N>(Packed<T, N>) {
+    if (blocks == 0) return;
     const auto tiles = static_cast<unsigned>((args.cols / N + column_lanes - 1) / column_lanes);
     launch(exec, column_sums_kernel<T, N>, dim3(static_cast<unsigned>(blocks), tiles), dim3(column_lanes, row_lanes), 0,
            args);
   });
-  add_block_sums(exec, static_cast<const float*>(args.scratch), blocks, args.cols, args.dbias, args.cols);
+  sum_blocks(exec, static_cast<const float*>(args.scratch), blocks, args.cols, args.dbias, args.cols,
+             args.accumulate != 0);
 }
 
 }  // namespace lockstep::kernels::LOCKSTEP_KERNEL_NS

@@ -6,10 +6,11 @@ namespace lockstep {
 
 struct BiasGradArgs {
   const void* dy = nullptr;  ///< [rows, cols] of dtype
-  float* dbias = nullptr;    ///< [cols], added to
+  float* dbias = nullptr;    ///< [cols]
   void* scratch = nullptr;   ///< bias_grad_scratch(rows, cols) bytes
   std::int64_t rows = 0;
   std::int64_t cols = 0;
+  std::int32_t accumulate = 0;  ///< add to dbias instead of replacing it
   DType dtype = DType::f32;
 };
 
@@ -20,7 +21,7 @@ inline constexpr std::int64_t bias_grad_rows_per_block = 32;
 [[nodiscard]] std::size_t bias_grad_scratch(std::int64_t rows, std::int64_t cols);
 
 namespace kernels {
-/// dbias <- dbias + column sums of dy, in fp32 over fixed blocks of rows.
+/// dbias <- (dbias +) column sums of dy, in fp32 over fixed blocks of rows.
 void bias_grad(const Exec& exec, const BiasGradArgs& args);
 }  // namespace kernels
 

@@ -28,7 +28,7 @@ void column_sums(const Exec& exec, const BiasGradArgs& args) {
                     __attribute__((always_inline)) { store(sum + c, load(sum + c, n) + load(row + c, n), n); });
     }
   }
-  add_block_sums(threads, partial, blocks, cols, args.dbias, cols);
+  sum_blocks(threads, partial, blocks, cols, args.dbias, cols, args.accumulate != 0);
 }
 
 }  // namespace

@@ -7,7 +7,7 @@ void bias_grad(const Exec&, const BiasGradArgs& args) {
   for (std::int64_t c = 0; c < args.cols; ++c) {
     double sum = 0;
     for (std::int64_t r = 0; r < args.rows; ++r) sum += element(args.dy, args.dtype, r * args.cols + c);
-    args.dbias[c] = static_cast<float>(static_cast<double>(args.dbias[c]) + sum);
+    contribute(args.dbias[c], sum, args.accumulate != 0);
   }
 }
 

@@ -6,9 +6,9 @@
 namespace lockstep::kernels {
 namespace {
 
-/// out[c] <- out[c] + sum over the blocks of partial[block * stride + c], in ascending order of blocks.
-inline void add_block_sums(int threads, const float* partial, std::int64_t blocks, std::int64_t stride, float* out,
-                           std::int64_t cols) {
+/// out[c] <- (accumulate: out[c] +) sum over the blocks of partial[block * stride + c], in ascending order of blocks.
+inline void sum_blocks(int threads, const float* partial, std::int64_t blocks, std::int64_t stride, float* out,
+                       std::int64_t cols, bool accumulate) {
   constexpr std::int64_t strip = 4 * lanes;
   const int used = threads_for(threads, blocks * cols);
 #pragma omp parallel for num_threads(used) if (used > 1) schedule(static)
@@ -22,7 +22,7 @@ inline void add_block_sums(int threads, const float* partial, std::int64_t block
             store(sum + c, load(sum + c, AllLanes{}) + load(row + c, n), AllLanes{});
           });
     }
-    for (std::int64_t c = 0; c < width; ++c) out[begin + c] += sum[c];
+    for (std::int64_t c = 0; c < width; ++c) out[begin + c] = accumulate ? out[begin + c] + sum[c] : sum[c];
   }
 }
 

@@ -5,9 +5,10 @@
 
 #include <cstddef>
 
+#include "kernels/element.hpp"
 #include "kernels/flat.hpp"
 
-namespace lockstep {
+namespace lockstep::kernels {
 
 inline constexpr std::size_t strip_elements = 512;
 
@@ -35,10 +36,19 @@ static inline void add_strip(const T* __restrict from, float* __restrict to, std
   for (std::size_t i = 0; i < count; ++i) to[i] = to[i] + static_cast<float>(from[i]);
 }
 
+/// to[i] <- T(first, last) over the sources (core/sum_tree.hpp), element by element.
 template <class T>
-static inline void sum_strip(const GradSources& grad, std::size_t begin, std::size_t count, float* to) {
-  widen_strip(static_cast<const T*>(grad.source[0]) + begin, to, count);
-  for (int k = 1; k < grad.count; ++k) add_strip(static_cast<const T*>(grad.source[k]) + begin, to, count);
+static inline void sum_strip(const GradSources& grad, int first, int last, std::size_t begin, std::size_t count,
+                             float* to) {
+  const auto source = [&](int k) { return static_cast<const T*>(grad.source[k]) + begin; };
+  if (last - first == 1) return widen_strip(source(first), to, count);
+  int half = 1;
+  while (2 * half < last - first) half *= 2;
+  sum_strip<T>(grad, first, first + half, begin, count, to);
+  if (last - first - half == 1) return add_strip(source(last - 1), to, count);
+  alignas(64) float right[strip_elements];
+  sum_strip<T>(grad, first + half, last, begin, count, right);
+  add_strip(right, to, count);
 }
 
 /// `count` <= strip_elements elements of the sum from `begin`: the source itself where there is one of float, else
@@ -46,13 +56,8 @@ static inline void sum_strip(const GradSources& grad, std::size_t begin, std::si
 static inline const float* gradient_strip(const GradSources& grad, std::size_t begin, std::size_t count,
                                           float* buffer) {
   if (grad.dtype == DType::f32 && grad.count == 1) return static_cast<const float*>(grad.source[0]) + begin;
-  if (grad.dtype == DType::f32)
-    sum_strip<float>(grad, begin, count, buffer);
-  else if (grad.dtype == DType::bf16)
-    sum_strip<bf16>(grad, begin, count, buffer);
-  else
-    sum_strip<f16>(grad, begin, count, buffer);
+  with_element_type(grad.dtype, [&]<class T>(T*) { sum_strip<T>(grad, 0, grad.count, begin, count, buffer); });
   return buffer;
 }
 
-}  // namespace lockstep
+}  // namespace lockstep::kernels

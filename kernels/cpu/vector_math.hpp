@@ -6,7 +6,8 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "core/dtype.hpp"
+#include "kernels/cpu/threads.hpp"
+#include "kernels/element.hpp"
 #if defined(__AVX2__)
 #include <immintrin.h>
 #endif
@@ -244,17 +245,6 @@ LOCKSTEP_INLINE float sum_over(std::int64_t n, const Body& body) {
   if (i < n) s1 += body(i, static_cast<int>(n - i));
   return sum_lanes((s0 + s1) + (s2 + s3));
 }
-
-/// body(static_cast<T*>(nullptr)) with the element type T of an activation dtype.
-template <class Body>
-LOCKSTEP_INLINE void with_element_type(DType dtype, const Body& body) {
-  if (dtype == DType::f32) return body(static_cast<float*>(nullptr));
-  if (dtype == DType::bf16) return body(static_cast<bf16*>(nullptr));
-  return body(static_cast<f16*>(nullptr));
-}
-
-/// Threads worth starting for a pass over `elements`: a fork and join costs about a microsecond.
-LOCKSTEP_INLINE int threads_for(int threads, std::int64_t elements) { return elements < 16384 ? 1 : threads; }
 
 // ---- functions
 

@@ -25,10 +25,10 @@ __device__ __forceinline__ void store_column_sums(const Values<N>& sum, float* p
   }
 }
 
-/// out[c] <- out[c] + sum over blocks of partial[block * stride + c].
+/// out[c] <- (accumulate: out[c] +) sum over blocks of partial[block * stride + c].
 __global__ void __launch_bounds__(column_lanes* row_lanes)
-    add_block_sums_kernel(const float* partial, std::int64_t blocks, std::int64_t stride, float* out,
-                          std::int64_t cols) {
+    sum_blocks_kernel(const float* partial, std::int64_t blocks, std::int64_t stride, float* out, std::int64_t cols,
+                      bool accumulate) {
   LOCKSTEP_SHARED(float, lanes, [row_lanes][column_lanes]);
   const std::int64_t c = std::int64_t{blockIdx.x} * column_lanes + threadIdx.x;
   float sum = 0.0F;
@@ -38,13 +38,14 @@ __global__ void __launch_bounds__(column_lanes* row_lanes)
   __syncthreads();
   if (threadIdx.y != 0 || c >= cols) return;
   for (int y = 1; y < row_lanes; ++y) sum += lanes[y][threadIdx.x];
-  out[c] += sum;
+  out[c] = accumulate ? out[c] + sum : sum;
 }
 
-inline void add_block_sums(const Exec& exec, const float* partial, std::int64_t blocks, std::int64_t stride, float* out,
-                           std::int64_t cols) {
+inline void sum_blocks(const Exec& exec, const float* partial, std::int64_t blocks, std::int64_t stride, float* out,
+                       std::int64_t cols, bool accumulate) {
   const auto grid = static_cast<unsigned>((cols + column_lanes - 1) / column_lanes);
-  launch(exec, add_block_sums_kernel, dim3(grid), dim3(column_lanes, row_lanes), 0, partial, blocks, stride, out, cols);
+  launch(exec, sum_blocks_kernel, dim3(grid), dim3(column_lanes, row_lanes), 0, partial, blocks, stride, out, cols,
+         accumulate);
 }
 
 }  // namespace

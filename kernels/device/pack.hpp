@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "kernels/device/simt.hpp"
+#include "kernels/element.hpp"
 
 namespace lockstep::kernels::LOCKSTEP_KERNEL_NS {
 namespace {
@@ -31,9 +32,9 @@ inline bool packable(DType dtype, std::int64_t cols, std::initializer_list<const
 /// body(Packed<T, N>{}) with the element type of dtype; N is 1 where packs do not fit.
 template <class Body>
 void with_pack(DType dtype, bool packs, const Body& body) {
-  if (dtype == DType::f32) return packs ? body(Packed<float, 4>{}) : body(Packed<float, 1>{});
-  if (dtype == DType::bf16) return packs ? body(Packed<bf16, 8>{}) : body(Packed<bf16, 1>{});
-  return packs ? body(Packed<f16, 8>{}) : body(Packed<f16, 1>{});
+  with_element_type(dtype, [&]<class T>(T*) {
+    return packs ? body(Packed<T, static_cast<int>(16 / sizeof(T))>{}) : body(Packed<T, 1>{});
+  });
 }
 
 /// Elements [i, i + N) in fp32.

@@ -18,24 +18,19 @@ constexpr std::size_t max_blocks = 4096;
 
 __global__ void cast_kernel(CastArgs args) {
   for (std::size_t i = first_index(); i < args.count; i += index_step())
-    store_from_float(args.to, args.to_dtype, i, load_as_float(args.from, args.from_dtype, i));
+    store_element(args.to, args.to_dtype, i, load_element(args.from, args.from_dtype, i));
 }
 
 __global__ void axpy_kernel(AxpyArgs args, float a) {
   for (std::size_t i = first_index(); i < args.count; i += index_step()) {
-    const float product = a * load_as_float(args.x, args.x_dtype, i);
-    store_from_float(args.y, args.y_dtype, i, load_as_float(args.y, args.y_dtype, i) + product);
+    const float product = a * load_element(args.x, args.x_dtype, i);
+    store_element(args.y, args.y_dtype, i, load_element(args.y, args.y_dtype, i) + product);
   }
-}
-
-__global__ void scale_kernel(ScaleArgs args, float a) {
-  for (std::size_t i = first_index(); i < args.count; i += index_step())
-    store_from_float(args.x, args.dtype, i, a * load_as_float(args.x, args.dtype, i));
 }
 
 __global__ void ordered_sum_kernel(OrderedSumArgs args) {
   for (std::size_t i = first_index(); i < args.count; i += index_step())
-    store_from_float(args.to, args.to_dtype, i, gradient_at(args.sources, i));
+    store_element(args.to, args.to_dtype, i, gradient_at(args.sources, i));
 }
 
 }  // namespace
@@ -46,10 +41,6 @@ void cast(const Exec& exec, const CastArgs& args) {
 
 void axpy(const Exec& exec, const AxpyArgs& args) {
   launch(exec, axpy_kernel, grid_for(args.count), dim3(block_size), 0, args, static_cast<float>(args.a));
-}
-
-void scale(const Exec& exec, const ScaleArgs& args) {
-  launch(exec, scale_kernel, grid_for(args.count), dim3(block_size), 0, args, static_cast<float>(args.a));
 }
 
 void ordered_sum(const Exec& exec, const OrderedSumArgs& args) {

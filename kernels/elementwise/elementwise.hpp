@@ -22,13 +22,6 @@ struct AxpyArgs {
   std::size_t count = 0;
 };
 
-struct ScaleArgs {
-  double a = 1;
-  void* x = nullptr;
-  DType dtype = DType::f32;
-  std::size_t count = 0;
-};
-
 struct OrderedSumArgs {
   GradSources sources = {};
   void* to = nullptr;  ///< may be one of the sources
@@ -41,9 +34,7 @@ namespace kernels {
 void cast(const Exec& exec, const CastArgs& args);
 /// y <- y + a x, computed in fp32, rounded once to y's type.
 void axpy(const Exec& exec, const AxpyArgs& args);
-/// x <- a x, computed in fp32.
-void scale(const Exec& exec, const ScaleArgs& args);
-/// to <- ((s0 + s1) + s2) + ..., in fp32, rounded once.
+/// to <- the sum of the sources as the tree T over them (core/sum_tree.hpp), in fp32, rounded once.
 void ordered_sum(const Exec& exec, const OrderedSumArgs& args);
 }  // namespace kernels
 

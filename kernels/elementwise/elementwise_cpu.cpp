@@ -1,5 +1,6 @@
 #include "kernels/cpu/grad_strip.hpp"
 #include "kernels/cpu/isa_namespace.hpp"
+#include "kernels/cpu/threads.hpp"
 #include "kernels/declare.hpp"
 
 namespace lockstep::kernels::LOCKSTEP_ISA_NS {
@@ -10,23 +11,10 @@ constexpr std::size_t chunk = 65536;  ///< elements a thread takes at once; a mu
 /// Calls body(begin, count) for the whole range in pieces of `chunk`.
 template <class Body>
 void for_chunks(const Exec& exec, std::size_t count, const Body& body) {
-  const auto chunks = static_cast<std::int64_t>((count + chunk - 1) / chunk);
-#pragma omp parallel for schedule(static) num_threads(exec.threads) if (exec.threads > 1 && chunks > 1)
-  for (std::int64_t c = 0; c < chunks; ++c) {
+  for_pieces(exec.threads, static_cast<std::int64_t>((count + chunk - 1) / chunk), [&](std::int64_t c) {
     const std::size_t begin = static_cast<std::size_t>(c) * chunk;
     body(begin, count - begin < chunk ? count - begin : chunk);
-  }
-}
-
-/// A null pointer of the element type, to pick a template by a run-time type.
-template <class Body>
-void with_type(DType dtype, const Body& body) {
-  if (dtype == DType::bf16)
-    body(static_cast<bf16*>(nullptr));
-  else if (dtype == DType::f16)
-    body(static_cast<f16*>(nullptr));
-  else
-    body(static_cast<float*>(nullptr));
+  });
 }
 
 template <class From, class To>
@@ -39,12 +27,6 @@ template <class X, class Y>
 void axpy_chunk(float a, const X* __restrict x, Y* __restrict y, std::size_t count) {
 #pragma omp simd
   for (std::size_t i = 0; i < count; ++i) y[i] = Y(static_cast<float>(y[i]) + a * static_cast<float>(x[i]));
-}
-
-template <class X>
-void scale_chunk(float a, X* x, std::size_t count) {
-#pragma omp simd
-  for (std::size_t i = 0; i < count; ++i) x[i] = X(a * static_cast<float>(x[i]));
 }
 
 /// Sums into a buffer first: `to` may be one of the sources.
@@ -62,8 +44,8 @@ void sum_chunk(const GradSources& sources, std::size_t begin, std::size_t count,
 }  // namespace
 
 void cast(const Exec& exec, const CastArgs& args) {
-  with_type(args.from_dtype, [&]<class From>(From*) {
-    with_type(args.to_dtype, [&]<class To>(To*) {
+  with_element_type(args.from_dtype, [&]<class From>(From*) {
+    with_element_type(args.to_dtype, [&]<class To>(To*) {
       for_chunks(exec, args.count, [&](std::size_t begin, std::size_t count) {
         cast_chunk(static_cast<const From*>(args.from) + begin, static_cast<To*>(args.to) + begin, count);
       });
@@ -73,8 +55,8 @@ void cast(const Exec& exec, const CastArgs& args) {
 
 void axpy(const Exec& exec, const AxpyArgs& args) {
   const auto a = static_cast<float>(args.a);
-  with_type(args.x_dtype, [&]<class X>(X*) {
-    with_type(args.y_dtype, [&]<class Y>(Y*) {
+  with_element_type(args.x_dtype, [&]<class X>(X*) {
+    with_element_type(args.y_dtype, [&]<class Y>(Y*) {
       for_chunks(exec, args.count, [&](std::size_t begin, std::size_t count) {
         axpy_chunk(a, static_cast<const X*>(args.x) + begin, static_cast<Y*>(args.y) + begin, count);
       });
@@ -82,16 +64,8 @@ void axpy(const Exec& exec, const AxpyArgs& args) {
   });
 }
 
-void scale(const Exec& exec, const ScaleArgs& args) {
-  const auto a = static_cast<float>(args.a);
-  with_type(args.dtype, [&]<class X>(X*) {
-    for_chunks(exec, args.count,
-               [&](std::size_t begin, std::size_t count) { scale_chunk(a, static_cast<X*>(args.x) + begin, count); });
-  });
-}
-
 void ordered_sum(const Exec& exec, const OrderedSumArgs& args) {
-  with_type(args.to_dtype, [&]<class To>(To*) {
+  with_element_type(args.to_dtype, [&]<class To>(To*) {
     for_chunks(exec, args.count, [&](std::size_t begin, std::size_t count) {
       sum_chunk(args.sources, begin, count, static_cast<To*>(args.to));
     });

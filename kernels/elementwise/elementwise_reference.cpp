@@ -5,26 +5,19 @@ namespace lockstep::kernels::reference {
 
 void cast(const Exec& /*exec*/, const CastArgs& args) {
   for (std::size_t i = 0; i < args.count; ++i)
-    store_from_float(args.to, args.to_dtype, i, load_as_float(args.from, args.from_dtype, i));
+    store_element(args.to, args.to_dtype, i, load_element(args.from, args.from_dtype, i));
 }
 
 void axpy(const Exec& /*exec*/, const AxpyArgs& args) {
   const auto a = static_cast<float>(args.a);
   for (std::size_t i = 0; i < args.count; ++i) {
-    const float product = a * load_as_float(args.x, args.x_dtype, i);
-    store_from_float(args.y, args.y_dtype, i, load_as_float(args.y, args.y_dtype, i) + product);
+    const float product = a * load_element(args.x, args.x_dtype, i);
+    store_element(args.y, args.y_dtype, i, load_element(args.y, args.y_dtype, i) + product);
   }
 }
 
-void scale(const Exec& /*exec*/, const ScaleArgs& args) {
-  const auto a = static_cast<float>(args.a);
-  for (std::size_t i = 0; i < args.count; ++i)
-    store_from_float(args.x, args.dtype, i, a * load_as_float(args.x, args.dtype, i));
-}
-
 void ordered_sum(const Exec& /*exec*/, const OrderedSumArgs& args) {
-  for (std::size_t i = 0; i < args.count; ++i)
-    store_from_float(args.to, args.to_dtype, i, gradient_at(args.sources, i));
+  for (std::size_t i = 0; i < args.count; ++i) store_element(args.to, args.to_dtype, i, gradient_at(args.sources, i));
 }
 
 }  // namespace lockstep::kernels::reference

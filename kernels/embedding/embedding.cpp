@@ -39,9 +39,12 @@ void embedding_backward(const Exec& exec, const EmbeddingBackwardArgs& args) {
   require(is_compute_dtype(args.dtype), "embedding_backward: dtype must be f32, bf16 or f16");
   require(args.batch >= 0 && args.length >= 0 && args.cols >= 0, "embedding_backward: sizes must be >= 0");
   require(args.batch * args.length < (std::int64_t{1} << 31), "embedding_backward: more than 2^31 - 1 positions");
-  if (args.batch * args.length * args.cols == 0) return;
-  require(args.tokens != nullptr && args.dy != nullptr && args.dwte != nullptr && args.scratch != nullptr,
-          "embedding_backward: tokens, dy, dwte and scratch are needed");
+  require(args.wte_rows >= args.vocabulary, "embedding_backward: dwte has fewer rows than the vocabulary");
+  require(args.dwpe == nullptr || args.wpe_rows >= args.length, "embedding_backward: dwpe has fewer rows than length");
+  if (args.cols == 0) return;
+  require(args.dwte != nullptr && args.scratch != nullptr, "embedding_backward: dwte and scratch are needed");
+  require(args.batch * args.length == 0 || (args.tokens != nullptr && args.dy != nullptr),
+          "embedding_backward: tokens and dy are needed");
   check_tokens(exec, args.tokens, args.batch * args.length, args.vocabulary);
   check(exec.table->embedding_backward(exec, args));
 }

@@ -64,7 +64,7 @@ __global__ void __launch_bounds__(list_threads) list_positions_kernel(EmbeddingB
   if (threadIdx.x == 0 && blockIdx.x + 1 == gridDim.x) lists.begin[gridDim.x] = place;
 }
 
-/// One block for a token and a tile of columns: picks the token's positions out of its range's list, a batch at a
+/// One block for a row of dwte and a tile of columns: picks its token's positions out of the range's list, a batch at a
 /// time and in order, and adds their rows.
 template <class T, int N>
 __global__ void __launch_bounds__(sum_threads) sum_tokens_kernel(EmbeddingBackwardArgs args) {
@@ -73,7 +73,8 @@ __global__ void __launch_bounds__(sum_threads) sum_tokens_kernel(EmbeddingBackwa
   const Lists lists = lists_of(args);
   const std::int64_t token = blockIdx.x, c = (std::int64_t{blockIdx.y} * blockDim.x + threadIdx.x) * N;
   const std::int64_t range = token / embedding_tokens_per_range;
-  const std::int32_t begin = lists.begin[range], end = lists.begin[range + 1];
+  const bool padding = token >= args.vocabulary;  // no list has them
+  const std::int32_t begin = padding ? 0 : lists.begin[range], end = padding ? 0 : lists.begin[range + 1];
   const T* dy = static_cast<const T*>(args.dy) + c;
   Values<N> sum{};
   int uses = 0;
@@ -91,20 +92,29 @@ __global__ void __launch_bounds__(sum_threads) sum_tokens_kernel(EmbeddingBackwa
       }
     uses += rank.total;
   }
-  if (uses == 0 || c >= args.cols) return;
-  for (int k = 0; k < N; ++k) args.dwte[token * args.cols + c + k] += sum.v[k];
+  const bool accumulate = args.accumulate_dwte != 0;
+  if ((uses == 0 && accumulate) || c >= args.cols) return;
+  for (int k = 0; k < N; ++k) {
+    float& out = args.dwte[token * args.cols + c + k];
+    out = accumulate ? out + sum.v[k] : sum.v[k];
+  }
 }
 
 template <class T, int N>
-__global__ void __launch_bounds__(sum_threads) sum_batch_kernel(EmbeddingBackwardArgs args) {
-  const std::int64_t packs = args.length * args.cols / N, stride = std::int64_t{gridDim.x} * blockDim.x;
+__global__ void __launch_bounds__(sum_threads) sum_batch_kernel(EmbeddingBackwardArgs args, std::int64_t rows) {
+  const std::int64_t packs = rows * args.cols / N, stride = std::int64_t{gridDim.x} * blockDim.x;
+  const std::int64_t used = args.length * args.cols / N;  // packs; those behind it get zeros
+  const bool accumulate = args.accumulate_dwpe != 0;
   for (std::int64_t i = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < packs; i += stride) {
     Values<N> sum{};
-    for (std::int64_t b = 0; b < args.batch; ++b) {
+    for (std::int64_t b = 0; b < args.batch && i < used; ++b) {
       const auto d = load_pack<N>(static_cast<const T*>(args.dy) + b * args.length * args.cols + i * N);
       for (int k = 0; k < N; ++k) sum.v[k] += d.v[k];
     }
-    for (int k = 0; k < N; ++k) args.dwpe[i * N + k] += sum.v[k];
+    for (int k = 0; k < N; ++k) {
+      float& out = args.dwpe[i * N + k];
+      out = accumulate ? out + sum.v[k] : sum.v[k];
+    }
   }
 }
 
@@ -124,10 +134,12 @@ void embedding_backward(const Exec& exec, const EmbeddingBackwardArgs& args) {
   with_pack(args.dtype, packable(args.dtype, args.cols, {args.dy}), [&]<class T, int N>(Packed<T, N>) {
     const unsigned threads = block_threads(args.cols / N, sum_threads);
     const auto tiles = static_cast<unsigned>((args.cols / N + threads - 1) / threads);
-    launch(exec, sum_tokens_kernel<T, N>, dim3(static_cast<unsigned>(args.vocabulary), tiles), dim3(threads), 0, args);
-    if (args.dwpe != nullptr)
-      launch(exec, sum_batch_kernel<T, N>, dim3(blocks_for(args.length * args.cols / N, sum_threads)),
-             dim3(sum_threads), 0, args);
+    const std::int64_t token_rows = args.accumulate_dwte != 0 ? args.vocabulary : args.wte_rows;
+    launch(exec, sum_tokens_kernel<T, N>, dim3(static_cast<unsigned>(token_rows), tiles), dim3(threads), 0, args);
+    const std::int64_t rows = args.accumulate_dwpe != 0 ? args.length : args.wpe_rows;
+    if (args.dwpe != nullptr && rows > 0)
+      launch(exec, sum_batch_kernel<T, N>, dim3(blocks_for(rows * args.cols / N, sum_threads)), dim3(sum_threads), 0,
+             args, rows);
   });
 }
 

@@ -24,8 +24,15 @@ void forward(const Exec& exec, const EmbeddingForwardArgs& args) {
   }
 }
 
+/// Columns [begin, begin + width) of all rows.
+void clear_columns(float* to, std::int64_t rows, std::int64_t cols, std::int64_t begin, std::int64_t width) {
+  for (std::int64_t r = 0; r < rows; ++r)
+    for (std::int64_t c = 0; c < width; ++c) to[r * cols + begin + c] = 0.0F;
+}
+
 /// Each thread owns a range of columns and walks all positions in order, so every sum is in ascending position on any
-/// number of threads, and dy is read once for both gradients.
+/// number of threads, and dy is read once for both gradients. What is replaced starts from zeros, because most rows
+/// of a vocabulary are met more than once or never.
 template <class T>
 void backward(const Exec& exec, const EmbeddingBackwardArgs& args) {
   constexpr std::int64_t grain = 16;  // columns: one cache line of a gradient row
@@ -38,6 +45,8 @@ void backward(const Exec& exec, const EmbeddingBackwardArgs& args) {
     const std::int64_t begin = grains * part / threads * grain;
     const std::int64_t end = grains * (part + 1) / threads * grain;
     const std::int64_t width = (end < cols ? end : cols) - begin;
+    if (args.accumulate_dwte == 0) clear_columns(args.dwte, args.wte_rows, cols, begin, width);
+    if (args.dwpe != nullptr && args.accumulate_dwpe == 0) clear_columns(args.dwpe, args.wpe_rows, cols, begin, width);
     for (std::int64_t p = 0; p < positions; ++p) {
       const T* dy = static_cast<const T*>(args.dy) + p * cols + begin;
       float* dwte = args.dwte + args.tokens[p] * cols + begin;

@@ -16,8 +16,8 @@ void embedding_forward(const Exec&, const EmbeddingForwardArgs& args) {
 
 void embedding_backward(const Exec&, const EmbeddingBackwardArgs& args) {
   // One column at a time, so that the sums in double stay small.
-  std::vector<double> dwte(static_cast<std::size_t>(args.vocabulary));
-  std::vector<double> dwpe(static_cast<std::size_t>(args.length));
+  std::vector<double> dwte(static_cast<std::size_t>(args.wte_rows));
+  std::vector<double> dwpe(static_cast<std::size_t>(args.dwpe != nullptr ? args.wpe_rows : args.length));
   for (std::int64_t c = 0; c < args.cols; ++c) {
     dwte.assign(dwte.size(), 0.0);
     dwpe.assign(dwpe.size(), 0.0);
@@ -26,15 +26,11 @@ void embedding_backward(const Exec&, const EmbeddingBackwardArgs& args) {
       dwte[static_cast<std::size_t>(args.tokens[p])] += dy;
       dwpe[static_cast<std::size_t>(p % args.length)] += dy;
     }
-    for (std::size_t v = 0; v < dwte.size(); ++v) {
-      float& out = args.dwte[static_cast<std::int64_t>(v) * args.cols + c];
-      out = static_cast<float>(static_cast<double>(out) + dwte[v]);
-    }
+    for (std::size_t v = 0; v < dwte.size(); ++v)
+      contribute(args.dwte[static_cast<std::int64_t>(v) * args.cols + c], dwte[v], args.accumulate_dwte != 0);
     if (args.dwpe == nullptr) continue;
-    for (std::size_t t = 0; t < dwpe.size(); ++t) {
-      float& out = args.dwpe[static_cast<std::int64_t>(t) * args.cols + c];
-      out = static_cast<float>(static_cast<double>(out) + dwpe[t]);
-    }
+    for (std::size_t t = 0; t < dwpe.size(); ++t)
+      contribute(args.dwpe[static_cast<std::int64_t>(t) * args.cols + c], dwpe[t], args.accumulate_dwpe != 0);
   }
 }
 

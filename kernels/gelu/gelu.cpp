@@ -20,9 +20,10 @@ void gelu_forward(const Exec& exec, const GeluForwardArgs& args) {
 void gelu_backward(const Exec& exec, const GeluBackwardArgs& args) {
   require(is_compute_dtype(args.dtype), "gelu_backward: dtype must be f32, bf16 or f16");
   require(args.rows >= 0 && args.cols >= 0, "gelu_backward: rows and cols must be >= 0");
-  if (args.rows == 0 || args.cols == 0) return;
-  require(args.dy != nullptr && args.pre != nullptr && args.dx != nullptr, "gelu_backward: dy, pre and dx are needed");
-  require(args.dbias == nullptr || args.scratch != nullptr, "gelu_backward: dbias needs scratch");
+  if (args.cols == 0 || (args.rows == 0 && (args.dbias == nullptr || args.accumulate != 0))) return;
+  require(args.rows == 0 || (args.dy != nullptr && args.pre != nullptr && args.dx != nullptr),
+          "gelu_backward: dy, pre and dx are needed");
+  require(args.rows == 0 || args.dbias == nullptr || args.scratch != nullptr, "gelu_backward: dbias needs scratch");
   check(exec.table->gelu_backward(exec, args));
 }
 

@@ -19,10 +19,11 @@ struct GeluBackwardArgs {
   const void* dy = nullptr;
   const void* pre = nullptr;  ///< the forward pass's argument
   void* dx = nullptr;         ///< may be dy
-  float* dbias = nullptr;     ///< [cols], added to; may be null
+  float* dbias = nullptr;     ///< [cols]: column sums of dx; may be null
   void* scratch = nullptr;    ///< bias_grad_scratch(rows, cols) bytes if dbias is given
   std::int64_t rows = 0;
   std::int64_t cols = 0;
+  std::int32_t accumulate = 0;  ///< add to dbias instead of replacing it
   DType dtype = DType::f32;
 };
 

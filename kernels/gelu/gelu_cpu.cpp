@@ -88,7 +88,7 @@ void backward(const Exec& exec, const GeluBackwardArgs& args) {
           });
     }
   }
-  if (args.dbias != nullptr) add_block_sums(threads, partial, blocks, cols, args.dbias, cols);
+  if (args.dbias != nullptr) sum_blocks(threads, partial, blocks, cols, args.dbias, cols, args.accumulate != 0);
 }
 
 }  // namespace

@@ -46,7 +46,7 @@ void gelu_backward(const Exec&, const GeluBackwardArgs& args) {
   for (std::int64_t c = 0; c < args.cols; ++c) {
     double sum = 0;  // of dx as stored, so that bias_grad(dx) means the same
     for (std::int64_t r = 0; r < args.rows; ++r) sum += element(args.dx, args.dtype, r * args.cols + c);
-    args.dbias[c] = static_cast<float>(static_cast<double>(args.dbias[c]) + sum);
+    contribute(args.dbias[c], sum, args.accumulate != 0);
   }
 }
 

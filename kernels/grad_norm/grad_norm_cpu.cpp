@@ -1,5 +1,6 @@
 #include "kernels/cpu/grad_strip.hpp"
 #include "kernels/cpu/isa_namespace.hpp"
+#include "kernels/cpu/threads.hpp"
 #include "kernels/declare.hpp"
 #include "kernels/grad_norm/grad_norm_rule.hpp"
 
@@ -23,43 +24,44 @@ void add_squares(const float* __restrict g, std::size_t count, double* __restric
   for (std::size_t k = 0; i + k < count; ++k) lane[k] = lane[k] + square(g[i + k]);
 }
 
-/// The smallest index from `begin` whose element is not finite, or -1.
-std::int64_t find_bad(const GradSources& grad, std::size_t begin, std::size_t end) {
+/// Which of the elements from `begin` is the first that is not finite, or -1.
+std::int64_t find_bad(const GradSources& grad, std::size_t begin, std::size_t elements) {
   alignas(64) float buffer[strip_elements];
-  for (std::size_t i = begin; i < end; i += strip_elements) {
-    const std::size_t count = end - i < strip_elements ? end - i : strip_elements;
-    const float* g = gradient_strip(grad, i, count, buffer);
+  for (std::size_t done = 0; done < elements; done += strip_elements) {
+    const std::size_t count = elements - done < strip_elements ? elements - done : strip_elements;
+    const float* g = gradient_strip(grad, begin + done, count, buffer);
     for (std::size_t k = 0; k < count; ++k)
-      if (!is_finite(static_cast<double>(g[k]))) return static_cast<std::int64_t>(i + k);
+      if (!is_finite(static_cast<double>(g[k]))) return static_cast<std::int64_t>(done + k);
   }
   return -1;
 }
 
-void reduce_chunk(const GradNormArgs& args, std::uint64_t chunk) {
+void sum_leaf(const GradLeafSumsArgs& args, std::int64_t j) {
   alignas(64) float buffer[strip_elements];
   alignas(64) double lane[norm_lanes] = {};
-  const std::size_t begin = args.begin + chunk * norm_chunk;
-  const std::size_t stop = args.begin + args.count;
-  const std::size_t end = stop - begin < norm_chunk ? stop : begin + norm_chunk;
-  for (std::size_t i = begin; i < end; i += strip_elements) {
-    const std::size_t count = end - i < strip_elements ? end - i : strip_elements;
-    add_squares(gradient_strip(args.grad, i, count, buffer), count, lane);
+  const NormLeaf& leaf = args.leaves[j];
+  const std::size_t begin = begin_in(leaf, args.grad.extent);
+  for (std::size_t done = 0; done < leaf.count; done += strip_elements) {
+    const std::size_t count = leaf.count - done < strip_elements ? leaf.count - done : strip_elements;
+    add_squares(gradient_strip(args.grad, begin + done, count, buffer), count, lane);
   }
   for (std::uint32_t half = norm_lanes / 2; half > 0; half /= 2)
     for (std::uint32_t k = 0; k < half; ++k) lane[k] = lane[k] + lane[k + half];
-  args.chunk_sums[chunk] = lane[0];
-  // The square of any finite float is finite in double, and so is the sum of a chunk of them: only a bad element makes
-  // the sum bad, and only then is the chunk read again.
-  args.chunk_bad[chunk] = is_finite(lane[0]) ? -1 : find_bad(args.grad, begin, end);
+  args.sums[leaf.index] = lane[0];
+  // The square of any finite float is finite in double, and so is the sum of a leaf of them: only a bad element makes
+  // the sum bad, and only then is the leaf read again.
+  args.bad[j] = -1;
+  if (is_finite(lane[0])) return;
+  args.bad[j] = static_cast<std::int64_t>(leaf.begin) + find_bad(args.grad, begin, leaf.count);
 }
 
 }  // namespace
 
-void grad_norm(const Exec& exec, const GradNormArgs& args) {
-  const auto chunks = static_cast<std::int64_t>(norm_chunks(args.count));
-#pragma omp parallel for schedule(static) num_threads(exec.threads) if (exec.threads > 1 && chunks > 1)
-  for (std::int64_t c = 0; c < chunks; ++c) reduce_chunk(args, static_cast<std::uint64_t>(c));
-  finish_report(args, static_cast<std::uint64_t>(chunks));
+void grad_leaf_sums(const Exec& exec, const GradLeafSumsArgs& args) {
+  for_pieces(exec.threads, static_cast<std::int64_t>(args.leaf_count), [&](std::int64_t j) { sum_leaf(args, j); });
 }
+
+// A term for 16,384 elements: too few to divide.
+void grad_norm(const Exec& /*exec*/, const GradNormArgs& args) { fill_report(args); }
 
 }  // namespace lockstep::kernels::LOCKSTEP_ISA_NS

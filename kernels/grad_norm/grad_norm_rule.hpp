@@ -1,6 +1,7 @@
 #pragma once
 
-// The order of additions in grad_norm: part of its definition, so that every implementation gives the same bits.
+// The order of additions in the gradient's norm: part of its definition, so that every implementation gives the same
+// bits.
 
 #include <cstddef>
 #include <cstdint>
@@ -10,13 +11,12 @@
 
 namespace lockstep {
 
-/// Inside a chunk, element i is added to lane i % norm_lanes in ascending order; then lane k takes lane k + half for
+/// Inside a leaf, element i is added to lane i % norm_lanes in ascending order; then lane k takes lane k + half for
 /// half = norm_lanes / 2, ..., 1.
 inline constexpr std::uint32_t norm_lanes = 256;
 
-/// The sum of the chunks: the binary tree T(lo, hi) split at the largest power of two below hi - lo, so that aligned
-/// parts of it can be computed by different ranks.
-[[nodiscard]] LOCKSTEP_HOST_DEVICE static inline double sum_tree(const double* values, std::uint64_t count) {
+/// T(0, count) over the values (core/sum_tree.hpp).
+[[nodiscard]] LOCKSTEP_HOST_DEVICE static inline double tree_sum(const double* values, std::uint64_t count) {
   double partial[64];  // sums of complete subtrees, largest first; their sizes are the set bits of `done`
   int depth = 0;
   for (std::uint64_t done = 0; done < count; ++done) {
@@ -29,20 +29,26 @@ inline constexpr std::uint32_t norm_lanes = 256;
   return sum;
 }
 
-/// The smallest index of a non-finite element, or -1, from each chunk's; completes the report.
-LOCKSTEP_HOST_DEVICE static inline void finish_report(const GradNormArgs& args, std::uint64_t chunks) {
+/// Of two indices of bad elements, -1 where there is none, the smaller one.
+[[nodiscard]] LOCKSTEP_HOST_DEVICE constexpr std::int64_t first_of(std::int64_t a, std::int64_t b) {
+  if (a < 0 || b < 0) return a < 0 ? b : a;
+  return a < b ? a : b;
+}
+
+LOCKSTEP_HOST_DEVICE static inline void fill_report(const GradNormArgs& args, double norm2, std::int64_t first_bad) {
   StepReport& report = *args.report;
-  report.norm2 = sum_tree(args.chunk_sums, chunks);
-  report.first_bad = -1;
-  for (std::uint64_t c = chunks; c-- > 0;)
-    if (args.chunk_bad[c] >= 0) report.first_bad = args.chunk_bad[c];
+  report.norm2 = norm2;
+  report.first_bad = first_bad;
   report.loss_sum = args.loss != nullptr ? args.loss->loss : 0.0;
   report.weight_sum = args.loss != nullptr ? args.loss->weight : 0.0;
   report.stop = args.inputs != nullptr ? args.inputs->stop : 0;
 }
 
-[[nodiscard]] LOCKSTEP_HOST_DEVICE constexpr std::uint64_t norm_chunks(std::uint64_t count) {
-  return (count + norm_chunk - 1) / norm_chunk;
+/// All of grad_norm in one thread.
+LOCKSTEP_HOST_DEVICE static inline void fill_report(const GradNormArgs& args) {
+  std::int64_t first_bad = -1;
+  for (std::uint32_t j = 0; j < args.bad_count; ++j) first_bad = first_of(first_bad, args.bad[j]);
+  fill_report(args, tree_sum(args.sums, args.sum_count), first_bad);
 }
 
 }  // namespace lockstep

@@ -27,12 +27,11 @@ void layernorm_forward(const Exec& exec, const LayernormForwardArgs& args) {
 void layernorm_backward(const Exec& exec, const LayernormBackwardArgs& args) {
   require(is_compute_dtype(args.dtype), "layernorm_backward: dtype must be f32, bf16 or f16");
   require(args.rows >= 0 && args.cols > 0, "layernorm_backward: rows must be >= 0 and cols > 0");
-  if (args.rows == 0) return;
-  require(args.dy != nullptr && args.x != nullptr && args.gamma != nullptr && args.mean != nullptr &&
-              args.rstd != nullptr && args.dx != nullptr,
-          "layernorm_backward: dy, x, gamma, mean, rstd and dx are needed");
-  require(args.dgamma != nullptr && args.dbeta != nullptr && args.scratch != nullptr,
+  require(args.dgamma != nullptr && args.dbeta != nullptr && (args.rows == 0 || args.scratch != nullptr),
           "layernorm_backward: dgamma, dbeta and scratch are needed");
+  require(args.rows == 0 || (args.dy != nullptr && args.x != nullptr && args.gamma != nullptr && args.mean != nullptr &&
+                             args.rstd != nullptr && args.dx != nullptr),
+          "layernorm_backward: dy, x, gamma, mean, rstd and dx are needed");
   check(exec.table->layernorm_backward(exec, args));
 }
 

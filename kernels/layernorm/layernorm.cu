@@ -126,12 +126,13 @@ void layernorm_backward(const Exec& exec, const LayernormBackwardArgs& args) {
   const bool in_shared = bytes <= shared_limit;
   const bool packs = packable(args.dtype, cols, {args.dy, args.x, args.gamma, args.dsum, args.dx});
   with_pack(args.dtype, packs, [&]<class T, int N>(Packed<T, N>) {
+    if (blocks == 0) return;
     launch(exec, backward_kernel<T, N>, dim3(static_cast<unsigned>(blocks)),
            dim3(block_threads(cols / N, most_threads)), in_shared ? bytes : 0, args, in_shared);
   });
   const auto* partial = static_cast<const float*>(args.scratch);
-  add_block_sums(exec, partial, blocks, 2 * cols, args.dgamma, cols);
-  add_block_sums(exec, partial + cols, blocks, 2 * cols, args.dbeta, cols);
+  sum_blocks(exec, partial, blocks, 2 * cols, args.dgamma, cols, args.accumulate_dgamma != 0);
+  sum_blocks(exec, partial + cols, blocks, 2 * cols, args.dbeta, cols, args.accumulate_dbeta != 0);
 }
 
 }  // namespace lockstep::kernels::LOCKSTEP_KERNEL_NS

@@ -28,11 +28,13 @@ struct LayernormBackwardArgs {
   const float* rstd = nullptr;
   const void* dsum = nullptr;  ///< gradient that reaches the normalised sum from elsewhere; added. May be null.
   void* dx = nullptr;          ///< out; may be dsum or dy
-  float* dgamma = nullptr;     ///< [cols], added to
-  float* dbeta = nullptr;      ///< [cols], added to
+  float* dgamma = nullptr;     ///< [cols]
+  float* dbeta = nullptr;      ///< [cols]
   void* scratch = nullptr;     ///< layernorm_backward_scratch(rows, cols) bytes
   std::int64_t rows = 0;
   std::int64_t cols = 0;
+  std::int32_t accumulate_dgamma = 0;  ///< add to dgamma instead of replacing it
+  std::int32_t accumulate_dbeta = 0;
   DType dtype = DType::f32;
 };
 

@@ -96,8 +96,8 @@ void backward(const Exec& exec, const LayernormBackwardArgs& args) {
           });
     }
   }
-  add_block_sums(threads, partial, blocks, 2 * cols, args.dgamma, cols);
-  add_block_sums(threads, partial + cols, blocks, 2 * cols, args.dbeta, cols);
+  sum_blocks(threads, partial, blocks, 2 * cols, args.dgamma, cols, args.accumulate_dgamma != 0);
+  sum_blocks(threads, partial + cols, blocks, 2 * cols, args.dbeta, cols, args.accumulate_dbeta != 0);
 }
 
 }  // namespace

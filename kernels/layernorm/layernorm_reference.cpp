@@ -48,8 +48,8 @@ void layernorm_backward(const Exec&, const LayernormBackwardArgs& args) {
       dgamma += dy * normalised(r, c);
       dbeta += dy;
     }
-    args.dgamma[c] = static_cast<float>(static_cast<double>(args.dgamma[c]) + dgamma);
-    args.dbeta[c] = static_cast<float>(static_cast<double>(args.dbeta[c]) + dbeta);
+    contribute(args.dgamma[c], dgamma, args.accumulate_dgamma != 0);
+    contribute(args.dbeta[c], dbeta, args.accumulate_dbeta != 0);
   }
   for (std::int64_t r = 0; r < args.rows; ++r) {
     const std::int64_t row = r * args.cols;

@@ -16,11 +16,13 @@ __global__ void __launch_bounds__(block_size) sgd_kernel(SgdArgs args) {
     const SgdScalars<float> scalars =
         sgd_scalars<float>(args.groups[tile.group], args.state->grad_factor, static_cast<double>(args.dampening),
                            args.nesterov != 0, args.state->applied == 1);
-    const std::size_t end = tile.begin + tile.count;
-    for (std::size_t i = tile.begin + threadIdx.x; i < end; i += block_size) {
+    float* const master = args.master + begin_in(tile, args.master_extent);
+    for (std::size_t k = threadIdx.x; k < tile.count; k += block_size) {
       float unused = 0;
-      sgd_element(args.master[i], scalars.buffered ? args.momentum[i] : unused, gradient_at(args.grad, i), scalars);
-      if (args.param16 != nullptr) store_from_float(args.param16, args.param16_dtype, i, args.master[i]);
+      const float g = gradient_at(args.grad, begin_in(tile, args.grad.extent) + k);
+      sgd_element(master[k], scalars.buffered ? args.momentum[tile.shard_begin + k] : unused, g, scalars);
+      if (args.param16 != nullptr)
+        store_element(args.param16, args.param16_dtype, begin_in(tile, args.param16_extent) + k, master[k]);
     }
   }
 }

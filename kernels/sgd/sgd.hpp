@@ -9,9 +9,11 @@ namespace lockstep {
 /// As AdamArgs; the momentum of each group comes from its GroupStep.
 struct SgdArgs {
   float* master = nullptr;
-  float* momentum = nullptr;  ///< buffer; null if no group has momentum
+  Extent master_extent = Extent::shard;
+  float* momentum = nullptr;  ///< buffer, at a tile's shard index; null if no group has momentum
   void* param16 = nullptr;
   DType param16_dtype = DType::bf16;
+  Extent param16_extent = Extent::full;
   GradSources grad = {};
   const Tile* tiles = nullptr;
   std::uint32_t tile_count = 0;

@@ -1,69 +1,48 @@
 #include "core/error.hpp"
-#include "kernels/cpu/grad_strip.hpp"
 #include "kernels/cpu/isa_namespace.hpp"
+#include "kernels/cpu/update_walk.hpp"
 #include "kernels/declare.hpp"
 #include "kernels/sgd/sgd_rule.hpp"
 
 namespace lockstep::kernels::LOCKSTEP_ISA_NS {
 namespace {
 
-struct NoCopy {};
-
-constexpr std::size_t block = 64;  ///< elements between prefetches: four cache lines of each float buffer
-
-/// One strip: g has the gradient of its elements, p16 their 16-bit copy or nothing.
-template <class T16, bool buffered>
-void update_strip(float* __restrict p, float* __restrict momentum, const float* __restrict g, T16* __restrict p16,
-                  std::size_t count, SgdScalars<float> scalars) {
-  scalars.buffered = buffered;  // a constant for the optimizer
+template <class T16>
+void update_buffered(float* __restrict p, float* __restrict momentum, const float* __restrict g, T16* __restrict p16,
+                     std::size_t count, SgdScalars<float> scalars) {
+  scalars.buffered = true;  // a constant for the optimizer
   const auto update = [&](std::size_t i) {
-    if constexpr (buffered) {
-      sgd_element(p[i], momentum[i], g[i], scalars);
-    } else {
-      float unused = 0;
-      sgd_element(p[i], unused, g[i], scalars);
-    }
-    if constexpr (!__is_same(T16, NoCopy)) p16[i] = T16(p[i]);
+    sgd_element(p[i], momentum[i], g[i], scalars);
+    store_copy(p16, i, p[i]);
   };
-  std::size_t i = 0;
-  for (; i + block <= count; i += block) {
-    for (std::size_t line = i; line < i + block; line += 16) {
-      prefetch_line(p + line);
-      if constexpr (buffered) prefetch_line(momentum + line);
-      prefetch_line(g + line);
-    }
-    if constexpr (!__is_same(T16, NoCopy))
-      for (std::size_t line = i; line < i + block; line += 32) prefetch_line(p16 + line);
-#pragma omp simd
-    for (std::size_t j = i; j < i + block; ++j) update(j);
-  }
-#pragma omp simd
-  for (std::size_t j = i; j < count; ++j) update(j);
+  for_elements(count, update, p, momentum, g, p16);
 }
 
 template <class T16>
-void update_tile(const SgdArgs& args, const Tile& tile) {
-  alignas(64) float buffer[strip_elements];
-  const SgdScalars<float> scalars =
-      sgd_scalars<float>(args.groups[tile.group], args.state->grad_factor, static_cast<double>(args.dampening),
-                         args.nesterov != 0, args.state->applied == 1);
-  const std::size_t end = tile.begin + tile.count;
-  for (std::size_t i = tile.begin; i < end; i += strip_elements) {
-    const std::size_t count = end - i < strip_elements ? end - i : strip_elements;
-    const float* g = gradient_strip(args.grad, i, count, buffer);
-    T16* p16 = args.param16 == nullptr ? nullptr : static_cast<T16*>(args.param16) + i;
-    if (scalars.buffered)
-      update_strip<T16, true>(args.master + i, args.momentum + i, g, p16, count, scalars);
-    else
-      update_strip<T16, false>(args.master + i, nullptr, g, p16, count, scalars);
-  }
+void update_unbuffered(float* __restrict p, const float* __restrict g, T16* __restrict p16, std::size_t count,
+                       SgdScalars<float> scalars) {
+  scalars.buffered = false;
+  const auto update = [&](std::size_t i) {
+    float unused = 0;
+    sgd_element(p[i], unused, g[i], scalars);
+    store_copy(p16, i, p[i]);
+  };
+  for_elements(count, update, p, g, p16);
 }
 
 template <class T16>
 void update_tiles(const Exec& exec, const SgdArgs& args) {
-  const auto count = static_cast<std::int64_t>(args.tile_count);
-#pragma omp parallel for schedule(static) num_threads(exec.threads) if (exec.threads > 1 && count > 1)
-  for (std::int64_t t = 0; t < count; ++t) update_tile<T16>(args, args.tiles[t]);
+  const auto scalars_of = [&](const Tile& tile) {
+    return sgd_scalars<float>(args.groups[tile.group], args.state->grad_factor, static_cast<double>(args.dampening),
+                              args.nesterov != 0, args.state->applied == 1);
+  };
+  for_strips<T16>(exec, args, scalars_of, [&](const Strip<T16>& strip, const SgdScalars<float>& scalars) {
+    float* p = args.master + strip.master;
+    if (scalars.buffered)
+      update_buffered(p, args.momentum + strip.shard, strip.g, strip.p16, strip.count, scalars);
+    else
+      update_unbuffered(p, strip.g, strip.p16, strip.count, scalars);
+  });
 }
 
 }  // namespace
@@ -73,12 +52,7 @@ void sgd(const Exec& exec, const SgdArgs& args) {
   for (std::uint32_t t = 0; t < args.tile_count; ++t)
     require(args.momentum != nullptr || args.groups[args.tiles[t].group].momentum == 0,
             "sgd: a group has momentum but there is no buffer for it");
-  if (args.param16 == nullptr)
-    update_tiles<NoCopy>(exec, args);
-  else if (args.param16_dtype == DType::bf16)
-    update_tiles<bf16>(exec, args);
-  else
-    update_tiles<f16>(exec, args);
+  with_copy_type(args, [&]<class T16>(T16*) { update_tiles<T16>(exec, args); });
 }
 
 }  // namespace lockstep::kernels::LOCKSTEP_ISA_NS

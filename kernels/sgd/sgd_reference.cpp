@@ -14,9 +14,12 @@ void sgd(const Exec& /*exec*/, const SgdArgs& args) {
                            args.nesterov != 0, args.state->applied == 1);
     require(!scalars.buffered || args.momentum != nullptr, "sgd: a group has momentum but there is no buffer for it");
     float unused = 0;
-    for (std::size_t i = tile.begin; i < tile.begin + tile.count; ++i) {
-      sgd_element(args.master[i], scalars.buffered ? args.momentum[i] : unused, gradient_at(args.grad, i), scalars);
-      if (args.param16 != nullptr) store_from_float(args.param16, args.param16_dtype, i, args.master[i]);
+    for (std::size_t k = 0; k < tile.count; ++k) {
+      float& p = args.master[begin_in(tile, args.master_extent) + k];
+      const float g = gradient_at(args.grad, begin_in(tile, args.grad.extent) + k);
+      sgd_element(p, scalars.buffered ? args.momentum[tile.shard_begin + k] : unused, g, scalars);
+      if (args.param16 != nullptr)
+        store_element(args.param16, args.param16_dtype, begin_in(tile, args.param16_extent) + k, p);
     }
   }
 }

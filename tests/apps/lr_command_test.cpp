@@ -11,16 +11,17 @@
 
 #include "apps/lr_curve.hpp"
 #include "core/error.hpp"
+#include "tests/support/error_text.hpp"
 
 namespace lockstep {
 namespace {
 
-using testing::HasSubstr;
-using testing::StartsWith;
+using ::testing::HasSubstr;
+using ::testing::StartsWith;
 
 const std::vector<sched::GroupInitial> adam = {{{.lr = 0.5, .beta1 = 0.9, .beta2 = 0.999}, true}};
 const std::vector<sched::GroupInitial> sgd = {{{.lr = 0.1, .momentum = 0.9}, false}};
-const Params warmup = {{"warmup_min_lr", 0.001}, {"warmup_max_lr", 0.01}, {"warmup_num_steps", 100}};
+const config::Params warmup = {{"warmup_min_lr", 0.001}, {"warmup_max_lr", 0.01}, {"warmup_num_steps", 100}};
 
 TEST(LrCsv, RowsAreWhatEachUpdateUses) {
   const auto schedule = sched::make_schedule("WarmupLR", warmup, adam);
@@ -102,11 +103,16 @@ TEST(LrPlot, WritesOneLineAGroup) {
   EXPECT_EQ(lines, 2U);
 }
 
-TEST(LrErrors, AreForTheUser) {
+TEST(LrErrors, AreTheUsersToCorrect) {
   const auto schedule = sched::make_constant(adam);
-  EXPECT_THROW(lr_report(*schedule, {.updates = 0}), Error);
-  EXPECT_THROW(lr_report(*schedule, {.updates = 2, .plot = "/nonexistent/folder/x.svg"}), Error);
-  EXPECT_THROW(parse_lr_format("xml"), Error);
+  const auto report = [&](ErrorKind kind, const LrRequest& request) {
+    return testing::error_text(kind, [&] { (void)lr_report(*schedule, request); });
+  };
+  EXPECT_EQ(report(ErrorKind::config, {.updates = 0}), "lockstep lr: --updates is 0, but must be at least 1");
+  EXPECT_EQ(report(ErrorKind::environment, {.updates = 2, .plot = "/nonexistent/folder/x.svg"}),
+            "lockstep lr: cannot write the picture /nonexistent/folder/x.svg");
+  EXPECT_EQ(testing::error_text(ErrorKind::config, [] { (void)parse_lr_format("xml"); }),
+            "--format xml: expected text, csv or json");
   EXPECT_EQ(parse_lr_format("csv"), LrFormat::csv);
 }
 

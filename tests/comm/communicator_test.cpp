@@ -38,7 +38,7 @@ std::vector<Setting> settings() {
   for (const contract::Case& one : contract::cases()) {
     all.push_back({Kind::single, 1, one});
     all.push_back({Kind::single_device, 1, one});
-    for (const int ranks : {1, 2, 3, 4, 5, 8}) {
+    for (const int ranks : {1, 2, 3, 4, 5, 6, 7, 8}) {
       all.push_back({Kind::host, ranks, one});
       all.push_back({Kind::device, ranks, one});
     }
@@ -89,6 +89,10 @@ TEST(Communicator, CutsLongBuffersIntoPieces) {
     };
     EXPECT_NO_THROW(run_setting(kind, 3, everything_cut, {.max_piece = 999}));
   }
+}
+
+TEST(Communicator, LongBuffersAreTheSameTree) {
+  for (const int ranks : {3, 4}) EXPECT_NO_THROW(run_setting(Kind::host, ranks, contract::long_all_reduce));
 }
 
 TEST(Communicator, ContractNoticesAWrongSum) {

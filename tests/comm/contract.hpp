@@ -235,6 +235,14 @@ void broadcast(Subject s) {
     }
 }
 
+/// Longer than a piece of the mpi backend, and no multiple of it.
+inline void long_all_reduce(Subject s) {
+  const std::size_t count = (std::size_t{1} << 20) + 3;
+  Data<float> data(s, values_of<float>(s.comm.rank(), count));
+  data.wait(s.comm.start_all_reduce(data.buffer(), Reduce::sum, data.after()));
+  expect_reduced(s, data.read(), 0, count, Reduce::sum, "all_reduce");
+}
+
 /// How many elements rank a sends to rank b: uneven, sometimes none.
 inline std::size_t share(int a, int b, std::size_t unit) {
   return static_cast<std::size_t>((a * 3 + b * 5) % 4) * unit;

@@ -31,6 +31,17 @@ TEST(Deadline, TimeInWhichTheProcessWasStoppedDoesNotCount) {
   EXPECT_TRUE(deadline.passed(awake + milliseconds(1600))) << "the 1.5 s that were left";
 }
 
+TEST(Deadline, AMachineOnWhichEveryLookIsSlowStillGivesUp) {
+  const auto start = Deadline::Clock::now();
+  Deadline deadline(Seconds(60), start);
+  auto now = start;
+
+  for (int look = 0; look < 60; ++look)
+    EXPECT_FALSE(deadline.passed(now += milliseconds(1500))) << "look " << look << " alone may be a stop";
+
+  EXPECT_TRUE(deadline.passed(now += milliseconds(100))) << "after 90 s of slow looks";
+}
+
 TEST(Deadline, AnyTimeoutIsATime) {
   for (const double forever : {1e300, std::numeric_limits<double>::infinity(), 9.3e9}) {
     Deadline deadline{Seconds(forever)};

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <new>
 #include <thread>
 
 #include "comm/local.hpp"
@@ -43,7 +44,25 @@ TEST(Heartbeat, ARankMayHaveNothingToDo) {
   });
 }
 
-TEST(Heartbeat, AnExceptionReachesEveryRankWithKindAndTextOfTheLowestThatFailed) {
+TEST(Heartbeat, WhatAllRanksOrRankZeroMeetNamesNoRank) {
+  for (const int last_to_fail : {0, 2}) {
+    run_ranks(3, [&](Communicator& comm) {
+      try {
+        run_with_heartbeat(
+            comm, "reading",
+            [&] {
+              if (comm.rank() <= last_to_fail) fail(ErrorKind::data, "no such file");
+            },
+            moment);
+        ADD_FAILURE() << "rank " << comm.rank() << " was told nothing";
+      } catch (const Error& error) {
+        EXPECT_STREQ(error.what(), "no such file");
+      }
+    });
+  }
+}
+
+TEST(Heartbeat, AnExceptionReachesEveryRankWithKindAndTextOfTheLowestThatFailedAndNamesIt) {
   std::atomic<int> told{0};
 
   run_ranks(4, [&](Communicator& comm) {
@@ -54,14 +73,15 @@ TEST(Heartbeat, AnExceptionReachesEveryRankWithKindAndTextOfTheLowestThatFailed)
             if (comm.rank() == 3) fail(ErrorKind::environment, "no space left at rank 3");
             if (comm.rank() == 2) {
               sleep_for(moment);
-              fail(ErrorKind::checkpoint, "disk of rank 2 is full");
+              fail(ErrorKind::checkpoint, "the disk is full");
             }
           },
           moment);
       ADD_FAILURE() << "rank " << comm.rank() << " was told nothing";
     } catch (const Error& error) {
       EXPECT_EQ(error.kind(), ErrorKind::checkpoint);
-      EXPECT_STREQ(error.what(), "disk of rank 2 is full");
+      EXPECT_TRUE(std::string(error.what()).starts_with("rank 2 (")) << error.what();
+      EXPECT_TRUE(std::string(error.what()).ends_with("): the disk is full")) << error.what();
       ++told;
     }
     comm.barrier();  // the communicator works on
@@ -92,6 +112,26 @@ TEST(Heartbeat, ARankThatDoesNotTakePartIsAHang) {
   }
 
   EXPECT_EQ(hangs.load(), 1);
+}
+
+TEST(Heartbeat, MemoryThatRunsOutIsTheEnvironmentsOnEveryRank) {
+  std::atomic<int> told{0};
+
+  run_ranks(2, [&](Communicator& comm) {
+    try {
+      run_with_heartbeat(
+          comm, "loading",
+          [&] {
+            if (comm.rank() == 0) throw std::bad_alloc();
+          },
+          moment);
+    } catch (const Error& error) {
+      EXPECT_EQ(error.kind(), ErrorKind::environment) << error.what();
+      ++told;
+    }
+  });
+
+  EXPECT_EQ(told.load(), 2);
 }
 
 TEST(Heartbeat, OneRankWorksInTheCaller) {

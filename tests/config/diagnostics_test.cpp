@@ -1,13 +1,14 @@
 #include "config/diagnostics.hpp"
+#include "config/words.hpp"
 
 #include <gtest/gtest.h>
 
 #include "core/error.hpp"
 
-namespace lockstep {
+namespace lockstep::config {
 namespace {
 
-TEST(Nearest, FindsOneSlipOfTheHand) {
+TEST(Nearest, OneSlipOfTheHandIsFound) {
   const std::vector<std::string> keys = {"warmup_num_steps", "warmup_min_lr", "warmup_max_lr", "lr", "seed"};
   EXPECT_EQ(nearest("warmup_num_step", keys), "warmup_num_steps");
   EXPECT_EQ(nearest("warmup_nmu_steps", keys), "warmup_num_steps");
@@ -19,7 +20,7 @@ TEST(Nearest, FindsOneSlipOfTheHand) {
   EXPECT_EQ(nearest("x", {}), "");
 }
 
-TEST(Diagnostics, ShowsLineCaretRemedyAndAllowedValues) {
+TEST(Diagnostics, AnErrorShowsLineCaretRemedyAndAllowedValues) {
   const auto source = make_source("job.yaml", "a: 1\n  key: oops\n");
   Diagnostics diagnostics;
   diagnostics.error({source, 2, 8, 4}, "bad value", "try again", "x, y");
@@ -31,7 +32,7 @@ TEST(Diagnostics, ShowsLineCaretRemedyAndAllowedValues) {
             "1 error");
 }
 
-TEST(Diagnostics, SortsByPlaceWithinEachSource) {
+TEST(Diagnostics, ErrorsAreSortedByPlaceWithinEachSource) {
   const auto job = make_source("job.yaml", "a\nb\nc\n");
   const auto other = make_source("ds.json", "x\n");
   Diagnostics diagnostics;
@@ -45,7 +46,7 @@ TEST(Diagnostics, SortsByPlaceWithinEachSource) {
   EXPECT_LT(text.find("third"), text.find("fourth"));
 }
 
-TEST(Diagnostics, ThrowsOneConfigErrorWithAllOfThem) {
+TEST(Diagnostics, OneConfigErrorHoldsAllOfThem) {
   Diagnostics diagnostics;
   diagnostics.throw_if_errors();
   for (int i = 0; i < 150; ++i) diagnostics.error({make_source("f", "x"), 1, 1}, "wrong");
@@ -58,13 +59,24 @@ TEST(Diagnostics, ThrowsOneConfigErrorWithAllOfThem) {
   }
 }
 
-TEST(Diagnostics, KeepsTheCaretAlignedUnderTabs) {
+TEST(Diagnostics, TheCaretStaysAlignedUnderTabs) {
   Diagnostics diagnostics;
   diagnostics.error({make_source("f", "\tx: 1"), 1, 2, 1}, "bad", "here");
   EXPECT_NE(diagnostics.render().find("      | \t^ here"), std::string::npos) << diagnostics.render();
 }
 
-TEST(Diagnostics, SurvivesPlacesOutsideTheSource) {
+TEST(Diagnostics, ControlBytesAreShownNotObeyed) {
+  Diagnostics diagnostics;
+  const auto source = make_source("job\x1b[2J.yaml", "a\tb\x1b[31m: \x07oops");
+  diagnostics.error({source, 1, 11, 1}, "bad value '\x1b[31m'", "not \x07");
+  EXPECT_EQ(diagnostics.render(),
+            "job\\x1b[2J.yaml:1:11: error: bad value '\\x1b[31m'\n"
+            "    1 | a\tb\\x1b[31m: \\x07oops\n"
+            "      |  \t           ^~~~ not \\x07\n"
+            "1 error");
+}
+
+TEST(Diagnostics, PlacesOutsideTheSourceAreShownAsFarAsTheyGo) {
   Diagnostics diagnostics;
   diagnostics.error({make_source("f", "x"), 9, 9, 5}, "beyond the end");
   diagnostics.error({make_source("f", "x"), 1, 50, 5}, "beyond the line");
@@ -73,4 +85,4 @@ TEST(Diagnostics, SurvivesPlacesOutsideTheSource) {
 }
 
 }  // namespace
-}  // namespace lockstep
+}  // namespace lockstep::config

@@ -7,7 +7,10 @@
 #include <limits>
 #include <string>
 
-namespace lockstep {
+#include "config/override.hpp"
+#include "config/scalar.hpp"
+
+namespace lockstep::config {
 namespace {
 
 struct Parsed {
@@ -24,7 +27,7 @@ Parsed parse(const std::string& text, Syntax syntax = Syntax::yaml) {
 }
 
 std::string position(const Node& node) {
-  return std::to_string(node.place.line) + ":" + std::to_string(node.place.column);
+  return std::to_string(node.position.line) + ":" + std::to_string(node.position.column);
 }
 
 void expect_error(const std::string& text, const std::string& part, Syntax syntax = Syntax::yaml) {
@@ -38,14 +41,14 @@ TEST(Document, KeepsThePlaceOfEveryKeyAndValue) {
   ASSERT_EQ(parsed.diagnostics.error_count(), 0U) << parsed.errors;
   EXPECT_EQ(position(*parsed.root.find("a")), "1:4");
   const Node& block = *parsed.root.find("block");
-  EXPECT_EQ(block.members[0].key_place.line, 3);
-  EXPECT_EQ(block.members[0].key_place.column, 3);
+  EXPECT_EQ(block.members[0].key_position.line, 3);
+  EXPECT_EQ(block.members[0].key_position.column, 3);
   EXPECT_EQ(position(*block.find("key")), "3:9");
   const Node& list = *block.find("list");
   EXPECT_EQ(position(list.items[0]), "4:10");
   EXPECT_EQ(position(list.items[1]), "4:13");
   EXPECT_TRUE(list.items[1].quoted);
-  EXPECT_EQ(list.items[1].place.length, 5);
+  EXPECT_EQ(list.items[1].position.length, 5);
 }
 
 TEST(Document, KeepsPlacesBehindJsonComments) {
@@ -125,7 +128,7 @@ TEST(Document, DropsByteOrderMarkAndCarriageReturns) {
 
 TEST(Document, BoundsSizeDepthAndTime) {
   const auto start = std::chrono::steady_clock::now();
-  expect_error("a: " + std::string(1'000'000, 'x'), "a job file has at most");
+  expect_error("a: " + std::string(1 << 20, 'x'), "more than 1.00 MiB, the most that a job file has");
   expect_error(std::string(65, '['), "nested deeper than 64 levels");
   expect_error(std::string(500'000, '['), "nested deeper than 64 levels");
   std::string many = "a: [0";
@@ -169,7 +172,7 @@ TEST(Override, ErrorsNameTheOption) {
   }
 }
 
-TEST(Scalar, DecimalNumbersOnly) {
+TEST(Scalar, OnlyDecimalNumbersAreNumbers) {
   EXPECT_EQ(interpret("12").value, ParamValue(12));
   EXPECT_EQ(interpret("-0").value, ParamValue(0));
   EXPECT_EQ(interpret("+7").value, ParamValue(7));
@@ -189,4 +192,4 @@ TEST(Scalar, DecimalNumbersOnly) {
 }
 
 }  // namespace
-}  // namespace lockstep
+}  // namespace lockstep::config

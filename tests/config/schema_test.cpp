@@ -2,17 +2,21 @@
 
 #include <gtest/gtest.h>
 
+#include <bit>
+#include <limits>
 #include <nlohmann/json.hpp>
 
+#include "config/field_value.hpp"
+#include "config/scalar.hpp"
 #include "config/schema_text.hpp"
 #include "core/error.hpp"
 
-namespace lockstep {
+namespace lockstep::config {
 namespace {
 
 Section sample() {
   Section root{.name = "job", .doc = "A sample."};
-  root.fields = {
+  root.keys.fields = {
       {.name = "count",
        .type = FieldType::integer,
        .default_text = "3",
@@ -45,18 +49,16 @@ Section sample() {
       {.name = "per_group", .type = FieldType::number_or_list, .doc = "One, or one for each group."},
       {.name = "names", .type = FieldType::text_list, .doc = "Names."},
   };
-  Section shape{.name = "shape", .doc = "A shape."};
-  shape.variant_key = "type";
-  shape.variant_doc = "Which.";
-  shape.variants = {{.name = "circle",
-                     .doc = "Round.",
-                     .fields = {{.name = "radius", .type = FieldType::number, .doc = "Its radius.", .required = true}}},
-                    {.name = "box", .doc = "Square.", .ignore_case = true}};
-  shape.refused_variants = {{"blob", "it has no edge"}};
-  root.sections.push_back(shape);
+  Type circle{.name = "circle", .doc = "Round."};
+  circle.keys.fields = {{.name = "radius", .type = FieldType::number, .doc = "Its radius.", .required = true}};
+  const Type box{.name = "box", .doc = "Square.", .ignore_case = true};
+  root.keys.sections.push_back(
+      {.name = "shape",
+       .doc = "A shape.",
+       .types = Types{.doc = "Which.", .known = {circle, box}, .refused = {{"blob", "it has no edge"}}}});
   Section items{.name = "items", .doc = "A list.", .list = true};
-  items.fields = {{.name = "id", .type = FieldType::integer, .doc = "Its number.", .required = true}};
-  root.sections.push_back(items);
+  items.keys.fields = {{.name = "id", .type = FieldType::integer, .doc = "Its number.", .required = true}};
+  root.keys.sections.push_back(items);
   root.advice["speed"] = "did you mean 'rate'?";
   return root;
 }
@@ -95,15 +97,16 @@ TEST(Schema, GivesTypedValuesOfWhatWasGivenOnly) {
   EXPECT_EQ(*checked.values.find("names"), ParamValue(ParamValue::List{"a", "1"}));
   EXPECT_EQ(*check("threads: \"auto\"\n").values.find("threads"), ParamValue("auto"));
   EXPECT_EQ(checked.values.find("strict"), nullptr);
-  EXPECT_EQ(checked.values.section("shape").variant, "circle");
+  EXPECT_EQ(checked.values.section("shape").type, "circle");
   EXPECT_EQ(*checked.values.section("shape").find("radius"), ParamValue(2.0));
   EXPECT_EQ(checked.values.lists.at("items").size(), 2U);
   EXPECT_EQ(check("per_group: 3\n").values.find("per_group")->value, ParamValue(3.0).value);
 }
 
-TEST(Schema, NullMeansAbsentWhereAllowed) {
-  EXPECT_EQ(check("threads: null\n").values.find("threads"), nullptr);
+TEST(Schema, AnExplicitNullIsKeptWhereAllowed) {
+  EXPECT_TRUE(check("threads: null\n").values.find("threads")->is_null());
   EXPECT_EQ(check("threads:\n").errors, 0U);
+  EXPECT_FALSE(check("threads: null\n").values.params().has("threads"));
   expect_error("count: null\n", "count: expected an integer >= 1 (things), got nothing");
 }
 
@@ -151,7 +154,86 @@ TEST(Schema, RefusesUnknownKeysAndTypes) {
   expect_error("shape: {radius: 1}\n", "shape: type is missing");
   expect_error("shape: {type: circle}\n", "shape.radius is required for circle");
   expect_error("shape: {type: Circle, radius: 1}\n", "did you mean 'circle'?");
-  EXPECT_EQ(check("shape: {type: BOX}\n").values.section("shape").variant, "box");
+  EXPECT_EQ(check("shape: {type: BOX}\n").values.section("shape").type, "box");
+}
+
+std::string refusal_of(const Params& given) {
+  try {
+    (void)checked(sample().keys.fields, given, "a program");
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::config);
+    return error.what();
+  }
+  ADD_FAILURE() << "accepted";
+  return {};
+}
+
+TEST(Checked, AProgramsParametersAreRefusedWithTheTextsOfAFile) {
+  const std::string file = check("rate: 7\n").text, program = refusal_of({{"rate", 7}});
+  const std::string what = "rate: expected a number in [0, 1), got '7'";
+  EXPECT_NE(file.find(what), std::string::npos) << file;
+  EXPECT_NE(program.find("a program: error: params." + what), std::string::npos) << program;
+  EXPECT_NE(program.find("out of range"), std::string::npos) << program;
+  EXPECT_NE(refusal_of({{"strict", 10.0}}).find("write 10"), std::string::npos);
+  EXPECT_NE(refusal_of({{"count", "3"}}).find("remove the quotes"), std::string::npos);
+  EXPECT_NE(refusal_of({{"rate", std::numeric_limits<double>::quiet_NaN()}}).find("numbers must be finite"),
+            std::string::npos);
+  EXPECT_NE(refusal_of({{"cuont", 3}}).find("did you mean 'count'?"), std::string::npos);
+  EXPECT_NE(refusal_of({{"count", 0}, {"on", 1}}).find("2 errors"), std::string::npos);
+}
+
+TEST(Checked, WhatIsAbsentHasTheDefaultOfItsField) {
+  const Fields fields = {
+      {.name = "count", .type = FieldType::integer, .default_text = "3", .doc = "."},
+      {.name = "rate", .type = FieldType::number, .default_text = "1", .doc = "."},
+      {.name = "pair", .type = FieldType::number_list, .default_text = "[0.5, 2]", .doc = "."},
+      {.name = "maximum", .type = FieldType::number, .default_text = "0.1", .doc = ".", .nullable = true},
+      {.name = "second", .type = FieldType::number, .default_text = "null", .doc = ".", .nullable = true},
+      {.name = "total", .type = FieldType::integer, .doc = ".", .required = true},
+  };
+
+  const Params params = checked(fields, {{"total", 9}, {"maximum", ParamValue()}}, "a program");
+
+  EXPECT_EQ(params, (Params{{"count", 3},
+                            {"rate", 1.0},
+                            {"pair", ParamValue::List{0.5, 2.0}},
+                            {"maximum", ParamValue()},
+                            {"second", ParamValue()},
+                            {"total", 9}}));
+  EXPECT_FALSE(params.has("maximum"));
+  EXPECT_TRUE(checked(fields, {{"total", 9}}, "a program").has("maximum"));
+}
+
+TEST(Checked, NumbersSurviveToTheBit) {
+  const Fields fields = {{.name = "x", .type = FieldType::number, .default_text = "0", .doc = "."}};
+  for (const double x : {0.1, 1e22, -2.5e-300, 4.0, -0.0, 123456789.125}) {
+    const Params params = checked(fields, {{"x", x}}, "a program");
+    EXPECT_EQ(std::bit_cast<std::uint64_t>(params.number("x")), std::bit_cast<std::uint64_t>(x)) << x;
+  }
+}
+
+TEST(Defaults, ATextThatIsNoValueOfTheFieldIsOurMistake) {
+  const Field wrong{.name = "count", .type = FieldType::integer, .default_text = "many", .doc = "."};
+  try {
+    (void)default_value(wrong);
+    FAIL() << "must throw";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::internal);
+    EXPECT_NE(std::string(error.what()).find("expected an integer, got 'many'"), std::string::npos) << error.what();
+  }
+}
+
+TEST(Params, AReadOfAnotherTypeIsOurMistake) {
+  const Params params = {{"word", "fast"}};
+  for (const char* name : {"word", "absent"}) {
+    try {
+      (void)params.number(name);
+      FAIL() << "must throw";
+    } catch (const Error& error) {
+      EXPECT_EQ(error.kind(), ErrorKind::internal);
+      EXPECT_NE(std::string(error.what()).find(name), std::string::npos) << error.what();
+    }
+  }
 }
 
 TEST(Schema, ReportsEveryErrorAtOnce) {
@@ -173,7 +255,7 @@ TEST(Schema, WritesValuesThatReadBackEqual) {
   }
 }
 
-TEST(Explain, FindsKeysByPathEndAndType) {
+TEST(Explain, KeysAreFoundByTheEndOfTheirPathAndByType) {
   const Section root = sample();
   EXPECT_NE(explain_key(root, "shape.radius").find("shape.radius  (type: circle)"), std::string::npos);
   EXPECT_NE(explain_key(root, "radius").find("Its radius."), std::string::npos);
@@ -205,4 +287,4 @@ TEST(JsonSchema, DescribesTypesRangesAndVariants) {
 }
 
 }  // namespace
-}  // namespace lockstep
+}  // namespace lockstep::config

@@ -138,6 +138,39 @@ TEST(FlatLayout, TilesCoverExactlyTheParametersInTheirGroups) {
   EXPECT_EQ(seen, (std::set<int>{0, 1, 2}));
 }
 
+TEST(FlatLayout, NormLeavesCoverEverythingOnceAndCountFromEachUnit) {
+  for (const Laid& laid : {gpt(), wide_mlp()}) {
+    const std::vector<NormLeaf> leaves = laid.layout.norm_leaves();
+    std::uint64_t at = 0;
+    const FlatLayout::Slice* before = nullptr;
+    for (std::size_t j = 0; j < leaves.size(); ++j) {
+      const NormLeaf& leaf = leaves[j];
+      EXPECT_EQ(leaf.index, j);
+      EXPECT_EQ(leaf.begin, at);
+      EXPECT_EQ(leaf.shard_begin, leaf.begin);
+      EXPECT_GT(leaf.count, 0U);
+      EXPECT_LE(leaf.count, norm_leaf_elements);
+      const FlatLayout::Slice* slice = laid.layout.find(static_cast<std::int64_t>(leaf.begin));
+      // Short is only the last leaf of a unit.
+      if (slice != nullptr && before != nullptr && slice->unit == before->unit) {
+        EXPECT_EQ(leaves[j - 1].count, norm_leaf_elements);
+      }
+      before = slice;
+      at += leaf.count;
+    }
+    EXPECT_EQ(at, static_cast<std::uint64_t>(laid.layout.size()));
+  }
+}
+
+TEST(FlatLayout, ANormLeafNeverCrossesAUnit) {
+  const Laid laid = gpt();
+  const std::vector<NormLeaf> leaves = laid.layout.norm_leaves();
+  for (const FlatLayout::Bucket& unit : laid.layout.buckets(std::int64_t{1} << 40))
+    EXPECT_TRUE(std::any_of(leaves.begin(), leaves.end(),
+                            [&](const NormLeaf& leaf) { return leaf.begin == static_cast<std::uint64_t>(unit.begin); }))
+        << "no leaf begins with the unit at " << unit.begin;
+}
+
 TEST(FlatLayout, FindKnowsPaddingAndTheEnds) {
   const Laid laid = wide_mlp();
   for (const FlatLayout::Slice& slice : laid.layout.slices()) {

@@ -12,6 +12,9 @@
 
 namespace lockstep::golden {
 
+using config::Params;
+using config::ParamValue;
+
 /// A JSON value as a scheduler or optimizer parameter.
 ParamValue to_param(const nlohmann::json& value);
 Params to_params(const nlohmann::json& object);

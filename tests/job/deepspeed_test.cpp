@@ -81,11 +81,13 @@ TEST_F(DeepSpeedFile, TutorialConfigurationLoadsUnchanged) {
   EXPECT_EQ(config.train_batch_size, 16);
   EXPECT_EQ(config.steps_per_print, 2000);
   EXPECT_EQ(config.optimizer.type, "Adam");
-  EXPECT_EQ(config.optimizer.params,
-            (Params{{"lr", 0.001}, {"betas", ParamValue::List{0.8, 0.999}}, {"eps", 1e-8}, {"weight_decay", 3e-7}}));
+  EXPECT_EQ(config.optimizer.adam, (AdamConfig{0.001, {0.8, 0.999}, 1e-8, 3e-7, true, true}));
   EXPECT_EQ(config.scheduler.type, "WarmupLR");
-  EXPECT_EQ(config.scheduler.params,
-            (Params{{"warmup_min_lr", 0.0}, {"warmup_max_lr", 0.001}, {"warmup_num_steps", 1000}}));
+  EXPECT_EQ(config.scheduler.params, (config::Params{{"warmup_min_lr", 0.0},
+                                                     {"warmup_max_lr", 0.001},
+                                                     {"warmup_num_steps", 1000},
+                                                     {"warmup_type", "log"},
+                                                     {"last_batch_iteration", -1}}));
   EXPECT_EQ(config.gradient_clipping, 1.0);
   EXPECT_EQ(config.fp16, (Fp16Config{true, 0, 15, 500, 2, false, 1}));
   EXPECT_FALSE(config.bf16.enabled);
@@ -107,15 +109,15 @@ TEST_F(DeepSpeedFile, AutoIsAbsentAndSaid) {
     "fp16": {"enabled": "auto"}, "zero_optimization": {"reduce_bucket_size": "auto"},
     "scheduler": {"type": "WarmupDecayLR", "params": {"total_num_steps": "auto", "warmup_num_steps": 2}}})");
   EXPECT_FALSE(job.config.gradient_accumulation_steps.has_value());
-  EXPECT_EQ(job.config.optimizer.params, (Params{{"weight_decay", 0.5}}));
+  EXPECT_EQ(job.config.optimizer.adam, (AdamConfig{.weight_decay = 0.5}));
   EXPECT_FALSE(job.config.fp16.enabled);
-  EXPECT_EQ(job.config.scheduler.params.number("total_num_steps", 0), 10);
+  EXPECT_EQ(job.config.scheduler.params.number("total_num_steps"), 10);
   EXPECT_EQ(job.deepspeed->taken_as_absent,
             (std::vector<std::string>{"gradient_accumulation_steps", "optimizer.params.lr", "fp16.enabled",
                                       "zero_optimization.reduce_bucket_size"}));
 }
 
-TEST_F(DeepSpeedFile, HjsonCommentsRemarksAndOldNames) {
+TEST_F(DeepSpeedFile, MayHoldHjsonCommentsRemarksAndOldNames) {
   const LoadedJob job = load(
       "{ # remark\n\"_note\": \"mine\", // more\n\"train_batch_size\": 8, /* and */ "
       "\"bfloat16\": {\"enabled\": true}, \"zero_optimization\": false,}");
@@ -123,7 +125,7 @@ TEST_F(DeepSpeedFile, HjsonCommentsRemarksAndOldNames) {
   EXPECT_TRUE(lists(job.deepspeed->without_effect, "_note"));
 }
 
-TEST_F(DeepSpeedFile, KnownKeysWithoutEffect) {
+TEST_F(DeepSpeedFile, KnownKeysWithoutEffectAreListed) {
   for (const char* keys :
        {R"("memory_breakdown": true)", R"("comms_logger": {"enabled": true, "verbose": false})",
         R"("flops_profiler": {"enabled": true, "profile_step": 1})", R"("wandb": {"enabled": true, "project": "p"})",
@@ -182,7 +184,7 @@ TEST_F(DeepSpeedFile, GoesWithAJobFileWithoutTheSameKeys) {
   EXPECT_NE(errors.find("job.yaml:5:1: error: 'train_batch_size' is given here and in "), std::string::npos) << errors;
   EXPECT_EQ(load(cifar, {}, "parameter_groups: [{match: [x], lr: 1}]\n").config.parameter_groups.size(), 1U);
   EXPECT_EQ(load(cifar, {"train_batch_size=32", "optimizer.params.lr=0.5"}).config.train_batch_size, 32);
-  EXPECT_EQ(load(cifar, {"optimizer.params.lr=0.5"}).config.optimizer.params.number("lr", 0), 0.5);
+  EXPECT_EQ(load(cifar, {"optimizer.params.lr=0.5"}).config.optimizer.adam.lr, 0.5);
 }
 
 TEST_F(DeepSpeedFile, MissingFileIsAnErrorAtItsKey) {

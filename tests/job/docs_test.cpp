@@ -2,12 +2,16 @@
 
 #include <gtest/gtest.h>
 
+#include <filesystem>
 #include <fstream>
+#include <regex>
+#include <set>
 #include <sstream>
 
 #include "config/schema_text.hpp"
 #include "core/error.hpp"
 #include "job/job.hpp"
+#include "job/schema.hpp"
 #include "tests/support/source_dir.hpp"
 
 namespace lockstep::job {
@@ -22,13 +26,43 @@ std::string read(const std::string& path) {
 }
 
 TEST(JobDocs, ReferencePageIsUpToDate) {
-  EXPECT_TRUE(read("docs/reference/job.md") == reference_markdown(job_section()))
+  EXPECT_TRUE(read("docs/reference/job.md") == config::reference_markdown(job_section()))
       << "run: lockstep config --reference > docs/reference/job.md";
 }
 
 TEST(JobDocs, SchemaIsUpToDate) {
-  EXPECT_TRUE(read("docs/job.schema.json") == json_schema(job_section()))
+  EXPECT_TRUE(read("docs/job.schema.json") == config::json_schema(job_section()))
       << "run: lockstep config --schema > docs/job.schema.json";
+}
+
+/// Pages for users, and the texts of refused or idle keys.
+std::vector<std::string> texts_that_name_commands() {
+  std::vector<std::string> files = {"README.md", "CONTRIBUTING.md", "job/foreign_keys.cpp", "job/fields.hpp"};
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(source_dir() + "/docs"))
+    if (entry.path().extension() == ".md")
+      files.push_back(std::filesystem::relative(entry.path(), source_dir()).string());
+  return files;
+}
+
+TEST(JobDocs, NoTextRecommendsACommandThatDoesNotExist) {
+  const std::set<std::string> commands = {"train", "config", "explain", "lr", "generate", "bench"};
+  const std::regex named("[`\"]lockstep ([a-z]+)");
+  std::size_t found = 0;
+
+  for (const std::string& file : texts_that_name_commands()) {
+    const std::string text = read(file);
+    for (auto at = std::sregex_iterator(text.begin(), text.end(), named); at != std::sregex_iterator(); ++at, ++found)
+      EXPECT_TRUE(commands.contains((*at)[1].str())) << file << ": " << at->str();
+  }
+
+  EXPECT_GT(found, 10U);
+}
+
+TEST(JobDocs, DeterminismFastSaysWhatItGivesUp) {
+  const config::Field* field = config::find_field(job_section().keys.find_section("run")->keys.fields, "determinism");
+
+  EXPECT_NE(field->doc.find("fast: MPI ranks sum with the library's own all-reduce"), std::string::npos) << field->doc;
+  EXPECT_NE(field->doc.find("no promise of equal bits"), std::string::npos) << field->doc;
 }
 
 /// The text between a fence that opens with ```<language> and the next ```; moves `at` behind it.

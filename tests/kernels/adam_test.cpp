@@ -32,7 +32,8 @@ std::vector<Tile> tiles_of(std::size_t count) {
   std::vector<Tile> tiles;
   const auto add = [&](std::size_t begin, std::size_t end, std::uint32_t group) {
     for (std::size_t i = begin; i < end; i += tile_elements)
-      tiles.push_back({i, static_cast<std::uint32_t>(std::min<std::size_t>(tile_elements, end - i)), group});
+      tiles.push_back(
+          unsharded_tile(i, static_cast<std::uint32_t>(std::min<std::size_t>(tile_elements, end - i)), group));
   };
   const std::size_t third = count / 3, gap = std::min<std::size_t>(count - third, 5);
   add(0, third, 0);
@@ -100,7 +101,7 @@ void expect_equal(const Result& a, const Result& b) {
   EXPECT_EQ(count_differing(a.master, b.master), 0U);
   EXPECT_EQ(count_differing(a.m, b.m), 0U);
   EXPECT_EQ(count_differing(a.v, b.v), 0U);
-  EXPECT_EQ(a.copy, b.copy);
+  EXPECT_EQ(count_differing(a.copy, b.copy), 0U);
 }
 
 StepState scaled_state() {
@@ -123,7 +124,7 @@ TEST_P(Adam, EqualsTheReferenceBitForBit) {
   std::vector<Case> cases;
   for (const std::size_t count : sizes(session())) cases.push_back({count});
   const std::size_t some = 5003;
-  for (const int sources : {2, 3, 8}) cases.push_back({some, sources});
+  for (int sources = 2; sources <= max_grad_sources; ++sources) cases.push_back({some, sources});
   for (const DType grad : {DType::bf16, DType::f16})
     for (const int sources : {1, 3}) cases.push_back({some, sources, grad, true, grad});
   cases.push_back({some, 1, DType::f32, true, DType::bf16});
@@ -144,6 +145,82 @@ TEST_P(Adam, ThreadsDoNotChangeTheResult) {
   Session one(GetParam(), 1), three(GetParam(), 3);
   expect_equal(run(three, c, scaled_state()), run(one, c, scaled_state()));
 }
+
+/// Two ranks, each with every second tile of 96 elements: their shards hold masters and moments of these alone, one
+/// behind the other; of the gradient and the copy each has all. `sharded`: of the gradient too, and all of the master.
+void expect_shards_to_join(const Session& session, bool sharded_gradient) {
+  constexpr std::size_t count = 100 * 96, half = count / 2;
+  const std::vector<float> p = normal_values<float>(count, 1), m = normal_values<float>(count, 2, 0.1), v(count, 0.25F),
+                           g = normal_values<float>(count, 4);
+  const Array<GroupStep> steps(session, groups);
+  const Array<StepState> state(session, std::vector<StepState>{scaled_state()});
+  const auto update = [&](AdamArgs args, const std::vector<Tile>& list) {
+    const Array<Tile> tiles(session, list);
+    args.tiles = tiles.data();
+    args.tile_count = static_cast<std::uint32_t>(list.size());
+    args.groups = steps.data();
+    args.state = state.data();
+    kernels::adam(session.exec(), args);
+    session.device().synchronize(session.exec().stream);
+  };
+
+  std::vector<Tile> all, own[2];
+  for (std::size_t t = 0; t < 100; ++t) {
+    all.push_back(unsharded_tile(96 * t, 96, static_cast<std::uint32_t>(t / 50)));
+    own[t % 2].push_back({96 * t, 96 * (t / 2), 96, static_cast<std::uint32_t>(t / 50)});
+  }
+  const Array<float> whole_p(session, p), whole_m(session, m), whole_v(session, v), whole_g(session, g);
+  const Array<bf16> whole_copy(session, count), copy(session, count);
+  update({.master = whole_p.data(),
+          .m = whole_m.data(),
+          .v = whole_v.data(),
+          .param16 = whole_copy.data(),
+          .grad = {.source = {whole_g.data()}}},
+         all);
+  std::vector<float> joined_p(count), joined_m(count), joined_v(count);
+  const Array<float> shared_p(session, p);
+  for (std::size_t r = 0; r < 2; ++r) {
+    const auto shard_of = [&](const std::vector<float>& values) {
+      std::vector<float> result;
+      for (const Tile& tile : own[r])
+        result.insert(result.end(), values.begin() + static_cast<std::ptrdiff_t>(tile.begin),
+                      values.begin() + static_cast<std::ptrdiff_t>(tile.begin + tile.count));
+      return result;
+    };
+    const Array<float> shard_p(session, shard_of(p)), shard_m(session, shard_of(m)), shard_v(session, shard_of(v)),
+        shard_g(session, shard_of(g));
+    ASSERT_EQ(shard_m.size(), half);
+    AdamArgs args{.master = shard_p.data(),
+                  .m = shard_m.data(),
+                  .v = shard_v.data(),
+                  .param16 = copy.data(),
+                  .grad = {.source = {whole_g.data()}}};
+    if (sharded_gradient) {
+      args.grad.source[0] = shard_g.data();
+      args.grad.extent = Extent::shard;
+      args.master = shared_p.data();
+      args.master_extent = Extent::full;
+    }
+    update(args, own[r]);
+    const std::vector<float> new_p = sharded_gradient ? shared_p.host() : shard_p.host(), new_m = shard_m.host(),
+                             new_v = shard_v.host();
+    for (const Tile& tile : own[r])
+      for (std::uint32_t k = 0; k < tile.count; ++k) {
+        joined_p[tile.begin + k] = new_p[(sharded_gradient ? tile.begin : tile.shard_begin) + k];
+        joined_m[tile.begin + k] = new_m[tile.shard_begin + k];
+        joined_v[tile.begin + k] = new_v[tile.shard_begin + k];
+      }
+  }
+
+  EXPECT_EQ(count_differing(joined_p, whole_p.host()), 0U);
+  EXPECT_EQ(count_differing(joined_m, whole_m.host()), 0U);
+  EXPECT_EQ(count_differing(joined_v, whole_v.host()), 0U);
+  EXPECT_EQ(count_differing(copy.host(), whole_copy.host()), 0U);
+  EXPECT_NE(count_differing(joined_p, p), 0U);
+}
+
+TEST_P(Adam, ShardsOfTwoRanksJoinToTheWholeUpdate) { expect_shards_to_join(session(), false); }
+TEST_P(Adam, AShardedGradientUpdatesAWholeMaster) { expect_shards_to_join(session(), true); }
 
 TEST_P(Adam, LeavesPaddingAlone) {
   const Case c = {300, 1, DType::f32, true};

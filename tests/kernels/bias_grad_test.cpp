@@ -9,7 +9,7 @@ namespace lockstep::testing {
 namespace {
 
 Doubles column_sums(const Session& session, DType dtype, std::int64_t rows, std::int64_t cols, const Doubles& dy_values,
-                    const Doubles& start, std::size_t offset = 0) {
+                    const Doubles& start, std::size_t offset = 0, bool accumulate = true) {
   const Tensor dy(session, dtype, dy_values, offset), dbias(session, DType::f32, start);
   const Array<std::byte> scratch(session, bias_grad_scratch(rows, cols));
   kernels::bias_grad(session.exec(), {.dy = dy.data(),
@@ -17,6 +17,7 @@ Doubles column_sums(const Session& session, DType dtype, std::int64_t rows, std:
                                       .scratch = scratch.data(),
                                       .rows = rows,
                                       .cols = cols,
+                                      .accumulate = accumulate ? 1 : 0,
                                       .dtype = dtype});
   return dbias.host();
 }
@@ -57,6 +58,18 @@ TEST_P(BiasGradTest, AgreesWithTheReferenceAndNotWithTheThreads) {
   under_thread_orders(
       session(), [&] { return column_sums(session(), DType::bf16, rows, cols, dy, start); },
       [](const Doubles& got, const Doubles& want) { expect_same(got, want, "order"); });
+}
+
+TEST_P(BiasGradTest, TheFirstContributionReplacesWhatWasThere) {
+  for (const std::int64_t rows : {0, 1, 33}) {
+    const std::size_t cols = 45;
+    const Doubles dy = random_values(static_cast<std::size_t>(rows) * cols, 1);
+    const Doubles written =
+        column_sums(session(), DType::f32, rows, 45, dy, Doubles(cols, std::nan("")), 0, /*accumulate=*/false);
+    const Doubles added = column_sums(session(), DType::f32, rows, 45, dy, Doubles(cols));
+    for (const double value : added) ASSERT_TRUE(std::isfinite(value));
+    expect_same(written, added, "dbias");
+  }
 }
 
 TEST_P(BiasGradTest, ANonFiniteValueSpoilsItsOwnColumnAlone) {

@@ -14,6 +14,7 @@ struct Case {
   DType dtype = DType::f32;
   bool positions = true;
   std::size_t offset = 0;
+  std::int64_t padding = 3;  // rows of both tables that nothing can use
 
   [[nodiscard]] std::size_t tokens() const { return static_cast<std::size_t>(batch * length); }
 };
@@ -36,12 +37,19 @@ Doubles forward(const Session& session, const Case& c) {
   return y.host();
 }
 
-Results backward(const Session& session, const Case& c, const Doubles& dy_values) {
+/// What is in the gradients before, and whether the kernel adds to it.
+struct Before {
+  double dwte = 5.0, dwpe = -5.0;
+  bool accumulate_dwte = true, accumulate_dwpe = true;
+};
+
+Results backward(const Session& session, const Case& c, const Doubles& dy_values, const Before& before = {}) {
   const auto width = static_cast<std::size_t>(c.cols);
+  const std::int64_t wte_rows = c.vocabulary + c.padding, wpe_rows = c.length + c.padding;
   const Array<std::int32_t> tokens(session, random_tokens(c.tokens(), 1, c.vocabulary));
   const Tensor dy(session, c.dtype, dy_values, c.offset);
-  const Tensor dwte(session, DType::f32, Doubles(static_cast<std::size_t>(c.vocabulary) * width, 5.0));
-  const Tensor dwpe(session, DType::f32, Doubles(static_cast<std::size_t>(c.length) * width, -5.0));
+  const Tensor dwte(session, DType::f32, Doubles(static_cast<std::size_t>(wte_rows) * width, before.dwte));
+  const Tensor dwpe(session, DType::f32, Doubles(static_cast<std::size_t>(wpe_rows) * width, before.dwpe));
   const Array<std::byte> scratch(session, embedding_backward_scratch(c.batch, c.length, c.vocabulary));
   kernels::embedding_backward(session.exec(), {.tokens = tokens.data(),
                                                .dy = dy.data(),
@@ -52,6 +60,10 @@ Results backward(const Session& session, const Case& c, const Doubles& dy_values
                                                .length = c.length,
                                                .cols = c.cols,
                                                .vocabulary = c.vocabulary,
+                                               .wte_rows = wte_rows,
+                                               .wpe_rows = wpe_rows,
+                                               .accumulate_dwte = before.accumulate_dwte ? 1 : 0,
+                                               .accumulate_dwpe = before.accumulate_dwpe ? 1 : 0,
                                                .dtype = c.dtype});
   return {{{"dwte", dwte.host()}, {"dwpe", dwpe.host()}}, c.dtype};
 }
@@ -83,13 +95,27 @@ TEST_P(EmbeddingTest, GradientsOfIntegersAddUpExactly) {
     for (std::size_t i = 0; i < dy.size(); ++i) dy[i] = static_cast<double>(i * 11 % 17) - 8.0;
     const std::vector<std::int32_t> tokens = random_tokens(c.tokens(), 1, c.vocabulary);
     const auto width = static_cast<std::size_t>(c.cols), length = static_cast<std::size_t>(c.length);
-    Doubles dwte(static_cast<std::size_t>(c.vocabulary) * width, 5.0), dwpe(length * width, -5.0);
+    Doubles dwte(static_cast<std::size_t>(c.vocabulary + c.padding) * width, 5.0);
+    Doubles dwpe(static_cast<std::size_t>(c.length + c.padding) * width, -5.0);
     for (std::size_t p = 0; p < tokens.size(); ++p)
       for (std::size_t k = 0; k < width; ++k) {
         dwte[static_cast<std::size_t>(tokens[p]) * width + k] += dy[p * width + k];
         if (c.positions) dwpe[p % length * width + k] += dy[p * width + k];
       }
     expect_same(backward(session(), c, dy), {{{"dwte", dwte}, {"dwpe", dwpe}}, c.dtype});
+  });
+}
+
+TEST_P(EmbeddingTest, TheFirstContributionReplacesEveryRowAlsoThoseThatNothingUses) {
+  const double poison = std::nan("");
+  for_each_case(session(), [&](const Case& c) {
+    const Doubles dy = random_values(c.tokens() * static_cast<std::size_t>(c.cols), 4);
+    const Results added = backward(session(), c, dy, {.dwte = 0, .dwpe = 0});
+    for (const double value : added.list[0].second) ASSERT_TRUE(std::isfinite(value));
+    expect_same(backward(session(), c, dy, {poison, 0, false, true}), added);
+    if (!c.positions) return;
+    expect_same(backward(session(), c, dy, {poison, poison, false, false}), added);
+    expect_same(backward(session(), c, dy, {0, poison, true, false}), added);
   });
 }
 

@@ -45,12 +45,12 @@ Results forward(const Session& session, const Case& c) {
   return {{{"y", y_out.host()}, {"pre", pre_out.host()}}, c.dtype};
 }
 
-Results backward(const Session& session, const Case& c) {
+Results backward(const Session& session, const Case& c, double dbias_before = 4.0, bool accumulate = true) {
   const Doubles values = values_for(c, 1);
   const Tensor pre(session, c.dtype, values, c.offset);
   const Tensor dy(session, c.dtype, random_values(values.size(), 3), c.offset);
   const Tensor dx(session, c.dtype, Doubles(values.size()), c.offset);
-  const Tensor dbias(session, DType::f32, Doubles(static_cast<std::size_t>(c.cols), 4.0));
+  const Tensor dbias(session, DType::f32, Doubles(static_cast<std::size_t>(c.cols), dbias_before));
   const Array<std::byte> scratch(session, bias_grad_scratch(c.rows, c.cols));
   const Tensor& out = c.in_place ? dy : dx;
   kernels::gelu_backward(session.exec(), {.dy = dy.data(),
@@ -60,6 +60,7 @@ Results backward(const Session& session, const Case& c) {
                                           .scratch = c.bias ? scratch.data() : nullptr,
                                           .rows = c.rows,
                                           .cols = c.cols,
+                                          .accumulate = accumulate ? 1 : 0,
                                           .dtype = c.dtype});
   return {{{"dx", out.host()}, {"dbias", dbias.host()}}, c.dtype};
 }
@@ -99,6 +100,13 @@ TEST_P(GeluTest, BackwardEqualsTheReference) {
     expect_close(got.list[1].second, want.list[1].second, DType::f32, 1e-5, each * static_cast<double>(c.rows),
                  "dbias");
   });
+}
+
+TEST_P(GeluTest, TheFirstContributionReplacesWhatWasThere) {
+  for (const std::int64_t rows : {0, 1, 40}) {
+    const Case c{rows, 33, DType::f32, true, false};
+    expect_same(backward(session(), c, std::nan(""), /*accumulate=*/false), backward(session(), c, 0.0));
+  }
 }
 
 TEST_P(GeluTest, BitsDoNotDependOnThreads) {

@@ -57,7 +57,13 @@ Results forward(const Session& session, const Case& c, const Doubles& values) {
   return {{{"y", y.host()}, {"sum", out.host()}, {"mean", mean.host()}, {"rstd", rstd.host()}}, c.dtype};
 }
 
-Results backward(const Session& session, const Case& c) {
+/// What is in the gradients before, and whether the kernel adds to it.
+struct Before {
+  double dgamma = 10.0, dbeta = -10.0;
+  bool accumulate_dgamma = true, accumulate_dbeta = true;
+};
+
+Results backward(const Session& session, const Case& c, const Before& before = {}) {
   const auto rows = static_cast<std::size_t>(c.shape.rows), cols = static_cast<std::size_t>(c.shape.cols);
   const Tensor x(session, c.dtype, inputs(c, 1), c.offset);
   const Tensor dy(session, c.dtype, random_values(elements(c.shape), 5), c.offset);
@@ -68,7 +74,8 @@ Results backward(const Session& session, const Case& c) {
   for (std::size_t r = 0; r < rows; ++r) means[r] = 0.9 + 0.01 * static_cast<double>(r), rstds[r] = 0.6;
   const Tensor mean(session, DType::f32, means), rstd(session, DType::f32, rstds);
   const Tensor dx(session, c.dtype, Doubles(elements(c.shape)), c.offset);
-  const Tensor dgamma(session, DType::f32, Doubles(cols, 10.0)), dbeta(session, DType::f32, Doubles(cols, -10.0));
+  const Tensor dgamma(session, DType::f32, Doubles(cols, before.dgamma));
+  const Tensor dbeta(session, DType::f32, Doubles(cols, before.dbeta));
   const Array<std::byte> scratch(session, layernorm_backward_scratch(c.shape.rows, c.shape.cols));
   const Tensor& out = c.in_place ? (c.residual ? dsum : dy) : dx;
   kernels::layernorm_backward(session.exec(), {.dy = dy.data(),
@@ -83,6 +90,8 @@ Results backward(const Session& session, const Case& c) {
                                                .scratch = scratch.data(),
                                                .rows = c.shape.rows,
                                                .cols = c.shape.cols,
+                                               .accumulate_dgamma = before.accumulate_dgamma ? 1 : 0,
+                                               .accumulate_dbeta = before.accumulate_dbeta ? 1 : 0,
                                                .dtype = c.dtype});
   return {{{"dx", out.host()}, {"dgamma", dgamma.host()}, {"dbeta", dbeta.host()}}, c.dtype};
 }
@@ -117,6 +126,18 @@ TEST_P(LayernormTest, ForwardEqualsTheReference) {
 TEST_P(LayernormTest, BackwardEqualsTheReference) {
   for_each_case(session(),
                 [&](const Case& c) { expect_close_results(backward(session(), c), backward(reference_session(), c)); });
+}
+
+TEST_P(LayernormTest, TheFirstContributionReplacesWhatWasThere) {
+  const double poison = std::nan("");
+  for (const std::int64_t rows : {0, 1, 35}) {
+    const Case c{{rows, 33}, DType::f32};
+    const Results added = backward(session(), c, {.dgamma = 0, .dbeta = 0});
+    for (const double value : added.list[1].second) ASSERT_TRUE(std::isfinite(value));
+    expect_same(backward(session(), c, {poison, poison, false, false}), added);
+    expect_same(backward(session(), c, {poison, 0, false, true}), added);
+    expect_same(backward(session(), c, {0, poison, true, false}), added);
+  }
 }
 
 TEST_P(LayernormTest, BitsDoNotDependOnTheOrderOfThreads) {

@@ -35,8 +35,8 @@ Result run(const Session& session, const Case& c) {
       g2(session, normal_values<float>(c.count, 5));
   std::vector<Tile> tile_list;
   for (std::size_t i = 0; i < c.count; i += 1001)
-    tile_list.push_back({i, static_cast<std::uint32_t>(std::min<std::size_t>(1001, c.count - i)),
-                         static_cast<std::uint32_t>(i / 1001 % 2)});
+    tile_list.push_back(unsharded_tile(i, static_cast<std::uint32_t>(std::min<std::size_t>(1001, c.count - i)),
+                                       static_cast<std::uint32_t>(i / 1001 % 2)));
   StepState state_value;
   state_value.grad_factor = 0.25;
   state_value.applied = c.applied;
@@ -84,6 +84,42 @@ TEST_P(Sgd, EqualsTheReferenceBitForBit) {
     expect_equal(body(), run(reference_, c));
     under_thread_orders(session(), body, expect_equal);
   }
+}
+
+TEST_P(Sgd, AShardLiesAtItsOwnIndex) {
+  constexpr std::size_t count = 3000, first = 1000, size = 700;
+  const std::vector<float> p = normal_values<float>(count, 1), momentum = normal_values<float>(count, 2),
+                           g = normal_values<float>(count, 3);
+  const auto piece = [&](const std::vector<float>& values) {
+    return std::vector<float>(values.begin() + first, values.begin() + first + size);
+  };
+  const Array<GroupStep> steps(session(), groups);
+  StepState state_value;
+  state_value.applied = 5;
+  const Array<StepState> state(session(), std::vector<StepState>{state_value});
+  const Array<float> whole_p(session(), p), whole_momentum(session(), momentum), grad(session(), g);
+  const Array<float> shard_p(session(), piece(p)), shard_momentum(session(), piece(momentum));
+  const Array<bf16> whole_copy(session(), count), copy(session(), count);
+  const auto update = [&](const Array<float>& master, const Array<float>& buffer, const Array<bf16>& to, Tile tile) {
+    const Array<Tile> tiles(session(), std::vector<Tile>{tile});
+    kernels::sgd(exec(), {.master = master.data(),
+                          .momentum = buffer.data(),
+                          .param16 = to.data(),
+                          .grad = {.source = {grad.data()}},
+                          .tiles = tiles.data(),
+                          .tile_count = 1,
+                          .groups = steps.data(),
+                          .state = state.data()});
+    session().device().synchronize(exec().stream);
+  };
+
+  update(whole_p, whole_momentum, whole_copy, unsharded_tile(first, size, 0));
+  update(shard_p, shard_momentum, copy, {.begin = first, .shard_begin = 0, .count = size, .group = 0});
+
+  EXPECT_EQ(count_differing(shard_p.host(), piece(whole_p.host())), 0U);
+  EXPECT_EQ(count_differing(shard_momentum.host(), piece(whole_momentum.host())), 0U);
+  EXPECT_EQ(count_differing(copy.host(), whole_copy.host()), 0U);
+  EXPECT_NE(count_differing(shard_p.host(), piece(p)), 0U);
 }
 
 TEST_P(Sgd, GroupsWithoutMomentumKeepTheirBuffer) {
@@ -138,7 +174,7 @@ TEST(SgdRule, PlainDescentWithoutMomentum) {
 
 TEST(SgdRule, MissingMomentumBufferIsRefusedOnTheHost) {
   std::vector<float> p(4), g(4);
-  const Tile tile = {0, 4, 0};
+  const Tile tile = unsharded_tile(0, 4, 0);
   const StepState state;
   SgdArgs args;
   args.master = p.data();

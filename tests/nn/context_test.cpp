@@ -22,7 +22,7 @@ class LoggingStore final : public ParameterStore {
   void release(int unit, Phase phase) override { note("release", unit, phase); }
   const void* value(ParamId) override { return nullptr; }
   std::uint64_t version(ParamId) override { return 1; }
-  float* grad(ParamId) override { return nullptr; }
+  GradView grad(ParamId) override { return {}; }
   void grad_contributed(ParamId id) override { log.push_back(fmt::format("grad {}", id)); }
 
  private:

@@ -19,8 +19,9 @@ class TestAdam {
     for (std::size_t p = 0; p < store.specs().size(); ++p) {
       const auto count = static_cast<std::size_t>(store.specs()[p].stored_elements());
       for (std::size_t from = 0; from < count; from += tile_elements)
-        tiles.push_back({store.offset(static_cast<nn::ParamId>(p)) + from,
-                         static_cast<std::uint32_t>(std::min<std::size_t>(tile_elements, count - from)), 0});
+        tiles.push_back(unsharded_tile(store.offset(static_cast<nn::ParamId>(p)) + from,
+                                       static_cast<std::uint32_t>(std::min<std::size_t>(tile_elements, count - from)),
+                                       0));
     }
     tiles_ = Arena(rig.device(), tiles.size() * sizeof(Tile));
     std::copy(tiles.begin(), tiles.end(), tiles_.as<Tile>().data());
@@ -44,7 +45,7 @@ class TestAdam {
     args.grad.source[0] = store_.flat_grads();
     kernels::adam(rig_.exec(), args);
     rig_.synchronize();
-    store_.zero_grads();
+    store_.begin_step();
     store_.changed();
   }
 

@@ -52,9 +52,8 @@ struct Flat {
   }
 
   void update(const Optimizer& optimizer, const Step& step, bool with_copy = true) {
-    const Array<Tile> tiles(session, {{.begin = 0, .count = 300, .group = 0},
-                                      {.begin = 300, .count = padding_begin - 300, .group = 0},
-                                      {.begin = padding_end, .count = elements - padding_end, .group = 1}});
+    const Array<Tile> tiles(session, {unsharded_tile(0, 300, 0), unsharded_tile(300, padding_begin - 300, 0),
+                                      unsharded_tile(padding_end, elements - padding_end, 1)});
     const Array<GroupStep> groups(session, step.groups);
     const Array<StepState> state(session, std::vector<StepState>{step.state});
     std::vector<float*> moment_pointers;

@@ -36,6 +36,18 @@ TEST_F(ExitCodes, TwoForJobFileAndCommandLine) {
   EXPECT_EQ(run("lockstep config bad.yaml").exit_code, 2);
 }
 
+TEST_F(ExitCodes, TwoForNumbersThatAnOptionCannotBe) {
+  for (const char* command :
+       {"generate x --temperature nan", "generate x --temperature inf", "generate x --tokens 0", "generate x --seed -1",
+        "generate x --top-k 1.5", "lr job.yaml --updates -5", "lr job.yaml --updates 99999999999999999",
+        "bench step job.yaml --warmup -1", "bench step job.yaml --classes 1"}) {
+    const Outcome outcome = run(std::string("lockstep ") + command);
+
+    EXPECT_EQ(outcome.exit_code, 2) << command << outcome.all();
+    EXPECT_NE(outcome.err.find("number from"), std::string::npos) << command << outcome.all();
+  }
+}
+
 TEST_F(ExitCodes, ThreeForMissingData) {
   const Outcome outcome =
       run("mpirun -n 2 lockstep train job.yaml --set model.type=gpt2 --set model.n_layer=1 --set data.type=text "
@@ -77,7 +89,7 @@ TEST_F(ExitCodes, SixForARankThatHangsAndItIsNamed) {
   EXPECT_NE(outcome.err.find("no answer from rank 1"), std::string::npos) << outcome.err;
   kill(stopped, SIGCONT);
   EXPECT_TRUE(program.all_gone(Seconds(5)));
-  EXPECT_EQ(count_of(outcome.all(), "no answer from rank 0"), 0) << "the one that woke up accuses nobody";
+  EXPECT_EQ(count_of(program.output(), "no answer from rank 0"), 0) << "the one that woke up accuses nobody";
 }
 
 TEST_F(ExitCodes, SevenForRanksThatDisagree) {
@@ -85,11 +97,21 @@ TEST_F(ExitCodes, SevenForRanksThatDisagree) {
 
   EXPECT_EQ(outcome.exit_code, 7) << outcome.all();
   EXPECT_NE(outcome.err.find("rank 0 broadcast 0.001, rank 1 evaluated 0.0010000000000000002"), std::string::npos);
+  EXPECT_EQ(count_of(outcome.err, "lockstep: "), 1) << outcome.err;
 }
 
 TEST_F(ExitCodes, EightForWhatTheMachineLacks) {
   EXPECT_EQ(run("mpirun -n 2 lockstep train job.yaml --set run.device=cuda").exit_code, 8);
   EXPECT_EQ(run("mpirun -n 2 lockstep train job.yaml --set comm.backend=nccl").exit_code, 8);
+}
+
+TEST_F(ExitCodes, EightForAResultThatCouldNotBeWrittenUnlessItsReaderWentAway) {
+  const Outcome full = run("lockstep lr job.yaml --format csv", {}, "> /dev/full");
+  const Outcome left = run("( lockstep lr job.yaml --format csv --updates 100000; echo code $? >&2 )", {}, "| head -1");
+
+  EXPECT_EQ(full.exit_code, 8);
+  EXPECT_NE(full.err.find("could not be written"), std::string::npos) << full.err;
+  EXPECT_NE(left.err.find("code 0"), std::string::npos) << left.err;
 }
 
 TEST_F(ExitCodes, SeventyFiveForARunThatWasStoppedAndSaved) {

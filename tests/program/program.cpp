@@ -91,7 +91,7 @@ Program::~Program() {
 std::string Program::text_of(const char* stream) const { return whole(fs::path(output_) / stream); }
 
 bool Program::wait_for(const std::string& text, Seconds patience) const {
-  return until(patience, [&] { return (text_of("out") + text_of("err")).find(text) != std::string::npos; });
+  return until(patience, [&] { return output().find(text) != std::string::npos; });
 }
 
 void Program::signal(int number) const { kill(pid_, number); }

@@ -43,6 +43,8 @@ class Program {
   [[nodiscard]] std::map<int, pid_t> ranks() const;
   /// Waits for the end; after `patience` everything is killed and the exit code is -1.
   Outcome finish(Seconds patience = Seconds(60));
+  /// What has been written so far, on both streams: a rank may speak after the command's end.
+  [[nodiscard]] std::string output() const { return text_of("out") + text_of("err"); }
   /// Waits until no process of the program is left; false after `patience`.
   [[nodiscard]] bool all_gone(Seconds patience) const;
 

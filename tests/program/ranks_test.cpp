@@ -53,6 +53,25 @@ TEST_F(Ranks, AnErrorThatOneRankMeetsIsToldWithRankAndHost) {
   EXPECT_NE(option.err.find("--frobnicate"), std::string::npos) << option.err;
 }
 
+TEST_F(Ranks, WhatOneRankMeetsInTheBodyNamesItAndWhatAllLearnIsToldOnce) {
+  write_text(path("a.txt"), std::string(2000, 'a') + "b");
+  write_text(path("c.txt"), std::string(2000, 'c') + "d");
+  write_text(path("text.yaml"),
+             "model: {type: gpt2, n_layer: 1, n_head: 1, n_embd: 8, block_size: 8}\n"
+             "data: {type: text, path: a.txt}\nrun: {steps: 2}\ncomm: {timeout_s: 2}\ntrain_batch_size: 6\n");
+  const std::string differing = "mpirun -n 2 lockstep train text.yaml : -n 1 lockstep train text.yaml --set data.path=";
+
+  const Outcome missing = run(differing + "no.txt");
+  const Outcome other = run(differing + "c.txt");
+
+  EXPECT_EQ(missing.exit_code, 3) << missing.all();
+  EXPECT_EQ(count_of(missing.err, "lockstep: "), 1) << missing.err;
+  EXPECT_NE(missing.err.find("lockstep: data error: rank 2 ("), std::string::npos) << missing.err;
+  EXPECT_EQ(other.exit_code, 7) << other.all();
+  EXPECT_EQ(count_of(other.err, "lockstep: "), 1) << other.err;
+  EXPECT_NE(other.err.find("rank 2 has other data than rank 0"), std::string::npos) << other.err;
+}
+
 TEST_F(Ranks, EndWithTheirLauncher) {
   Program program("mpirun -n 2 lockstep train job.yaml --set run.steps=100000000 --set run.log_every=100000",
                   options());
@@ -65,16 +84,47 @@ TEST_F(Ranks, EndWithTheirLauncher) {
   EXPECT_EQ(program.finish().exit_code, 128 + SIGKILL);
 }
 
+TEST_F(Ranks, EndWithTheirLauncherBehindAWrapperScriptToo) {
+  Program program(
+      "mpirun -n 2 sh -c ' lockstep train job.yaml --set run.steps=100000000 --set run.log_every=100000; true'",
+      options());
+  ASSERT_TRUE(program.wait_for("step  "));
+  ASSERT_EQ(program.ranks().size(), 2U);
+
+  program.signal(SIGKILL);
+
+  EXPECT_TRUE(program.all_gone(Seconds(1)));
+}
+
+TEST_F(Ranks, WaitingThreadsSleepAfterAMomentUnlessTheUserSaysOtherwise) {
+  const auto setting_of = [&](std::map<std::string, std::string> environment) {
+    Program program("lockstep train job.yaml --resume never --set run.steps=100000000 --set run.log_every=100000",
+                    options(std::move(environment)));
+    EXPECT_TRUE(program.wait_for("step  "));
+    const std::string variables = text_of("/proc/" + std::to_string(program.ranks().at(0)) + "/environ");
+    const std::size_t at = variables.find("GOMP_SPINCOUNT=");
+    return at == std::string::npos ? "" : variables.substr(at, variables.find('\0', at) - at);
+  };
+
+  EXPECT_EQ(setting_of({}), "GOMP_SPINCOUNT=3000");
+  EXPECT_EQ(setting_of({{"GOMP_SPINCOUNT", "7"}}), "GOMP_SPINCOUNT=7");
+  EXPECT_EQ(setting_of({{"OMP_WAIT_POLICY", "active"}}), "");
+}
+
 TEST_F(Ranks, ProcessesOfALauncherThatMpiDoesNotKnowAreRefused) {
   const std::map<std::string, std::string> torchrun = {{"WORLD_SIZE", "4"}, {"RANK", "1"}, {"LOCAL_RANK", "1"}};
   const std::map<std::string, std::string> srun = {{"SLURM_STEP_NUM_TASKS", "2"}, {"SLURM_PROCID", "0"}};
   const std::map<std::string, std::string> batch_script = {{"SLURM_NTASKS", "2"}, {"SLURM_PROCID", "0"}};
 
   const Outcome by_torchrun = run("lockstep train job.yaml", torchrun);
+  const Outcome as_threads = run("lockstep train job.yaml --set comm.backend=local --set comm.ranks=2", torchrun);
+  const Outcome with_mpi = run("lockstep train job.yaml --set comm.backend=mpi", torchrun);
   const Outcome by_srun = run("lockstep train job.yaml", srun);
 
   EXPECT_EQ(by_torchrun.exit_code, 8);
-  EXPECT_NE(by_torchrun.err.find("torchrun started 4 processes (WORLD_SIZE=4)"), std::string::npos) << by_torchrun.err;
+  EXPECT_NE(by_torchrun.err.find("started 4 processes (WORLD_SIZE=4)"), std::string::npos) << by_torchrun.err;
+  EXPECT_EQ(as_threads.exit_code, 8) << as_threads.all();
+  EXPECT_EQ(with_mpi.exit_code, 8) << with_mpi.all();
   EXPECT_EQ(by_srun.exit_code, 8);
   EXPECT_NE(by_srun.err.find("srun --mpi=pmix"), std::string::npos) << by_srun.err;
   EXPECT_FALSE(std::filesystem::exists(path("runs")));
@@ -125,6 +175,32 @@ TEST_F(Signals, EveryRankMayGetTheSameOne) {
 
   EXPECT_EQ(outcome.exit_code, 75) << outcome.all();
   EXPECT_EQ(count_of(outcome.err, "everything is saved"), 1) << outcome.err;
+}
+
+TEST_F(Signals, AHangUpThatNohupIgnoresStopsNothing) {
+  Program program("nohup " + endless(), options());
+  ASSERT_TRUE(program.wait_for("step  "));
+
+  program.signal(SIGHUP);
+  std::this_thread::sleep_for(Seconds(0.5));
+
+  EXPECT_EQ(program.ranks().size(), 1U);
+  program.signal(SIGTERM);
+  EXPECT_EQ(program.finish().exit_code, 75);
+}
+
+TEST_F(Signals, WhoeverAsksAgainSecondsLaterDoesNotWaitForTheSave) {
+  Program program(endless(), options({{"LOCKSTEP_DRILL", "slow_save@seconds=60"}}));
+  ASSERT_TRUE(program.wait_for("step  "));
+
+  program.signal(SIGTERM);
+  std::this_thread::sleep_for(Seconds(4));
+  const bool still_saving = program.ranks().size() == 1;
+  program.signal(SIGTERM);
+  const Outcome outcome = program.finish(Seconds(10));
+
+  EXPECT_TRUE(still_saving);
+  EXPECT_EQ(outcome.exit_code, 128 + SIGTERM) << outcome.all();
 }
 
 TEST_F(Signals, AReaderThatGoesAwayEndsNothing) {

@@ -19,15 +19,14 @@ struct OneRank {
                       .summary = "one rank"};
 };
 
-job::JobConfig job_of(const ScratchFolder& folder, const std::string& model_and_data, const std::string& name) {
+job::LoadedJob job_of(const ScratchFolder& folder, const std::string& model_and_data, const std::string& name) {
   const std::string text = model_and_data + R"(
 run: {steps: 30, eval_every: 0, checkpoint: {every: 0}}
 train_batch_size: 8
 optimizer: {type: AdamW, params: {lr: 0.01}}
 )";
   return job::load_job_text("job.yaml", text, folder.path().string(),
-                            {"run.name=" + name, "run.output_dir=" + (folder / "runs")})
-      .config;
+                            {"run.name=" + name, "run.output_dir=" + (folder / "runs")});
 }
 
 /// A trained run that all cases continue.

@@ -7,7 +7,7 @@ namespace {
 
 using testing::error_text;
 
-job::JobConfig job_of(const std::string& extra, const std::string& optimizer = "{type: AdamW, params: {lr: 0.01}}") {
+job::LoadedJob job_of(const std::string& extra, const std::string& optimizer = "{type: AdamW, params: {lr: 0.01}}") {
   const std::string text = R"(
 model: {type: mlp, hidden: [16, 8]}
 data: {type: clusters, classes: 4, features: 8, samples: 400}
@@ -15,17 +15,17 @@ run: {name: a, steps: 20, seed: 3}
 train_batch_size: 12
 optimizer: )" + optimizer + "\n" +
                            extra;
-  return job::load_job_text("job.yaml", text, "/tmp").config;
+  return job::load_job_text("job.yaml", text, "/tmp");
 }
 
-engine::EngineOptions options_of(const job::JobConfig& job) {
-  const auto dataset = make_dataset(job);
-  const auto model = make_model(job, dataset->classes(), dataset->features());
+engine::EngineOptions options_of(const job::LoadedJob& job) {
+  const auto dataset = make_dataset(job.config);
+  const auto model = make_model(job.config, dataset->classes(), dataset->features());
   return engine_options(job, *model, {.train = 12, .micro = 3, .accumulation = 2, .world = 2, .text = ""});
 }
 
 TEST(Setup, TheModelFitsTheData) {
-  const job::JobConfig job = job_of("");
+  const job::JobConfig job = job_of("").config;
   const auto dataset = make_dataset(job);
   EXPECT_EQ(dataset->classes(), 4);
   EXPECT_EQ(dataset->features(), 8);
@@ -47,7 +47,7 @@ TEST(Setup, BatchSeedAndClipping) {
 }
 
 TEST(Setup, TheFirstPatternThatMatchesWins) {
-  const job::JobConfig job = job_of(
+  const job::LoadedJob job = job_of(
       "parameter_groups:\n"
       "  - {match: ['*.bias'], weight_decay: 0.0}\n"
       "  - {match: ['layers.0.*', '*.2.weight'], lr: 0.5}\n");
@@ -104,6 +104,30 @@ TEST(Setup, Optimizers) {
   EXPECT_TRUE(sgd.optimizer.nesterov);
   EXPECT_EQ(sgd.groups.front().momentum, 0.9);
   EXPECT_FALSE(options_of(job_of("", "{type: SGD, params: {lr: 0.1}}")).optimizer.momentum);
+}
+
+TEST(Setup, TheScheduleIsTheOneThatTheReaderMade) {
+  const job::LoadedJob job = job_of("scheduler: {type: StepDecay, params: {step_size: 2}}");
+  EXPECT_EQ(options_of(job).schedule, job.schedule);
+}
+
+TEST(Setup, OptimizerDefaultsSpelledOutChangeNothing) {
+  const auto same = [](const optim::OptimizerOptions& a, const optim::OptimizerOptions& b) {
+    return a.kind == b.kind && a.eps == b.eps && a.decoupled == b.decoupled && a.bias_correction == b.bias_correction &&
+           a.momentum == b.momentum && a.dampening == b.dampening && a.nesterov == b.nesterov;
+  };
+  for (const auto& [type, spelled] :
+       {std::pair{"AdamW",
+                  "lr: 0.001, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0, bias_correction: true, "
+                  "adam_w_mode: true"},
+        {"Adam",
+         "lr: 0.001, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0, bias_correction: true, adam_w_mode: true"},
+        {"SGD", "lr: 0.001, momentum: 0, dampening: 0, weight_decay: 0, nesterov: false"}}) {
+    const auto absent = options_of(job_of("", fmt::format("{{type: {}}}", type)));
+    const auto present = options_of(job_of("", fmt::format("{{type: {}, params: {{{}}}}}", type, spelled)));
+    EXPECT_TRUE(same(absent.optimizer, present.optimizer)) << type;
+    EXPECT_EQ(absent.groups, present.groups) << type;
+  }
 }
 
 TEST(Setup, WithoutASchedulerTheOptimizersLrHolds) {

@@ -10,6 +10,11 @@
 
 namespace lockstep::sched {
 
+using config::Field;
+using config::FieldType;
+using config::Params;
+using config::ParamValue;
+
 inline std::vector<GroupInitial> adam_groups(std::size_t n = 1) {
   std::vector<GroupInitial> groups;
   for (std::size_t g = 0; g < n; ++g)
@@ -77,8 +82,8 @@ std::string refusal(Make make) {
   return {};
 }
 
-inline std::string refusal(const char* type, Params params, std::size_t groups = 1) {
-  return refusal([&] { (void)make_schedule(type, std::move(params), adam_groups(groups)); });
+inline std::string refusal(const char* type, const Params& params, std::size_t groups = 1) {
+  return refusal([&] { (void)make_schedule(type, params, adam_groups(groups)); });
 }
 
 }  // namespace lockstep::sched

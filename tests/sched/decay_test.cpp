@@ -10,7 +10,7 @@ namespace {
 // The base lr of adam_groups() is 0.5; f is what multiplies it.
 double f(const Schedule& schedule, std::int64_t update) { return lr_at(schedule, update) / 0.5; }
 
-TEST(Decay, SharedWarmup) {
+TEST(Decay, EveryTypeHasTheSameWarmup) {
   for (const char* type : {"LinearDecay", "CosineDecay"}) {
     const auto schedule = make_schedule(type, {{"total_steps", 20}, {"warmup_steps", 4}}, adam_groups());
     for (std::int64_t k = 0; k < 4; ++k) EXPECT_EQ(f(*schedule, k), static_cast<double>(k + 1) / 4) << type;
@@ -67,7 +67,7 @@ TEST(CosineDecay, CyclesRestartAndGrow) {
   EXPECT_EQ(f(*schedule, 100), 0.0);
 }
 
-TEST(CosineDecay, EqualCycles) {
+TEST(CosineDecay, EqualCyclesRepeatTheSameRates) {
   const auto schedule = make_schedule("CosineDecay", {{"total_steps", 1000}, {"first_cycle_steps", 10}}, adam_groups());
   for (std::int64_t k = 0; k < 10; ++k) EXPECT_EQ(f(*schedule, k), f(*schedule, 970 + k));
 }

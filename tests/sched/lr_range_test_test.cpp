@@ -28,10 +28,12 @@ TEST(LRRangeTest, NegativeRateWarns) {
   EXPECT_LT(lr_at(*schedule, 5000), 0);
 }
 
-TEST(LRRangeTest, Refusals) {
-  EXPECT_THAT(refusal("LRRangeTest", {{"lr_range_test_step_size", 10.0}}), HasSubstr("lr_range_test_step_size"));
-  EXPECT_THAT(refusal("LRRangeTest", {{"lr_range_test_step_size", 0}}), HasSubstr("lr_range_test_step_size"));
-  EXPECT_THAT(refusal("LRRangeTest", {{"lr_range_test_min_lr", ParamValue::List{0.1}}}, 2), HasSubstr("2"));
+TEST(LRRangeTest, RefusesValuesOutOfRange) {
+  EXPECT_THAT(refusal("LRRangeTest", {{"lr_range_test_step_size", 10.0}}), HasSubstr("write 10"));
+  EXPECT_THAT(refusal("LRRangeTest", {{"lr_range_test_step_size", 0}}),
+              HasSubstr("lr_range_test_step_size: expected an integer >= 1"));
+  EXPECT_THAT(refusal("LRRangeTest", {{"lr_range_test_min_lr", ParamValue::List{0.1}}}, 2),
+              HasSubstr("1 entries, the optimizer has 2 parameter groups"));
 }
 
 }  // namespace

@@ -15,7 +15,7 @@ Params with(Params params, const char* name, ParamValue value) {
   return params;
 }
 
-TEST(OneCycle, SymmetricTriangle) {
+TEST(OneCycle, RisesAndFallsAlongASymmetricTriangle) {
   const auto schedule = make_schedule("OneCycle", cycle, adam_groups());
   for (const std::int64_t k : {1, 2, 3}) {
     EXPECT_NEAR(lr_at(*schedule, k), 0.01 + 0.09 * static_cast<double>(k) / 4, 1e-15);
@@ -50,7 +50,7 @@ TEST(OneCycle, StairsHoldTheirHeight) {
   EXPECT_NEAR(lr_at(*schedule, 2), 0.055, 1e-15);
 }
 
-TEST(OneCycle, SecondHalfOfLengthZero) {
+TEST(OneCycle, MayFallAtOnce) {
   const auto schedule = make_schedule("OneCycle", with(cycle, "cycle_second_step_size", 0), adam_groups());
   EXPECT_NEAR(lr_at(*schedule, 3), 0.01 + 0.09 * 0.75, 1e-15);
   EXPECT_EQ(lr_at(*schedule, 4), 0.01);
@@ -83,11 +83,13 @@ TEST(OneCycle, WarnsOfMomentumThatGrows) {
   EXPECT_GT(values_at(*schedule, 30).beta1, 1.0);
 }
 
-TEST(OneCycle, Refusals) {
-  EXPECT_THAT(refusal("OneCycle", with(cycle, "cycle_first_step_size", 0)), HasSubstr("cycle_first_step_size"));
-  EXPECT_THAT(refusal("OneCycle", with(cycle, "cycle_second_step_size", -1)), HasSubstr("cycle_second_step_size"));
+TEST(OneCycle, RefusesValuesOutOfRange) {
+  EXPECT_THAT(refusal("OneCycle", with(cycle, "cycle_first_step_size", 0)),
+              HasSubstr("cycle_first_step_size: expected a number > 0"));
+  EXPECT_THAT(refusal("OneCycle", with(cycle, "cycle_second_step_size", -1)),
+              HasSubstr("cycle_second_step_size: expected a number >= 0"));
   EXPECT_THAT(refusal("OneCycle", with(cycle, "cycle_min_mom", ParamValue::List{0.8, 0.9})),
-              HasSubstr("cycle_min_mom"));
+              HasSubstr("cycle_min_mom: the list has 2 entries, the optimizer has 1 parameter groups"));
 }
 
 }  // namespace

@@ -4,13 +4,15 @@
 
 #include <set>
 
+#include "config/field_value.hpp"
 #include "tests/sched/cases.hpp"
+#include "tests/support/error_text.hpp"
 #include "tests/support/scheduler.hpp"
 
 namespace lockstep::sched {
 namespace {
 
-using testing::HasSubstr;
+using ::testing::HasSubstr;
 
 TEST(Types, EveryTypeHasACase) {
   std::set<std::string> tried;
@@ -27,7 +29,7 @@ TEST(Types, FieldsAreDocumented) {
     }
 }
 
-class EveryType : public testing::TestWithParam<Case> {};
+class EveryType : public ::testing::TestWithParam<Case> {};
 
 // The engine asks by update, DeepSpeed's object is stepped: both must use the same numbers for every update.
 TEST_P(EveryType, BothFacesAgree) {
@@ -81,16 +83,34 @@ TEST_P(EveryType, NamesAMissingParameter) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(All, EveryType, testing::ValuesIn(cases()),
-                         [](const testing::TestParamInfo<Case>& tried) { return std::string(tried.param.type); });
+TEST_P(EveryType, DefaultsSpelledOutGiveTheSameSchedule) {
+  Params spelled = GetParam().params;
+  for (const Field& field : fields_of(GetParam().type))
+    if (!field.required && spelled.find(field.name) == nullptr) spelled.set(field.name, config::default_value(field));
+
+  const auto absent = make_schedule(GetParam().type, GetParam().params, adam_groups(2));
+  const auto present = make_schedule(GetParam().type, spelled, adam_groups(2));
+
+  EXPECT_EQ(absent->params(), present->params());
+  EXPECT_EQ(absent->warnings(), present->warnings());
+  std::vector<StepValues> a(2), b(2);
+  for (std::int64_t k = 0; k < 40; ++k) {
+    absent->values_at(k, a);
+    present->values_at(k, b);
+    EXPECT_EQ(a, b) << "update " << k;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, EveryType, ::testing::ValuesIn(cases()),
+                         [](const ::testing::TestParamInfo<Case>& tried) { return std::string(tried.param.type); });
 
 TEST(Errors, UnknownTypeListsTheKnown) {
-  EXPECT_THAT(refusal("StepLRR", {}), testing::AllOf(HasSubstr("StepLRR"), HasSubstr("WarmupDecayLR")));
+  EXPECT_THAT(refusal("StepLRR", {}), ::testing::AllOf(HasSubstr("StepLRR"), HasSubstr("WarmupDecayLR")));
   EXPECT_THAT(refusal("warmuplr", {}), HasSubstr("did you mean WarmupLR?"));
   EXPECT_THAT(refusal([] { (void)fields_of("nothing"); }), HasSubstr("nothing"));
 }
 
-TEST(Errors, ListOfAnotherLength) {
+TEST(Errors, AListOfAnotherLengthIsRefused) {
   EXPECT_THAT(refusal("WarmupLR", {{"warmup_max_lr", ParamValue::List{0.1, 0.2}}}, 3), HasSubstr("warmup_max_lr"));
 }
 
@@ -98,16 +118,17 @@ TEST(Errors, AutoNeedsAJobFile) {
   EXPECT_THAT(refusal("WarmupDecayLR", {{"total_num_steps", "auto"}}), HasSubstr("run.steps"));
 }
 
-TEST(Errors, NonFiniteNumbers) {
+TEST(Errors, NumbersAreFinite) {
   EXPECT_THAT(refusal("Constant", {{"factor", std::numeric_limits<double>::quiet_NaN()}}), HasSubstr("finite"));
 }
 
-TEST(Errors, WrongUseOfTheInterface) {
+TEST(Errors, WrongUseOfTheInterfaceIsRefused) {
   const auto schedule = make_constant(adam_groups(2));
   std::vector<StepValues> one(1), two(2);
-  EXPECT_THROW(schedule->values_at(0, one), Error);
-  EXPECT_THROW(schedule->values_at(-1, two), Error);
-  EXPECT_THROW((void)make_constant({}), Error);
+  const auto misuse = [](const auto& call) { return testing::error_text(ErrorKind::internal, call); };
+  EXPECT_THAT(misuse([&] { schedule->values_at(0, one); }), HasSubstr("one StepValues for each parameter group"));
+  EXPECT_THAT(misuse([&] { schedule->values_at(-1, two); }), HasSubstr("updates count from 0"));
+  EXPECT_THAT(misuse([] { (void)make_constant({}); }), HasSubstr("no parameter group"));
 }
 
 TEST(Constant, WithoutASchedulerEverythingStays) {

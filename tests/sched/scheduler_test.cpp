@@ -65,7 +65,7 @@ TEST(Scheduler, RebuildStartsFromTheGroupsAsTheyStand) {
 TEST(Scheduler, AFailedRebuildChangesNothing) {
   Scheduler scheduler("WarmupLR", ten_steps, adam_groups());
   scheduler.step(5);
-  EXPECT_THROW(scheduler.rebuild({{"warmup_num_steps", 0}}), Error);
+  EXPECT_NE(refusal([&] { scheduler.rebuild({{"warmup_num_steps", 0}}); }).find("warmup_num_steps"), std::string::npos);
   EXPECT_EQ(scheduler.state(), 5);
   EXPECT_EQ(scheduler.get_lr(), scheduler.last_lr());
 }

@@ -9,7 +9,7 @@ using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
 
-TEST(WarmupLR, PublishedExample) {  // the scheduler tutorial's: 0.001 -> 0.01 in 100 steps, one step a batch
+TEST(WarmupLR, FollowsThePublishedExample) {  // the scheduler tutorial's: 0.001 -> 0.01 in 100 steps, one step a batch
   const auto schedule = make_schedule(
       "WarmupLR", {{"warmup_min_lr", 0.001}, {"warmup_max_lr", 0.01}, {"warmup_num_steps", 100}}, adam_groups());
   EXPECT_EQ(lr_at(*schedule, 0), 0.001);
@@ -32,7 +32,7 @@ TEST(WarmupLR, OneStepBecomesTwo) {
 }
 
 TEST(WarmupLR, IntegersAreStrict) {
-  EXPECT_THAT(refusal("WarmupLR", {{"warmup_num_steps", 0}}), HasSubstr("at least 1"));
+  EXPECT_THAT(refusal("WarmupLR", {{"warmup_num_steps", 0}}), HasSubstr("expected an integer >= 1"));
   EXPECT_THAT(refusal("WarmupLR", {{"warmup_num_steps", 10.0}}), HasSubstr("without '.'"));
 }
 

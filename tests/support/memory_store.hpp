@@ -2,8 +2,8 @@
 
 // Parameter stores for tests, both on a device whose work is done at once or that the caller synchronises.
 
+#include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <functional>
 #include <limits>
 #include <map>
@@ -34,7 +34,7 @@ class MemoryStore : public nn::ParameterStore {
  public:
   MemoryStore(DeviceApi& device, const std::vector<nn::ParameterSpec>& specs, DType compute,
               const InitialValue& initial)
-      : specs_(specs), compute_(compute), contributions_(specs.size(), 0) {
+      : specs_(specs), compute_(compute), contributions_(specs.size(), 0), begun_(specs.size(), false) {
     std::size_t total = 0;
     for (const nn::ParameterSpec& spec : specs_) {
       offsets_.push_back(total);
@@ -48,6 +48,7 @@ class MemoryStore : public nn::ParameterStore {
       for (std::int64_t i = 0; i < specs_[id].elements(); ++i)
         master(static_cast<nn::ParamId>(id))[i] = static_cast<float>(initial(static_cast<nn::ParamId>(id), i));
     changed();
+    begin_step();
   }
 
   void acquire(int unit, nn::Phase phase) override {
@@ -64,11 +65,14 @@ class MemoryStore : public nn::ParameterStore {
     return values_.data() + offset(id) * size_of(compute_);
   }
   [[nodiscard]] std::uint64_t version(nn::ParamId) override { return version_; }
-  [[nodiscard]] float* grad(nn::ParamId id) override {
+  [[nodiscard]] nn::GradView grad(nn::ParamId id) override {
     require_open(id);
-    return flat_grads() + offset(id);
+    return {.data = flat_grads() + offset(id), .first = !begun_[static_cast<std::size_t>(id)]};
   }
-  void grad_contributed(nn::ParamId id) override { ++contributions_[static_cast<std::size_t>(id)]; }
+  void grad_contributed(nn::ParamId id) override {
+    count_contribution(id);
+    begun_[static_cast<std::size_t>(id)] = true;
+  }
 
   /// To be called after masters were written.
   void changed() {
@@ -79,7 +83,13 @@ class MemoryStore : public nn::ParameterStore {
       if (compute_ == DType::f16) reinterpret_cast<f16*>(values_.data())[i] = f16(from);
     }
   }
-  void zero_grads() { std::memset(grads_.data(), 0, grads_.bytes()); }
+  /// The next contribution to each gradient is the first one. Until then it is NaN, so that a kernel that adds where it
+  /// should write, or leaves an element out, shows.
+  void begin_step() {
+    begun_.assign(begun_.size(), false);
+    for (std::size_t p = 0; p < specs_.size(); ++p)
+      std::fill_n(flat_grads() + offsets_[p], specs_[p].stored_elements(), std::numeric_limits<float>::quiet_NaN());
+  }
 
   // What a test reads; no bracket needed.
   [[nodiscard]] float* master(nn::ParamId id) { return flat_masters() + offset(id); }
@@ -96,6 +106,14 @@ class MemoryStore : public nn::ParameterStore {
     require(open_.contains(specs_[static_cast<std::size_t>(id)].unit), "MemoryStore: used outside acquire and release");
   }
   [[nodiscard]] const std::map<int, nn::Phase>& open() const { return open_; }
+  /// Adds a finished sum of one micro-batch to the step's.
+  void add_to_step(nn::ParamId id, const std::vector<float>& sum) {
+    float* const to = flat_grads() + offset(id);
+    const bool first = !begun_[static_cast<std::size_t>(id)];
+    for (std::size_t i = 0; i < sum.size(); ++i) to[i] = first ? sum[i] : to[i] + sum[i];
+    begun_[static_cast<std::size_t>(id)] = true;
+  }
+  void count_contribution(nn::ParamId id) { ++contributions_[static_cast<std::size_t>(id)]; }
 
  private:
   std::vector<nn::ParameterSpec> specs_;
@@ -107,6 +125,7 @@ class MemoryStore : public nn::ParameterStore {
   Arena grads_;
   std::map<int, nn::Phase> open_;
   std::vector<int> contributions_;
+  std::vector<bool> begun_;  ///< by parameter: the step has contributed to its gradient
   std::uint64_t version_ = 0;
 };
 
@@ -128,15 +147,16 @@ class GatheringStore final : public MemoryStore {
       whole.clear();
       for (const std::vector<float>& shard : shards_[id]) whole.insert(whole.end(), shard.begin(), shard.end());
       require(whole.size() == count, "GatheringStore: shards do not make up the parameter");
-      if (phase == nn::Phase::backward && !unit_grads_.contains(id)) unit_grads_[id].assign(count, 0.0F);
+      if (phase == nn::Phase::backward && !unit_grads_.contains(id))
+        unit_grads_[id].assign(count, std::numeric_limits<float>::quiet_NaN());
     });
   }
   void release(int unit, nn::Phase phase) override {
     MemoryStore::release(unit, phase);
-    for_each_of(unit, [&](nn::ParamId id, std::size_t count) {
+    for_each_of(unit, [&](nn::ParamId id, std::size_t) {
       poison_and_erase(gathered_, id);
       if (phase == nn::Phase::forward || left_[static_cast<std::size_t>(id)] > 0) return;
-      for (std::size_t i = 0; i < count; ++i) flat_grads()[offset(id) + i] += unit_grads_.at(id)[i];
+      add_to_step(id, unit_grads_.at(id));
       poison_and_erase(unit_grads_, id);
       left_[static_cast<std::size_t>(id)] = uses_[static_cast<std::size_t>(id)];
     });
@@ -145,12 +165,13 @@ class GatheringStore final : public MemoryStore {
     require_open(id);
     return gathered_.at(id).data();
   }
-  [[nodiscard]] float* grad(nn::ParamId id) override {
+  [[nodiscard]] nn::GradView grad(nn::ParamId id) override {
     require_open(id);
-    return unit_grads_.at(id).data();
+    const auto index = static_cast<std::size_t>(id);
+    return {.data = unit_grads_.at(id).data(), .first = left_[index] == uses_[index]};
   }
   void grad_contributed(nn::ParamId id) override {
-    MemoryStore::grad_contributed(id);
+    count_contribution(id);
     require(--left_[static_cast<std::size_t>(id)] >= 0, "GatheringStore: more contributions than planned");
   }
 

@@ -16,6 +16,7 @@ namespace lockstep::testing {
 [[nodiscard]] inline std::uint64_t bits_of(double value) { return std::bit_cast<std::uint64_t>(value); }
 [[nodiscard]] inline std::uint64_t bits_of(bf16 value) { return value.bits; }
 [[nodiscard]] inline std::uint64_t bits_of(f16 value) { return value.bits; }
+[[nodiscard]] inline std::uint64_t bits_of(std::uint16_t value) { return value; }
 
 /// How many elements differ in their bits. Two NaNs are the same: their payload depends on the order of operands, which
 /// compilers choose.
@@ -29,6 +30,15 @@ template <class T>
     if (bits_of(a[i]) != bits_of(b[i]) && !(std::isnan(x) && std::isnan(y))) ++differing;
   }
   return differing;
+}
+
+/// T(lo, hi) of term(lo), ..., term(hi - 1), as core/sum_tree.hpp defines it: split at the largest power of two below
+/// hi - lo.
+template <class Term>
+[[nodiscard]] auto tree_of(std::size_t lo, std::size_t hi, const Term& term) -> decltype(term(lo)) {
+  if (hi - lo == 1) return term(lo);
+  const std::size_t middle = lo + std::bit_floor(hi - lo - 1);
+  return tree_of(lo, middle, term) + tree_of(middle, hi, term);
 }
 
 /// Normal numbers times `size`, rounded to T; a function of (lane, index) alone.

@@ -19,7 +19,7 @@ class Scheduler {
  public:
   /// Builds the schedule and, unless `last_batch_iteration` is given and not -1, writes the construction values.
   /// Throws as make_schedule.
-  Scheduler(std::string_view type, Params params, std::vector<GroupInitial> groups);
+  Scheduler(std::string_view type, const config::Params& params, std::vector<GroupInitial> groups);
 
   /// Advances the index by one and writes the values there into the groups.
   void step();
@@ -38,7 +38,7 @@ class Scheduler {
 
   /// Constructs the schedule anew with `params` on the groups as they stand now. A schedule that scales the
   /// groups' lr (WarmupCosineLR, WarmupLR without a maximum) starts from the already scaled values.
-  void rebuild(Params params);
+  void rebuild(const config::Params& params);
 
   /// The optimizer's groups as they stand.
   [[nodiscard]] const std::vector<GroupInitial>& groups() const { return groups_; }
@@ -54,8 +54,8 @@ class Scheduler {
   std::optional<std::vector<double>> last_lr_;
 };
 
-inline Scheduler::Scheduler(std::string_view type, Params params, std::vector<GroupInitial> groups)
-    : groups_(std::move(groups)), schedule_(make_schedule(type, std::move(params), groups_)) {
+inline Scheduler::Scheduler(std::string_view type, const config::Params& params, std::vector<GroupInitial> groups)
+    : groups_(std::move(groups)), schedule_(make_schedule(type, params, groups_)) {
   start();
 }
 
@@ -65,7 +65,8 @@ inline void Scheduler::start() {
   std::vector<StepValues> values(groups_.size());
   schedule_->values_at_construction(values);
   write(values);
-  if (!schedule_->knows_lr_at_construction()) last_lr_.reset();
+  // DeepSpeed's OneCycle writes at construction and does not remember what.
+  if (index_ != -1 || schedule_->type() == "OneCycle") last_lr_.reset();
 }
 
 inline void Scheduler::step() { step(index_ + 1); }
@@ -91,8 +92,8 @@ inline const std::vector<double>& Scheduler::last_lr() const {
   return *last_lr_;
 }
 
-inline void Scheduler::rebuild(Params params) {
-  schedule_ = make_schedule(schedule_->type(), std::move(params), groups_);
+inline void Scheduler::rebuild(const config::Params& params) {
+  schedule_ = make_schedule(schedule_->type(), params, groups_);
   start();
 }
 

@@ -23,6 +23,7 @@
 #include "kernels/table.hpp"
 #include "nn/gpt2.hpp"
 #include "nn/mlp.hpp"
+#include "tests/support/error_text.hpp"
 #include "tests/support/scratch.hpp"
 
 namespace lockstep::testing {
@@ -207,19 +208,6 @@ inline std::vector<Outcome> train_emulated(const TrainingRun& run, std::uint64_t
         train_rank(run, *comm, {.device = device.get(), .kernels = &kernels::emulated_table(), .threads = 1});
   });
   return outcomes;
-}
-
-/// Runs `body`, which must throw an Error of `kind`; returns its text.
-template <class Body>
-std::string error_text(ErrorKind kind, const Body& body) {
-  try {
-    body();
-    ADD_FAILURE() << "nothing was thrown";
-  } catch (const Error& error) {
-    EXPECT_EQ(error.kind(), kind) << error.what();
-    return error.what();
-  }
-  return {};
 }
 
 }  // namespace lockstep::testing

@@ -1,0 +1,238 @@
+#include "job/checks.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cctype>
+
+#include "core/error.hpp"
+
+namespace lockstep::job {
+
+using namespace config;
+
+namespace {
+
+struct Preset {
+  const char* name;
+  std::int64_t n_layer, n_head, n_embd;
+};
+constexpr std::array<Preset, 4> presets = {{
+    {"124M", 12, 12, 768},
+    {"355M", 24, 16, 1024},
+    {"774M", 36, 20, 1280},
+    {"1.5B", 48, 25, 1600},
+}};
+
+class Checks {
+ public:
+  Checks(JobConfig& config, const Values& values, Diagnostics& diagnostics)
+      : config_(config), values_(values), diagnostics_(diagnostics) {}
+
+  std::shared_ptr<const sched::Schedule> run() {
+    model();
+    run_name();
+    precision();
+    batch();
+    comm();
+    optimizer();
+    groups();
+    scheduler();
+    // A schedule is only made from values that are right in themselves.
+    return diagnostics_.error_count() == 0 ? schedule() : nullptr;
+  }
+
+ private:
+  void model() {
+    const Values& block = values_.section("model");
+    const bool language = config_.model.type == "gpt2";
+    if (language) gpt2(block);
+    const Values& data = values_.section("data");
+    if (block.type.empty() || data.type.empty() || language == (config_.data.type == "text")) return;
+    diagnostics_.error(data.type_position,
+                       fmt::format("data.type {} does not fit model.type {}", config_.data.type, config_.model.type),
+                       language ? "gpt2 needs data of type text" : "mlp needs data of type clusters");
+  }
+
+  void gpt2(const Values& block) {
+    Gpt2Config& gpt2 = config_.model.gpt2;
+    for (const Preset& preset : presets) {
+      if (gpt2.preset != preset.name) continue;
+      if (block.find("n_layer") == nullptr) gpt2.n_layer = preset.n_layer;
+      if (block.find("n_head") == nullptr) gpt2.n_head = preset.n_head;
+      if (block.find("n_embd") == nullptr) gpt2.n_embd = preset.n_embd;
+    }
+    if (gpt2.n_embd % gpt2.n_head != 0)
+      diagnostics_.error(
+          block.position_of("n_head"),
+          fmt::format("model.n_head: {} heads do not divide n_embd {}", gpt2.n_head, gpt2.n_embd),
+          fmt::format("with {} heads take n_embd {}", gpt2.n_head, (gpt2.n_embd / gpt2.n_head + 1) * gpt2.n_head));
+  }
+
+  void run_name() {
+    const std::string& name = config_.run.name;
+    const bool good = !name.empty() && name[0] != '.' && std::all_of(name.begin(), name.end(), [](unsigned char c) {
+      return std::isalnum(c) != 0 || c == '.' || c == '_' || c == '-';
+    });
+    if (!good)
+      diagnostics_.error(values_.section("run").position_of("name"),
+                         fmt::format("run.name: '{}' cannot name a folder", name),
+                         "letters, digits, '.', '_' and '-', not beginning with '.'");
+  }
+
+  void precision() {
+    if (config_.fp16.enabled && config_.bf16.enabled)
+      diagnostics_.error(values_.section("bf16").position_of("enabled"), "fp16 and bf16 are both enabled",
+                         "turn one of the two off");
+    if (config_.fp16.enabled && config_.fp16.hysteresis == 0)
+      diagnostics_.warning(values_.section("fp16").position_of("hysteresis"),
+                           "with hysteresis 0 the loss scale never falls, as in DeepSpeed; 1 halves it at once");
+  }
+
+  void batch() {
+    const auto& train = config_.train_batch_size;
+    const auto& micro = config_.train_micro_batch_size_per_gpu;
+    const auto& accumulation = config_.gradient_accumulation_steps;
+    const bool any_bad = diagnostics_.error_count() > 0;
+    if (!train && !micro && !any_bad)
+      diagnostics_.error(values_.position_of("gradient_accumulation_steps"),
+                         "train_batch_size or train_micro_batch_size_per_gpu is required",
+                         "add train_batch_size: the samples of one step over all ranks");
+    const std::int64_t unit = micro.value_or(1);
+    if (train && *train / unit * unit != *train)
+      diagnostics_.error(
+          values_.position_of("train_batch_size"),
+          fmt::format("train_batch_size {} is not a multiple of train_micro_batch_size_per_gpu {}", *train, unit));
+    else if (train && accumulation && *train / unit % *accumulation != 0)
+      diagnostics_.error(values_.position_of("train_batch_size"),
+                         fmt::format("train_batch_size {} is not a multiple of {} micro x {} accumulation", *train,
+                                     unit, *accumulation));
+  }
+
+  void comm() {
+    if (config_.comm.ranks > 1 && (config_.comm.backend == "mpi" || config_.comm.backend == "nccl"))
+      diagnostics_.error(
+          values_.section("comm").position_of("ranks"),
+          fmt::format("comm.ranks is for backend local; with {} the launcher says it", config_.comm.backend),
+          fmt::format("remove it and start with mpirun -n {}", config_.comm.ranks));
+  }
+
+  void optimizer() {
+    const OptimizerConfig& optimizer = config_.optimizer;
+    const Values& params = values_.section("optimizer").section("params");
+    if (optimizer.type == "SGD" && optimizer.sgd.nesterov &&
+        (optimizer.sgd.momentum <= 0 || optimizer.sgd.dampening != 0))
+      diagnostics_.error(params.position_of("nesterov"),
+                         "optimizer.params.nesterov needs momentum above 0 and dampening 0");
+    if (optimizer.type == "AdamW" && !optimizer.adam.adam_w_mode)
+      diagnostics_.warning(params.position_of("adam_w_mode"),
+                           "AdamW always decouples the decay; for L2 use type Adam with adam_w_mode: false");
+  }
+
+  void groups() {
+    const auto list = values_.lists.find("parameter_groups");
+    if (list == values_.lists.end()) return;
+    const bool sgd = config_.optimizer.type == "SGD";
+    for (const Values& group : list->second) {
+      const char* key = sgd ? "betas" : "momentum";
+      if (group.find(key) != nullptr)
+        diagnostics_.error(group.position_of(key),
+                           fmt::format("parameter_groups: {} has no {}", config_.optimizer.type, key),
+                           sgd ? "SGD has momentum" : "Adam has betas");
+    }
+  }
+
+  void scheduler() {
+    if (!config_.scheduler.present) return;
+    Params& params = config_.scheduler.params;
+    const Values& given = values_.section("scheduler").section("params");
+    for (const Field& field : sched::fields_of(config_.scheduler.type)) {
+      const ParamValue* value = params.find(field.name);
+      if (value == nullptr) continue;
+      if (field.or_auto) total_steps(field, *value, given.position_of(field.name));
+      if (const auto* list = std::get_if<ParamValue::List>(&value->value); list != nullptr)
+        if (field.type == FieldType::number_or_list) one_a_group(field, list->size(), given.position_of(field.name));
+    }
+  }
+
+  void total_steps(const Field& field, const ParamValue& value, const Position& position) {
+    // As a reader of the file would have it, so that a written configuration loads to an equal one.
+    const std::int64_t run = config_.run.steps;
+    if (value == ParamValue("auto"))
+      config_.scheduler.params.set(
+          field.name, field.type == FieldType::integer ? ParamValue(run) : ParamValue(static_cast<double>(run)));
+    const double steps = config_.scheduler.params.number(field.name);
+    if (steps > static_cast<double>(run))
+      diagnostics_.warning(position, fmt::format("the run ends after {} steps, before the schedule's {}", run, steps));
+  }
+
+  void one_a_group(const Field& field, std::size_t entries, const Position& position) {
+    const std::size_t groups = config_.parameter_groups.size() + 1;
+    if (entries == groups) return;
+    diagnostics_.error(position,
+                       fmt::format("scheduler.params.{}: {} entries for {} parameter group{}", field.name, entries,
+                                   groups, groups == 1 ? "" : "s"),
+                       groups == 1 ? "give one number" : fmt::format("give one number or {}", groups));
+  }
+
+  std::shared_ptr<const sched::Schedule> schedule() {
+    const Position position = values_.section("scheduler").type_position;
+    try {
+      auto schedule = make_schedule(config_);
+      for (const std::string& warning : schedule->warnings()) diagnostics_.warning(position, warning);
+      return schedule;
+    } catch (const Error& error) {
+      diagnostics_.error(position, error.what());
+      return nullptr;
+    }
+  }
+
+  JobConfig& config_;
+  const Values& values_;
+  Diagnostics& diagnostics_;
+};
+
+/// The optimizer's values of every parameter group, group 0 first: where schedules start from.
+std::vector<sched::GroupInitial> group_initials(const JobConfig& config) {
+  const OptimizerConfig& optimizer = config.optimizer;
+  sched::GroupInitial rest;
+  rest.has_betas = optimizer.type != "SGD";
+  if (rest.has_betas) {
+    rest.lr = optimizer.adam.lr;
+    rest.beta1 = optimizer.adam.betas.at(0);
+    rest.beta2 = optimizer.adam.betas.at(1);
+    rest.weight_decay = optimizer.adam.weight_decay;
+  } else {
+    rest.lr = optimizer.sgd.lr;
+    rest.momentum = optimizer.sgd.momentum;
+    rest.weight_decay = optimizer.sgd.weight_decay;
+  }
+  std::vector<sched::GroupInitial> groups = {rest};
+  for (const ParameterGroupConfig& group : config.parameter_groups) {
+    sched::GroupInitial initial = rest;
+    initial.lr = group.lr.value_or(rest.lr);
+    initial.weight_decay = group.weight_decay.value_or(rest.weight_decay);
+    initial.momentum = group.momentum.value_or(rest.momentum);
+    if (group.betas) {
+      initial.beta1 = group.betas->at(0);
+      initial.beta2 = group.betas->at(1);
+    }
+    groups.push_back(initial);
+  }
+  return groups;
+}
+
+}  // namespace
+
+std::shared_ptr<const sched::Schedule> complete(JobConfig& config, const Values& values, Diagnostics& diagnostics) {
+  return Checks(config, values, diagnostics).run();
+}
+
+std::shared_ptr<const sched::Schedule> make_schedule(const JobConfig& config) {
+  const SchedulerConfig& scheduler = config.scheduler;
+  if (!scheduler.present) return sched::make_constant(group_initials(config));
+  return sched::make_schedule(scheduler.type, scheduler.params, group_initials(config));
+}
+
+}  // namespace lockstep::job

@@ -1,0 +1,154 @@
+#pragma once
+
+#include "job/about.hpp"
+
+// The part of the job file's table that a DeepSpeed file has too (job/fields.hpp has the rest).
+
+namespace lockstep::job::table {
+
+template <class Config, class V>
+void fp16(Config& c, V& v) {
+  v.field(c.enabled, {.name = "enabled", .doc = "Train in fp16 with fp32 master weights; excludes bf16."});
+  v.field(c.loss_scale,
+          {.name = "loss_scale", .doc = "0: dynamic loss scaling; above 0: this scale always.", .min = 0});
+  v.field(c.initial_scale_power,
+          {.name = "initial_scale_power", .doc = "Dynamic scaling begins at 2 to this power.", .min = 0, .max = 126});
+  v.field(c.loss_scale_window, {.name = "loss_scale_window",
+                                .doc = "The scale doubles after so many steps without overflow.",
+                                .unit = "steps",
+                                .min = 1});
+  v.field(c.hysteresis, {.name = "hysteresis",
+                         .doc = "Overflows until the scale halves. 0 never halves it, as in DeepSpeed.",
+                         .min = 0,
+                         .max = 1'000'000});
+  v.field(c.consecutive_hysteresis,
+          {.name = "consecutive_hysteresis", .doc = "Each step without overflow refills the hysteresis."});
+  v.field(c.min_loss_scale, {.name = "min_loss_scale",
+                             .doc = "An overflow at this scale ends the run with exit code 5.",
+                             .min = 0,
+                             .min_open = true});
+}
+
+template <class Config, class V>
+void bf16(Config& c, V& v) {
+  v.field(c.enabled, {.name = "enabled", .doc = "Train in bf16 with fp32 master weights; excludes fp16."});
+}
+
+template <class Config, class V>
+void zero(Config& c, V& v) {
+  const std::string why = "this version keeps the whole optimizer state on every rank, which is stage 0";
+  v.field(c.stage, {.name = "stage",
+                    .doc = "How much of the training state is divided over the ranks; the mathematics is the same.",
+                    .min = 0,
+                    .max = 3,
+                    .refused = {{"1", why}, {"2", why}, {"3", why}}});
+}
+
+template <class Config, class V>
+void learning_rate(Config& c, V& v) {
+  v.field(c.lr, {.name = "lr", .doc = "Learning rate; a scheduler starts from it or replaces it.", .min = 0});
+}
+
+template <class Config, class V>
+void adam(Config& c, V& v, bool always_decoupled) {
+  learning_rate(c, v);
+  v.field(c.betas, {.name = "betas",
+                    .doc = "Averaging factors of the gradient and of its square.",
+                    .min = 0,
+                    .max = 1,
+                    .max_open = true,
+                    .length = 2});
+  v.field(c.eps, {.name = "eps", .doc = "Added to the root of the second moment, after bias correction.", .min = 0});
+  v.field(c.weight_decay, {.name = "weight_decay",
+                           .doc = always_decoupled ? "Decoupled decay: p <- p - lr * weight_decay * p."
+                                                   : "Decoupled decay, unless adam_w_mode is false.",
+                           .min = 0});
+  v.field(c.bias_correction,
+          {.name = "bias_correction", .doc = "Corrects the moments of the first steps for their start at zero."});
+  v.field(c.adam_w_mode, {.name = "adam_w_mode",
+                          .doc = always_decoupled ? "Without effect: AdamW always decouples the decay, as in DeepSpeed."
+                                                  : "false: weight decay is added to the gradient (L2) instead."});
+}
+
+template <class Config, class V>
+void sgd(Config& c, V& v) {
+  learning_rate(c, v);
+  v.field(
+      c.momentum,
+      {.name = "momentum", .doc = "Factor of the previous step's direction.", .min = 0, .max = 1, .max_open = true});
+  v.field(c.dampening, {.name = "dampening",
+                        .doc = "The gradient enters the momentum buffer times one minus this; not in the first step.",
+                        .min = 0,
+                        .max = 1});
+  v.field(c.weight_decay, {.name = "weight_decay", .doc = "Added to the gradient as weight_decay * p.", .min = 0});
+  v.field(c.nesterov, {.name = "nesterov", .doc = "Nesterov momentum; needs momentum above 0 and dampening 0."});
+}
+
+template <class Config, class V>
+void optimizer(Config& c, V& v) {
+  const About params{"params", "Parameters of the optimizer."};
+  // DeepSpeed compares its own names without case and torch's with it.
+  v.variant(
+      About{.name = "optimizer",
+            .doc = "How gradients change the weights. Absent: AdamW with its defaults.",
+            .presence = Presence::nullable,
+            .types_doc = "Adam and AdamW may be spelled in any case, SGD not, as in DeepSpeed."},
+      c.type,
+      Alternative{About{.name = "Adam",
+                        .doc = "Adam with decoupled weight decay, which is what DeepSpeed's Adam is; adam_w_mode: "
+                               "false for L2.",
+                        .ignore_case = true},
+                  c.adam, [&](auto& o, V& w) { w.section(params, o, [](auto& p, V& x) { adam(p, x, false); }); }},
+      Alternative{About{.name = "AdamW", .doc = "Adam with decoupled weight decay.", .ignore_case = true}, c.adam,
+                  [&](auto& o, V& w) { w.section(params, o, [](auto& p, V& x) { adam(p, x, true); }); }},
+      Alternative{About{.name = "SGD", .doc = "Stochastic gradient descent, with torch's rule for momentum."}, c.sgd,
+                  [&](auto& o, V& w) { w.section(params, o, [](auto& p, V& x) { sgd(p, x); }); }});
+}
+
+/// The keys that a DeepSpeed file has too.
+template <class Config, class V>
+void engine_keys(Config& c, V& v) {
+  v.field(c.train_batch_size,
+          {.name = "train_batch_size",
+           .default_text = "derived",
+           .doc = "Samples of one optimizer step over all ranks = micro-batch x accumulation x ranks. This or "
+                  "train_micro_batch_size_per_gpu must be given.",
+           .unit = "samples",
+           .nullable = true,
+           .min = 1});
+  v.field(c.train_micro_batch_size_per_gpu, {.name = "train_micro_batch_size_per_gpu",
+                                             .default_text = "derived",
+                                             .doc = "Samples of one rank in one forward and backward pass.",
+                                             .unit = "samples",
+                                             .nullable = true,
+                                             .min = 1});
+  v.field(c.gradient_accumulation_steps, {.name = "gradient_accumulation_steps",
+                                          .default_text = "derived",
+                                          .doc = "Micro-batches of one optimizer step.",
+                                          .nullable = true,
+                                          .min = 1});
+  v.field(c.gradient_clipping, {.name = "gradient_clipping",
+                                .doc = "Largest global L2 norm of the averaged gradient; 0 turns clipping off.",
+                                .min = 0});
+  v.field(c.steps_per_print, {.name = "steps_per_print",
+                              .default_text = "run.log_every",
+                              .doc = "DeepSpeed's name for run.log_every; wins over it.",
+                              .unit = "steps",
+                              .nullable = true,
+                              .min = 1});
+  v.field(c.communication_data_type,
+          {.name = "communication_data_type",
+           .doc = "Number format in which gradients travel, in DeepSpeed's name for comm.wire.",
+           .nullable = true,
+           .choices = {"fp32"},
+           .refused = {{"fp16", "this version sends gradients as fp32 only"},
+                       {"bf16", "this version sends gradients as fp32 only"}}});
+  optimizer(c.optimizer, v);
+  v.scheduler(c.scheduler);
+  v.section(About{"fp16", "Training in fp16 and its loss scaling."}, c.fp16, [](auto& inner, V& w) { fp16(inner, w); });
+  v.section(About{"bf16", "Training in bf16."}, c.bf16, [](auto& inner, V& w) { bf16(inner, w); });
+  v.section(About{"zero_optimization", "Division of the training state over the ranks."}, c.zero_optimization,
+            [](auto& inner, V& w) { zero(inner, w); });
+}
+
+}  // namespace lockstep::job::table
