@@ -49,6 +49,19 @@ function(lockstep_layer name)
   set_property(GLOBAL APPEND PROPERTY LOCKSTEP_OBJECTS ${objects})
 endfunction()
 
+# What program and CUDA module compare before they talk (cmake/build_id.cmake), made anew by every build.
+set(LOCKSTEP_GENERATED ${CMAKE_BINARY_DIR}/generated)
+function(lockstep_build_id)
+  add_custom_target(lockstep_build_id
+    COMMAND ${CMAKE_COMMAND} -DROOT=${PROJECT_SOURCE_DIR} -DHEADER=kernels/cuda_loader.hpp
+            "-DCOMPILER=${CMAKE_CXX_COMPILER_ID} ${CMAKE_CXX_COMPILER_VERSION}" -DVERSION=${PROJECT_VERSION}
+            -DOUTPUT=${LOCKSTEP_GENERATED}/lockstep_build_id.h -P ${PROJECT_SOURCE_DIR}/cmake/build_id.cmake
+    BYPRODUCTS ${LOCKSTEP_GENERATED}/lockstep_build_id.h
+    COMMENT "Build id" VERBATIM)
+  target_include_directories(lockstep_kernels PRIVATE ${LOCKSTEP_GENERATED})
+  add_dependencies(lockstep_kernels lockstep_build_id)
+endfunction()
+
 set(LOCKSTEP_ISA_FLAGS_baseline "")
 set(LOCKSTEP_ISA_FLAGS_avx2 -march=haswell -mtune=generic)
 set(LOCKSTEP_ISA_FLAGS_avx512 -march=skylake-avx512 -mtune=icelake-server -mprefer-vector-width=512)

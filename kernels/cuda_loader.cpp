@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <string>
 
+#include <lockstep_build_id.h>
 #include "core/error.hpp"
 
 namespace lockstep {
@@ -25,12 +26,14 @@ const CudaModule& open_module() {
     fail(ErrorKind::environment,
          "device: cuda: the CUDA module is missing: {}; build with the CUDA toolkit (preset cuda), or use device: cpu",
          dlerror());
-  using Factory = const CudaModule* (*)(std::uint64_t abi);
+  using Factory = const CudaModule* (*)(const char* build_id);
   const auto factory = reinterpret_cast<Factory>(dlsym(handle, "lockstep_cuda_module"));
-  const CudaModule* module = factory == nullptr ? nullptr : factory(cuda_abi());
+  const CudaModule* module = factory == nullptr ? nullptr : factory(build_id());
   if (module == nullptr)
-    fail(ErrorKind::environment, "device: cuda: the CUDA module {} is of another build than this program: build both",
-         file.string());
+    fail(ErrorKind::environment,
+         "device: cuda: the CUDA module {} is of another build than this program ({:.12}): "
+         "build both",
+         file.string(), build_id());
   if (module->device_count() == 0)
     fail(ErrorKind::environment, "device: cuda: the {} is missing: {}; use device: cpu",
          std::strstr(module->why_no_device(), "driver") != nullptr ? "NVIDIA driver" : "GPU", module->why_no_device());
@@ -38,6 +41,8 @@ const CudaModule& open_module() {
 }
 
 }  // namespace
+
+const char* build_id() { return LOCKSTEP_BUILD_ID; }
 
 std::unique_ptr<DeviceApi> CudaModule::make_device(int ordinal) const {
   const int count = device_count();

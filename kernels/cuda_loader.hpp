@@ -1,8 +1,5 @@
 #pragma once
 
-#include <cstddef>
-#include <cstdint>
-#include <initializer_list>
 #include <memory>
 
 #include "core/device.hpp"
@@ -10,17 +7,9 @@
 
 namespace lockstep {
 
-/// What program and module must agree about: a number of this interface, and the size of every struct that crosses.
-[[nodiscard]] constexpr std::uint64_t cuda_abi() {
-  std::uint64_t abi = 1;
-  for (const std::size_t size : {sizeof(KernelTable), sizeof(Exec), sizeof(StepRecord), sizeof(StepState),
-#define LOCKSTEP_SIZE(kernel, Args) sizeof(Args),
-                                 LOCKSTEP_KERNELS(LOCKSTEP_SIZE)
-#undef LOCKSTEP_SIZE
-                                     sizeof(StepResult)})
-    abi = abi * 0x100000001b3ULL + size;
-  return abi;
-}
+/// What program and module must agree about: a hash of this header and of all that it includes (every struct and
+/// interface that crosses between them), of the compiler and of the version. Made by cmake/build_id.cmake.
+[[nodiscard]] const char* build_id();
 
 /// What the CUDA module gives: everything of it that the rest of the program knows.
 struct CudaModule {

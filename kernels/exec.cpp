@@ -5,7 +5,7 @@
 namespace lockstep::kernels {
 
 void check(Status status) {
-  if (status.error != nullptr) fail(ErrorKind::internal, "{}", status.error);
+  if (status.error != nullptr) fail(status.kind, "{}", status.error);
 }
 
 }  // namespace lockstep::kernels

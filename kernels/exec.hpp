@@ -4,6 +4,7 @@
 
 namespace lockstep {
 struct KernelTable;
+enum class ErrorKind : int;  // core/error.hpp, whose formatting library device code does not read
 
 /// Where and how a kernel runs: passed to every kernel call, never stored by one.
 struct Exec {
@@ -14,14 +15,14 @@ struct Exec {
   void* context = nullptr;  ///< what the table's create_context returned: library handles, packed-weight caches
 };
 
-/// What a table entry returns across the module boundary, which exceptions must not cross: null or a text that stays
-/// valid until the thread's next kernel call.
+/// What a table entry returns across the module boundary, which exceptions must not cross.
 struct [[nodiscard]] Status {
-  const char* error = nullptr;
+  const char* error = nullptr;  ///< null, or a text that stays valid until the thread's next failing kernel call
+  ErrorKind kind{1};            ///< what its reader can do; 1 is internal
 };
 
 namespace kernels {
-/// Throws ErrorKind::internal with the text if there is one.
+/// Throws an Error of the status' kind with its text, if there is one.
 void check(Status status);
 }  // namespace kernels
 

@@ -4,7 +4,9 @@
 // may belong to a module that exceptions must not cross.
 
 #include <exception>
+#include <new>
 
+#include "core/error.hpp"
 #include "kernels/declare.hpp"
 
 namespace lockstep::kernels {
@@ -19,8 +21,15 @@ Status guarded(const Exec& exec, const Args& args) {
   try {
     function(exec, args);
     return {};
+  } catch (const Error& error) {
+    return {keep_error(error.what()), error.kind()};
+  } catch (const std::bad_alloc&) {
+    return {"out of host memory inside a kernel: use a smaller model, micro-batch or fewer ranks on this host",
+            ErrorKind::environment};
   } catch (const std::exception& error) {
-    return {keep_error(error.what())};
+    return {keep_error(error.what()), ErrorKind::internal};
+  } catch (...) {
+    return {"a kernel threw what is not an exception", ErrorKind::internal};
   }
 }
 

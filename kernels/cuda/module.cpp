@@ -1,3 +1,6 @@
+#include <cstring>
+
+#include <lockstep_build_id.h>
 #include "core/error.hpp"
 #include "kernels/cuda/device_cuda.hpp"
 #include "kernels/cuda_loader.hpp"
@@ -25,11 +28,13 @@ constexpr KernelTable cuda_table = {"cuda", nullptr, nullptr, LOCKSTEP_KERNELS(L
 
 }  // namespace lockstep::kernels
 
-/// The module's one entry point: null if the program was built with other structs.
-extern "C" __attribute__((visibility("default"))) const lockstep::CudaModule* lockstep_cuda_module(std::uint64_t abi);
+/// The module's one entry point: null if the program is of another build.
+extern "C" __attribute__((visibility("default"))) const lockstep::CudaModule* lockstep_cuda_module(
+    const char* build_id);
 
-const lockstep::CudaModule* lockstep_cuda_module(std::uint64_t abi) {
+const lockstep::CudaModule* lockstep_cuda_module(const char* build_id) {
   static constexpr lockstep::CudaModule result = {&lockstep::kernels::cuda_table, &lockstep::cuda_device_count,
                                                   &lockstep::why_no_cuda_device, &lockstep::new_cuda_device};
-  return abi == lockstep::cuda_abi() ? &result : nullptr;
+  // The id that this file was compiled with, not what build_id() of the program's library says.
+  return std::strcmp(build_id, LOCKSTEP_BUILD_ID) == 0 ? &result : nullptr;
 }

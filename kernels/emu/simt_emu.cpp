@@ -52,7 +52,6 @@ namespace {
 constexpr std::size_t stack_bytes = 128 * 1024;
 constexpr std::size_t page = 4096;
 constexpr unsigned lanes_per_warp = 32;
-constexpr unsigned max_block = 1024;
 constexpr std::uint64_t poison = ~std::uint64_t{0};  ///< NaN as a floating-point number, -1 as an integer
 
 enum class Wait : std::uint8_t { none, barrier, warp, done };
@@ -103,6 +102,28 @@ int source_lane(const Fiber& fiber) {
   }
 }
 
+void check_limit(const char* what, std::uint64_t value, std::uint64_t limit, Where place) {
+  if (value > limit)
+    fail(ErrorKind::internal, "emulator: the kernel launched at {}:{} has {} of {}; devices allow {}", place.file,
+         place.line, what, value, limit);
+}
+
+void check_limits(Dim3 grid, Dim3 block, std::size_t dynamic_shared, Where place) {
+  namespace limits = device_limits;
+  check_limit("a grid.x", grid.x, limits::grid_x, place);
+  check_limit("a grid.y", grid.y, limits::grid_y, place);
+  check_limit("a grid.z", grid.z, limits::grid_z, place);
+  check_limit("a block.x", block.x, limits::block_x, place);
+  check_limit("a block.y", block.y, limits::block_y, place);
+  check_limit("a block.z", block.z, limits::block_z, place);
+  check_limit("a number of threads a block", std::uint64_t{block.x} * block.y * block.z, limits::block_threads, place);
+  check_limit("a dynamic shared memory (bytes)", dynamic_shared, limits::shared_bytes, place);
+  if (std::uint64_t{grid.x} * grid.y * grid.z == 0 || std::uint64_t{block.x} * block.y * block.z == 0)
+    fail(ErrorKind::internal,
+         "emulator: the kernel launched at {}:{} has an empty grid ({}, {}, {}) or block ({}, {}, {})", place.file,
+         place.line, grid.x, grid.y, grid.z, block.x, block.y, block.z);
+}
+
 std::string describe(const Fiber& fiber) {
   switch (fiber.wait) {
     case Wait::none:
@@ -122,6 +143,8 @@ std::string describe(const Fiber& fiber) {
 struct Machine::State {
   std::vector<Fiber> fibers;
   std::vector<SharedArray> shared;
+  std::size_t shared_bytes = 0;  ///< of the running block, dynamic memory included
+  Where launch;
   const std::function<void()>* kernel = nullptr;
   Fiber* current = nullptr;
   void* main_sp = nullptr;
@@ -279,6 +302,9 @@ void Machine::entry() {
 void* Machine::shared(const void* declaration, std::size_t bytes) {
   for (const SharedArray& array : state_->shared)
     if (array.declaration == declaration) return array.data;
+  state_->shared_bytes += bytes;
+  check_limit("static and dynamic shared memory (bytes)", state_->shared_bytes, device_limits::shared_bytes,
+              state_->launch);
   void* data = std::malloc(bytes);
   if (data == nullptr) fail(ErrorKind::environment, "emulator: no memory for a shared array of {} bytes", bytes);
   std::memset(data, 0xFF, bytes);
@@ -309,13 +335,12 @@ std::uint64_t Machine::warp_op(WarpOp op, std::uint32_t mask, std::uint64_t valu
   return me.result;
 }
 
-void Machine::run(Dim3 grid, Dim3 block, std::size_t dynamic_shared, const std::function<void()>& kernel) {
+void Machine::run(Dim3 grid, Dim3 block, std::size_t dynamic_shared, Where place, const std::function<void()>& kernel) {
+  check_limits(grid, block, dynamic_shared, place);
   State& state = *state_;
+  state.launch = place;
   const unsigned threads = block.x * block.y * block.z;
   const std::size_t blocks = std::size_t{grid.x} * grid.y * grid.z;
-  if (threads == 0 || threads > max_block || blocks == 0)
-    fail(ErrorKind::internal, "emulator: a grid of {} blocks of {} threads (blocks of 1 to {})", blocks, threads,
-         max_block);
   registers_.block_size = block;
   registers_.grid_size = grid;
   state.kernel = &kernel;
@@ -372,6 +397,7 @@ void Machine::run(Dim3 grid, Dim3 block, std::size_t dynamic_shared, const std::
     registers_.block = {static_cast<unsigned>(b % grid.x), static_cast<unsigned>(b / grid.x % grid.y),
                         static_cast<unsigned>(b / grid.x / grid.y)};
     state.clear_shared();
+    state.shared_bytes = dynamic_shared;
     void* dynamic = dynamic_shared > 0 ? std::malloc(dynamic_shared) : nullptr;
     if (dynamic != nullptr) std::memset(dynamic, 0xFF, dynamic_shared);
     const std::unique_ptr<void, decltype(&std::free)> owner(dynamic, &std::free);

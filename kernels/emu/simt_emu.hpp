@@ -5,7 +5,8 @@
 //
 // It finds, without a GPU: wrong indices and tails, accesses out of bounds (ASan: global buffers and shared arrays are
 // heap blocks), misaligned vector accesses (UBSan), missing barriers (threads run in adversarial orders, shared memory
-// is poisoned), divergent barriers and shuffles (reported with their places), wrong masks.
+// is poisoned), divergent barriers and shuffles (reported with their places), wrong masks, launches that every device
+// refuses (device_limits).
 // It does not find: speed, registers, memory-model effects between two barriers, races between blocks.
 
 #include <cmath>
@@ -40,6 +41,18 @@ struct Where {
   static constexpr Where here(const char* file = __builtin_FILE(), int line = __builtin_LINE()) { return {file, line}; }
 };
 
+/// What every device of compute capability 8.0 and newer has; a launch beyond it fails there, and so it does here.
+namespace device_limits {
+inline constexpr std::uint64_t grid_x = 0x7fffffff;
+inline constexpr std::uint64_t grid_y = 65535;
+inline constexpr std::uint64_t grid_z = 65535;
+inline constexpr std::uint64_t block_x = 1024;
+inline constexpr std::uint64_t block_y = 1024;
+inline constexpr std::uint64_t block_z = 64;
+inline constexpr std::uint64_t block_threads = 1024;
+inline constexpr std::uint64_t shared_bytes = 48 * 1024;  ///< static and dynamic, without an opt-in
+}  // namespace device_limits
+
 /// What a kernel sees of the thread that is running.
 struct Registers {
   Uint3 thread, block;
@@ -56,8 +69,9 @@ class Machine {
   std::uint64_t order = forward_order;
   std::uint64_t switches = 0;  ///< fibers resumed so far
 
-  /// Runs a whole grid. Throws ErrorKind::internal with the places where threads stand if they cannot go on.
-  void run(Dim3 grid, Dim3 block, std::size_t dynamic_shared, const std::function<void()>& kernel);
+  /// Runs a whole grid that was launched at `place`. Throws ErrorKind::internal: with the place, the limit and the
+  /// value for what no device would launch; with the places where threads stand if they cannot go on.
+  void run(Dim3 grid, Dim3 block, std::size_t dynamic_shared, Where place, const std::function<void()>& kernel);
 
   [[nodiscard]] const Registers& registers() const { return registers_; }
   /// The running block's array of a LOCKSTEP_SHARED declaration, poisoned with NaN bits when the block starts.
@@ -120,13 +134,21 @@ namespace lockstep {
 using dim3 = simt::Dim3;
 using uint3 = simt::Uint3;
 
+/// An Exec with the place of the launch that it is given to.
+struct LaunchExec {
+  const Exec& exec;
+  simt::Where place;
+  LaunchExec(const Exec& exec_, simt::Where place_ = simt::Where::here()) : exec(exec_), place(place_) {}
+};
+
 /// Runs the kernel at once, or puts it in stream order on an EmuDevice; its arguments are copied.
 template <class... Parameters, class... Args>
-void launch(const Exec& exec, void (*kernel)(Parameters...), dim3 grid, dim3 block, std::size_t dynamic_shared,
+void launch(LaunchExec at, void (*kernel)(Parameters...), dim3 grid, dim3 block, std::size_t dynamic_shared,
             Args&&... args) {
   kernels::run_in_stream_order(
-      exec, [=, values = std::tuple<std::decay_t<Parameters>...>(static_cast<Parameters>(args)...)] {
-        simt::Machine::here().run(grid, block, dynamic_shared, [&] { std::apply(kernel, values); });
+      at.exec,
+      [=, place = at.place, values = std::tuple<std::decay_t<Parameters>...>(static_cast<Parameters>(args)...)] {
+        simt::Machine::here().run(grid, block, dynamic_shared, place, [&] { std::apply(kernel, values); });
       });
 }
 

@@ -5,7 +5,8 @@ namespace lockstep::kernels::LOCKSTEP_KERNEL_NS {
 namespace {
 
 constexpr unsigned most_threads = 256;
-constexpr std::size_t shared_limit = 48 * 1024;  // bytes of dynamic shared memory that every device gives unasked
+// Bytes of dynamic shared memory that every device gives unasked, beside those of the block's reductions.
+constexpr std::size_t shared_limit = 48 * 1024 - 32 * sizeof(float);
 
 /// One block a row; a thread meets the same packs in all three passes.
 template <class T, int N>

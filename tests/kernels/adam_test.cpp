@@ -24,7 +24,8 @@ struct Case {
 
 struct Result {
   std::vector<float> master, m, v;
-  std::vector<std::uint16_t> copy;
+  std::vector<std::uint16_t> copy;  ///< bits
+  DType copy_dtype = DType::bf16;
 };
 
 /// Two groups: the first ends at a third of the space, where an odd gap of padding follows.
@@ -88,7 +89,7 @@ Result run_typed(const Session& session, const Case& c, const StepState& state_v
   args.state = state.data();
   args.decoupled = c.decoupled ? 1 : 0;
   kernels::adam(session.exec(), args);
-  return {master.host(), m.host(), v.host(), copy.host()};
+  return {master.host(), m.host(), v.host(), copy.host(), c.copy_dtype};
 }
 
 Result run(const Session& session, const Case& c, const StepState& state) {
@@ -101,7 +102,7 @@ void expect_equal(const Result& a, const Result& b) {
   EXPECT_EQ(count_differing(a.master, b.master), 0U);
   EXPECT_EQ(count_differing(a.m, b.m), 0U);
   EXPECT_EQ(count_differing(a.v, b.v), 0U);
-  EXPECT_EQ(count_differing(a.copy, b.copy), 0U);
+  EXPECT_EQ(count_differing(a.copy_dtype, a.copy, b.copy), 0U);
 }
 
 StepState scaled_state() {

@@ -16,7 +16,6 @@ namespace lockstep::testing {
 [[nodiscard]] inline std::uint64_t bits_of(double value) { return std::bit_cast<std::uint64_t>(value); }
 [[nodiscard]] inline std::uint64_t bits_of(bf16 value) { return value.bits; }
 [[nodiscard]] inline std::uint64_t bits_of(f16 value) { return value.bits; }
-[[nodiscard]] inline std::uint64_t bits_of(std::uint16_t value) { return value; }
 
 /// How many elements differ in their bits. Two NaNs are the same: their payload depends on the order of operands, which
 /// compilers choose.
@@ -30,6 +29,20 @@ template <class T>
     if (bits_of(a[i]) != bits_of(b[i]) && !(std::isnan(x) && std::isnan(y))) ++differing;
   }
   return differing;
+}
+
+/// The same for 16-bit words that are the bits of `dtype`, bf16 or f16.
+[[nodiscard]] inline std::size_t count_differing(DType dtype, const std::vector<std::uint16_t>& a,
+                                                 const std::vector<std::uint16_t>& b) {
+  const auto count = [&]<class T>(T /*type*/) {
+    const auto elements = [](const std::vector<std::uint16_t>& words) {
+      std::vector<T> result(words.size());
+      for (std::size_t i = 0; i < words.size(); ++i) result[i].bits = words[i];
+      return result;
+    };
+    return count_differing(elements(a), elements(b));
+  };
+  return dtype == DType::bf16 ? count(bf16{}) : count(f16{});
 }
 
 /// T(lo, hi) of term(lo), ..., term(hi - 1), as core/sum_tree.hpp defines it: split at the largest power of two below

@@ -2,6 +2,7 @@
 #define LOCKSTEP_SIMT_EMU 1
 #include "kernels/device/simt.hpp"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -175,10 +176,57 @@ TEST(Simt, DynamicSharedMemoryAndAtomics) {
   EXPECT_EQ(sum, 4 * (39 * 40 / 2));
 }
 
-TEST(Simt, RefusesAnImpossibleBlock) {
-  int sum = 0;
-  EXPECT_THROW(launch(Exec{}, dynamic_kernel, dim3(1), dim3(1025), 0, &sum), Error);
-  EXPECT_THROW(launch(Exec{}, dynamic_kernel, dim3(0), dim3(1), 0, &sum), Error);
+__global__ void nothing_kernel(int* /*out*/) {}
+
+__global__ void shared_kernel(int* out) {
+  LOCKSTEP_SHARED(char, bytes, [1024]);
+  bytes[threadIdx.x] = 1;
+  if (threadIdx.x == 0) *out += bytes[0];
+}
+
+/// The text of the error with which a launch is refused; it names this file as the kernel's place.
+std::string refusal(dim3 grid, dim3 block, std::size_t dynamic_shared, void (*kernel)(int*) = nothing_kernel) {
+  int out = 0;
+  try {
+    launch(Exec{}, kernel, grid, block, dynamic_shared, &out);
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::internal);
+    EXPECT_NE(std::string(error.what()).find("simt_emu_test.cpp:"), std::string::npos) << error.what();
+    return error.what();
+  }
+  return "not refused";
+}
+
+TEST(Simt, RefusesWhatDevicesRefuse) {
+  const struct {
+    dim3 grid, block;
+    std::size_t dynamic_shared;
+    const char* text;
+  } cases[] = {
+      {{0x80000000U}, {1}, 0, "a grid.x of 2147483648; devices allow 2147483647"},
+      {{1, 65536}, {1}, 0, "a grid.y of 65536; devices allow 65535"},
+      {{1, 1, 65536}, {1}, 0, "a grid.z of 65536; devices allow 65535"},
+      {{1}, {1025}, 0, "a block.x of 1025; devices allow 1024"},
+      {{1}, {1, 1025}, 0, "a block.y of 1025; devices allow 1024"},
+      {{1}, {1, 1, 65}, 0, "a block.z of 65; devices allow 64"},
+      {{1}, {32, 33}, 0, "a number of threads a block of 1056; devices allow 1024"},
+      {{1}, {32}, 49153, "a dynamic shared memory (bytes) of 49153; devices allow 49152"},
+      {{0}, {1}, 0, "an empty grid (0, 1, 1) or block (1, 1, 1)"},
+      {{1}, {1, 0}, 0, "an empty grid (1, 1, 1) or block (1, 0, 1)"},
+  };
+  for (const auto& c : cases) EXPECT_THAT(refusal(c.grid, c.block, c.dynamic_shared), ::testing::HasSubstr(c.text));
+}
+
+TEST(Simt, RefusesStaticAndDynamicSharedMemoryThatTogetherAreTooMuch) {
+  EXPECT_EQ(refusal({1}, {32}, 47 * 1024, shared_kernel), "not refused");
+  EXPECT_THAT(refusal({1}, {32}, 47 * 1024 + 1, shared_kernel),
+              ::testing::HasSubstr("static and dynamic shared memory (bytes) of 49153; devices allow 49152"));
+}
+
+TEST(Simt, LaunchesWhatDevicesLaunch) {
+  EXPECT_EQ(refusal({1, 65535}, {1}, 0), "not refused");
+  EXPECT_EQ(refusal({1}, {1024}, 49152), "not refused");
+  EXPECT_EQ(refusal({1}, {1, 16, 64}, 0), "not refused");
 }
 
 TEST(Simt, HostThreadsEmulateSideBySide) {
