@@ -5,6 +5,8 @@
 #
 # Hashes the text of HEADER and of every header of ours that it includes, directly or not: all that crosses the boundary
 # between the two. OUTPUT is written only when the id has changed, so that nothing is built again without need.
+cmake_minimum_required(VERSION 3.25)
+
 foreach(needed ROOT HEADER COMPILER VERSION OUTPUT)
   if(NOT DEFINED ${needed})
     message(FATAL_ERROR "build_id.cmake: -D${needed}=... is missing")
