@@ -29,6 +29,13 @@ struct Block {
   bool operator==(const Block&) const = default;
 };
 
+/// Terms that `part` of `parts` has when `terms` are shared out in consecutive runs, as evenly as they go.
+[[nodiscard]] constexpr Block share(std::int64_t terms, int part, int parts) {
+  // Without the product of terms and part, which may not fit.
+  const std::int64_t each = terms / parts, left = terms % parts;
+  return {each * part + left * part / parts, each * (part + 1) + left * (part + 1) / parts};
+}
+
 /// The largest subtrees that [begin, end) consists of, in order: what the stack holds after these terms if nothing
 /// before `begin` is at hand.
 [[nodiscard]] inline std::vector<Block> blocks(std::int64_t begin, std::int64_t end) {

@@ -29,12 +29,18 @@ Engine::Engine(nn::Model& model, comm::Communicator& comm, Place place, EngineOp
       optimizer_(optim::make_optimizer(options_.optimizer)),
       buffers_(comm, *place.device, layout_, options_.compute, *optimizer_),
       device_(std::make_unique<Device>(*this)),
+      leaf_sums_(options_.leaves == 0 ? nullptr
+                                      : std::make_unique<LeafSums>(comm, exec(), buffers_.grad(), layout_.size(),
+                                                                   options_.leaves)),
       sync_(comm, device_->graphs, layout_, plan_.grad_uses,
             {buffers_.grad(), static_cast<std::size_t>(layout_.size()), DType::f32, place.device->memory()},
-            options_.bucket_elements),
+            options_.bucket_elements, leaf_sums_.get()),
       store_(layout_, buffers_, [this](int slice) { sync_.contributed(slice, device_->stream.ref); }) {
   require(groups_ >= 1, "engine: at least one parameter group is needed");
   require(options_.grad_accum >= 1, "engine: grad_accum must be at least 1");
+  require(leaf_sums_ == nullptr || leaf_sums_->own().size() == options_.grad_accum,
+          "engine: grad_accum is not this rank's share of the leaves");
+  require(leaf_sums_ == nullptr || !options_.captured, "engine: captured steps have no leaves");
   require(options_.schedule == nullptr || options_.schedule->groups() == options_.groups.size(),
           "engine: the schedule was made for another number of parameter groups");
   user_values_.assign(options_.groups.begin(), options_.groups.end());
@@ -72,14 +78,18 @@ void Engine::begin_step() {
   steps.send();
 }
 
+Exec Engine::exec() const {
+  return {.table = place_.kernels,
+          .device = place_.device,
+          .stream = device_->stream.ref,
+          .threads = place_.threads,
+          .context = device_->context.get(),
+          .invariant = options_.leaves > 0};
+}
+
 nn::ContextOptions Engine::context_options(nn::Mode mode) {
-  Device& d = *device_;
   nn::ContextOptions options;
-  options.exec = {.table = place_.kernels,
-                  .device = place_.device,
-                  .stream = d.stream.ref,
-                  .threads = place_.threads,
-                  .context = d.context.get()};
+  options.exec = exec();
   options.compute = options_.compute;
   options.store = &store_;
   options.mode = mode;
@@ -133,18 +143,19 @@ void Engine::forward_pass(int micro) {
   Device& d = *device_;
   const bool last = micro + 1 == options_.grad_accum;
   if (micro == 0) {
-    store_.begin_step();
-    d.api.fill_zero(d.loss.data(), d.loss.bytes(), d.stream.ref);
+    store_.begin_sum(buffers_.grad());
+    d.api.fill_zero(d.loss->data(), d.loss->bytes(), d.stream.ref);
   }
+  if (leaf_sums_ != nullptr) store_.begin_sum(leaf_sums_->of(micro));
   // Under the last passes, where a captured step can begin and end it.
   if (last) d.graphs.outside([this] { device_->steps.exchange(); });
-  sync_.begin_micro_batch(last && (no_sync_ == 0 || options_.captured));
+  sync_.begin_micro_batch(micro, last && (no_sync_ == 0 || options_.captured));
 
   nn::ContextOptions options = context_options(nn::Mode::train);
   nn::Workspace& workspace = workspace_.emplace(d.workspace.data(), d.workspace.bytes());
   options.workspace = &workspace;
   options.expected = &plan_.ops;
-  options.loss = Device::at<LossSum>(d.loss);
+  options.loss = d.losses() + (leaf_sums_ != nullptr ? leaf_sums_->own().begin + micro : 0);
   options.state = Device::at<const StepState>(d.state);
   if (comm_.size() > 1 && comm_.capabilities().needs_progress && !d.graphs.capturing())
     options.after_op = [this] { comm_.progress(); };
@@ -160,7 +171,7 @@ void Engine::backward_pass() {
 /// Reduce, decide, update.
 void Engine::update() {
   Device& d = *device_;
-  const Exec exec = context_options(nn::Mode::train).exec;
+  const Exec exec = this->exec();
   const GradSources grad = {.source = {buffers_.grad()}, .count = 1, .dtype = DType::f32};
 
   sync_.finish(d.stream.ref);
@@ -173,23 +184,29 @@ void Engine::update() {
                             .sum_count = d.leaf_count,
                             .bad = Device::at<const std::int64_t>(d.leaf_bad),
                             .bad_count = d.leaf_count,
-                            .loss = Device::at<const LossSum>(d.loss),
+                            .loss = leaf_sums_ != nullptr ? nullptr : d.losses(),
                             .inputs = d.steps.on_device(),
                             .report = d.all_reports() + comm_.rank()});
   d.graphs.outside([this] {
     Device& device = *device_;
-    comm_.wait(comm_.start_all_gather(device.report_buffer(), device.report_offsets, device.stream.ref),
-               device.stream.ref);
+    const comm::Pending reports =
+        comm_.start_all_gather(device.report_buffer(), device.report_offsets, device.stream.ref);
+    if (leaf_sums_ != nullptr)
+      comm_.wait(comm_.start_all_gather(device.loss_buffer(), device.loss_offsets, device.stream.ref),
+                 device.stream.ref);
+    comm_.wait(reports, device.stream.ref);
     device.steps.receive();
   });
   kernels::decide(exec, {.inputs = d.steps.on_device(),
                          .reports = d.all_reports(),
                          .world = comm_.size(),
+                         .leaf_losses = leaf_sums_ != nullptr ? d.losses() : nullptr,
+                         .leaves = options_.leaves,
                          .replicated = 1,
                          .bias_correction = options_.optimizer.bias_correction ? 1 : 0,
                          .groups = groups_,
                          .clip = options_.gradient_clipping,
-                         .grad_divisor = static_cast<double>(comm_.size()),
+                         .grad_divisor = static_cast<double>(options_.leaves > 0 ? options_.leaves : comm_.size()),
                          .scaler = options_.scaler,
                          .state = Device::at<StepState>(d.state),
                          .group_steps = Device::at<GroupStep>(d.groups),

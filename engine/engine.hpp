@@ -30,7 +30,11 @@ struct Place {
 
 struct EngineOptions {
   nn::BatchShape micro_batch;      ///< of one rank
-  int grad_accum = 1;              ///< micro-batches a step
+  int grad_accum = 1;              ///< micro-batches a step, of this rank
+  /// 0: bits may depend on the numbers of ranks and threads. Else they do not, and this is the number of micro-batches a
+  /// step of all ranks together, which are the leaves of LeafSums: rank r has sum_tree::share(leaves, r, ranks) of them,
+  /// as many as grad_accum says. Each micro-batch's loss is divided by its own targets, and the sum by `leaves`.
+  std::int64_t leaves = 0;
   DType compute = DType::f32;      ///< f32, bf16 or f16
   double gradient_clipping = 1.0;  ///< largest global norm; 0: off
   ScalerConfig scaler = {};
@@ -142,6 +146,7 @@ class Engine {
   void update();
   void require_no_pass(const char* caller) const;
   void fill_record(StepRecord& record, std::int64_t first_index, std::int32_t count) const;
+  [[nodiscard]] Exec exec() const;
   [[nodiscard]] nn::ContextOptions context_options(nn::Mode mode);
   void collect(bool block);
   [[noreturn]] void raise(const StepResult& result);
@@ -157,6 +162,7 @@ class Engine {
   std::unique_ptr<optim::Optimizer> optimizer_;
   FlatBuffers buffers_;
   std::unique_ptr<Device> device_;
+  std::unique_ptr<LeafSums> leaf_sums_;  ///< with options.leaves
   GradientSync sync_;
   FlatStore store_;
   std::optional<nn::Workspace> workspace_;  ///< of the pass under way

@@ -20,7 +20,8 @@ struct Engine::Device {
         context(*engine.place_.kernels, api),
         stream(api),
         steps(api, engine.comm_, stream.ref, engine.groups_, engine.options_.max_in_flight),
-        batches(api, stream.ref, engine.model_, engine.options_.micro_batch, engine.options_.grad_accum),
+        batches(api, stream.ref, engine.model_, engine.options_.micro_batch,
+                engine.options_.leaves > 0 ? 1 : engine.options_.grad_accum),
         graphs(api, stream.ref, engine.options_.captured, engine.comm_.capabilities().graph_capturable) {
     comm::Communicator& comm = engine.comm_;
     tile_count = put_list(tiles, engine.layout_.tiles());
@@ -31,9 +32,13 @@ struct Engine::Device {
     workspace = Arena(api, std::max(engine.plan_.train_bytes, engine.eval_plan_.train_bytes));
     groups = Arena(api, static_cast<std::size_t>(engine.groups_) * sizeof(GroupStep));
     state = Arena(api, sizeof(StepState));
-    loss = Arena(api, sizeof(LossSum));
     eval_loss = Arena(api, sizeof(LossSum));
     reports = comm.make_arena(api, static_cast<std::size_t>(comm.size()) * sizeof(StepReport));
+    const std::int64_t leaves = std::max<std::int64_t>(1, engine.options_.leaves);
+    loss = comm.make_arena(api, static_cast<std::size_t>(leaves) * sizeof(LossSum));
+    for (int r = 0; r < comm.size(); ++r)
+      loss_offsets.push_back(static_cast<std::size_t>(sum_tree::share(leaves, r, comm.size()).begin) * sizeof(LossSum));
+    loss_offsets.push_back(loss->bytes());
     for (int r = 0; r <= comm.size(); ++r) report_offsets.push_back(static_cast<std::size_t>(r) * sizeof(StepReport));
   }
 
@@ -60,6 +65,9 @@ struct Engine::Device {
 
   [[nodiscard]] StepReport* all_reports() const { return reinterpret_cast<StepReport*>(reports->data()); }
   [[nodiscard]] Buffer report_buffer() const { return {reports->data(), reports->bytes(), DType::u8, api.memory()}; }
+  /// Of this rank's step; with leaves, of each of all ranks' leaves.
+  [[nodiscard]] LossSum* losses() const { return reinterpret_cast<LossSum*>(loss->data()); }
+  [[nodiscard]] Buffer loss_buffer() const { return {loss->data(), loss->bytes(), DType::u8, api.memory()}; }
   template <class T>
   [[nodiscard]] static T* at(const Arena& arena) {
     return reinterpret_cast<T*>(arena.data());
@@ -80,11 +88,11 @@ struct Engine::Device {
   StepQueue steps;
   BatchUpload batches;
   StepGraphs graphs;
-  Arena workspace, tiles, leaves, leaf_sums, leaf_bad, groups, state, loss, eval_loss;
-  std::unique_ptr<comm::FlatArena> reports;  ///< by rank; read by peers while they are gathered
+  Arena workspace, tiles, leaves, leaf_sums, leaf_bad, groups, state, eval_loss;
+  std::unique_ptr<comm::FlatArena> reports, loss;  ///< read by peers while they are gathered
   std::uint32_t tile_count = 0;
   std::uint32_t leaf_count = 0;
-  std::vector<std::size_t> report_offsets;
+  std::vector<std::size_t> report_offsets, loss_offsets;
 };
 
 }  // namespace lockstep::engine

@@ -5,9 +5,10 @@
 namespace lockstep::engine {
 
 GradientSync::GradientSync(comm::Communicator& comm, StepGraphs& graphs, const FlatLayout& layout,
-                           const std::vector<int>& grad_uses, Buffer grads, std::int64_t bucket_elements)
-    : comm_(comm), graphs_(graphs), grads_(grads) {
-  if (comm.size() == 1) return;
+                           const std::vector<int>& grad_uses, Buffer grads, std::int64_t bucket_elements,
+                           LeafSums* leaves)
+    : comm_(comm), graphs_(graphs), grads_(grads), leaves_(leaves) {
+  if (comm.size() == 1 && leaves == nullptr) return;
   buckets_of_slice_.resize(layout.slices().size());
   for (const FlatLayout::Bucket& range : layout.buckets(bucket_elements)) {
     Bucket bucket{
@@ -20,11 +21,13 @@ GradientSync::GradientSync(comm::Communicator& comm, StepGraphs& graphs, const F
       last = buckets_.size();
       if (range.first_slice != s || layout.slices()[slice].begin >= range.begin) first = last;
     }
+    if (leaves != nullptr) bucket.exchange = leaves->plan(range.begin, range.end - range.begin);
     buckets_.push_back(bucket);
   }
 }
 
-void GradientSync::begin_micro_batch(bool reduce) {
+void GradientSync::begin_micro_batch(int micro, bool reduce) {
+  micro_ = micro;
   reduce_ = reduce;
   for (Bucket& bucket : buckets_) {
     bucket.missing = bucket.contributions;
@@ -38,12 +41,17 @@ void GradientSync::contributed(int slice, StreamRef stream) {
   for (std::size_t b = first; b <= last; ++b) {
     Bucket& bucket = buckets_[b];
     require(bucket.missing > 0, "gradient sync: a gradient got more contributions than the plan counts");
-    if (--bucket.missing == 0 && reduce_) graphs_.outside([this, &bucket, stream] { start(bucket, stream); });
+    if (--bucket.missing > 0) continue;
+    if (leaves_ != nullptr) leaves_->merge(micro_, bucket.exchange.begin, bucket.exchange.count);
+    if (reduce_) graphs_.outside([this, &bucket, stream] { start(bucket, stream); });
   }
 }
 
 void GradientSync::start(Bucket& bucket, StreamRef stream) {
-  bucket.pending = comm_.start_all_reduce(bucket.part, comm::Reduce::sum, stream);
+  if (leaves_ != nullptr)
+    leaves_->start(bucket.exchange);
+  else
+    bucket.pending = comm_.start_all_reduce(bucket.part, comm::Reduce::sum, stream);
   bucket.started = true;
 }
 
@@ -52,6 +60,8 @@ void GradientSync::finish(StreamRef stream) {
   graphs_.outside([this, stream] {
     for (Bucket& bucket : buckets_)
       if (!bucket.started) start(bucket, stream);
+    if (leaves_ != nullptr)
+      for (Bucket& bucket : buckets_) bucket.pending = leaves_->finish(bucket.exchange);
     for (Bucket& bucket : buckets_) {
       comm_.wait(bucket.pending, stream);
       bucket.started = false;
@@ -59,6 +69,9 @@ void GradientSync::finish(StreamRef stream) {
   });
 }
 
-std::size_t GradientSync::bytes_per_step() const { return buckets_.empty() ? 0 : grads_.bytes(); }
+std::size_t GradientSync::bytes_per_step() const { 
+  if (leaves_ != nullptr) return leaves_->sent() * sizeof(float);
+  return buckets_.empty() ? 0 : grads_.bytes();
+}
 
 }  // namespace lockstep::engine

@@ -4,6 +4,7 @@
 
 #include "comm/communicator.hpp"
 #include "engine/flat_layout.hpp"
+#include "engine/leaf_sums.hpp"
 #include "engine/step_graphs.hpp"
 
 namespace lockstep::engine {
@@ -16,11 +17,14 @@ namespace lockstep::engine {
 class GradientSync {
  public:
   /// `grad_uses` by parameter, as in nn::Plan. `graphs` must outlive it: what it asks of `comm` lies outside of them.
+  /// With `leaves`, which must outlive it, micro-batches are added and exchanged by them; null: each micro-batch adds
+  /// to `grads`, which all-reduces sum over ranks.
   GradientSync(comm::Communicator& comm, StepGraphs& graphs, const FlatLayout& layout,
-               const std::vector<int>& grad_uses, Buffer grads, std::int64_t bucket_elements);
+               const std::vector<int>& grad_uses, Buffer grads, std::int64_t bucket_elements,
+               LeafSums* leaves = nullptr);
 
-  /// `reduce`: this micro-batch is the step's last, its completed buckets go out.
-  void begin_micro_batch(bool reduce);
+  /// `micro`: which of the step's, from 0. `reduce`: it is the last, its completed buckets go out.
+  void begin_micro_batch(int micro, bool reduce);
   /// One contribution to a slice's gradient is enqueued on `stream`.
   void contributed(int slice, StreamRef stream);
   /// Starts what has not been started, then orders `stream` behind every reduction.
@@ -33,6 +37,7 @@ class GradientSync {
  private:
   struct Bucket {
     Buffer part;
+    LeafSums::Exchange exchange;  ///< with leaves
     int contributions = 0;  ///< in a micro-batch
     int missing = 0;        ///< of them
     bool started = false;
@@ -46,6 +51,8 @@ class GradientSync {
   std::vector<Bucket> buckets_;
   /// By slice: the buckets [first, last] that it reaches into.
   std::vector<std::pair<std::size_t, std::size_t>> buckets_of_slice_;
+  LeafSums* leaves_;
+  int micro_ = 0;
   bool reduce_ = false;
 };
 

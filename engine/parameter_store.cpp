@@ -6,11 +6,12 @@ FlatStore::FlatStore(const FlatLayout& layout, const FlatBuffers& buffers, std::
     : layout_(layout),
       buffers_(buffers),
       on_contribution_(std::move(on_contribution)),
+      grads_(buffers.grad()),
       begun_(layout.slices().size(), false) {}
 
 nn::GradView FlatStore::grad(nn::ParamId id) {
   const int slice = layout_.slice_index(id);
-  return {.data = buffers_.grad() + layout_.of(id).begin, .first = !begun_[static_cast<std::size_t>(slice)]};
+  return {.data = grads_ + layout_.of(id).begin, .first = !begun_[static_cast<std::size_t>(slice)]};
 }
 
 void FlatStore::grad_contributed(nn::ParamId id) {

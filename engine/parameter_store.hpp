@@ -23,15 +23,20 @@ class FlatStore final : public nn::ParameterStore {
   [[nodiscard]] nn::GradView grad(nn::ParamId id) override;
   void grad_contributed(nn::ParamId id) override;
 
-  /// The next contribution to each gradient is the first one of a step's sum.
-  void begin_step() { begun_.assign(begun_.size(), false); }
+  /// The next contribution to each gradient is the first one of a sum that is kept at `grads`, laid out as the flat
+  /// space.
+  void begin_sum(float* grads) {
+    grads_ = grads;
+    begun_.assign(begun_.size(), false);
+  }
   void values_changed() { ++version_; }
 
  private:
   const FlatLayout& layout_;
   const FlatBuffers& buffers_;
   std::function<void(int)> on_contribution_;
-  std::vector<bool> begun_;  ///< by slice: this step has contributed to its gradient
+  float* grads_;
+  std::vector<bool> begun_;  ///< by slice: something has been contributed to its gradient in this sum
   std::uint64_t version_ = 1;
 };
 

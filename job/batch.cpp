@@ -24,6 +24,47 @@ const char* origin(const Number& given) { return given ? "given" : "derived"; }
 
 }  // namespace
 
+BatchSizes resolve_leaves(Number train, Number micro, Number accumulation, std::int64_t world,
+                          const std::string& world_source) {
+  check_given("train_batch_size", train);
+  check_given("train_micro_batch_size_per_gpu", micro);
+  check_given("gradient_accumulation_steps", accumulation);
+  if (world <= 0) fail(ErrorKind::config, "the number of ranks is {} ({}); it must be at least 1", world, world_source);
+  if (!train || !micro)
+    fail(ErrorKind::config,
+         "run.determinism: invariant needs both train_batch_size and train_micro_batch_size_per_gpu: a step's sums are "
+         "defined by its micro-batches, not by the ranks that share them; {} is missing",
+         train ? "train_micro_batch_size_per_gpu" : "train_batch_size");
+  if (*train % *micro != 0)
+    fail(ErrorKind::config,
+         "train_batch_size {} is no multiple of train_micro_batch_size_per_gpu {}; run.determinism: invariant divides "
+         "a step into micro-batches of that size",
+         *train, *micro);
+  BatchSizes sizes;
+  sizes.train = *train;
+  sizes.micro = *micro;
+  sizes.world = world;
+  sizes.leaves = *train / *micro;
+  if (world > sizes.leaves)
+    fail(ErrorKind::config,
+         "{} ranks ({}), but a step has only train_batch_size {} / train_micro_batch_size_per_gpu {} = {} micro-batches "
+         "to share out (run.determinism: invariant); start at most {} ranks or make the micro-batch smaller",
+         world, world_source, *train, *micro, sizes.leaves, sizes.leaves);
+  if (accumulation && (sizes.leaves % world != 0 || sizes.leaves / world != *accumulation))
+    fail(ErrorKind::config,
+         "gradient_accumulation_steps is {} (given), but {} micro-batches over {} ranks ({}) are another number; leave "
+         "it out: run.determinism: invariant derives it for each rank",
+         *accumulation, sizes.leaves, world, world_source);
+  const std::int64_t fewest = sizes.leaves / world;
+  sizes.accumulation = fewest + (sizes.leaves % world != 0 ? 1 : 0);
+  sizes.text = fmt::format("{} {} ({}) share {} micro-batches of {} ({} each) = {}", world,
+                           world == 1 ? "rank" : "ranks", world_source, sizes.leaves, sizes.micro,
+                           fewest == sizes.accumulation ? std::to_string(fewest)
+                                                        : fmt::format("{} or {}", fewest, sizes.accumulation),
+                           sizes.train);
+  return sizes;
+}
+
 BatchSizes resolve_batch(Number train, Number micro, Number accumulation, std::int64_t world,
                          const std::string& world_source) {
   check_given("train_batch_size", train);

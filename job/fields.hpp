@@ -102,11 +102,11 @@ void run(Config& c, V& v) {
       {.name = "determinism",
        .doc =
            "exact: the same bits for the same ranks, threads, instruction set and build. fast: MPI ranks sum with the "
-           "library's own all-reduce (MPI_Iallreduce), in an order that is its affair: no promise of equal bits.",
-       .choices = {"exact", "fast"},
-       .refused = {{"invariant",
-                    "this version reduces over the ranks it has, so bits depend on their number; exact gives "
-                    "the same bits for the same number of ranks"}}});
+           "library's own all-reduce (MPI_Iallreduce), in an order that is its affair: no promise of equal bits. "
+           "invariant: the same bits on any number of ranks and threads (docs/algorithms.md says what it costs); "
+           "train_batch_size and train_micro_batch_size_per_gpu must both be given, and at most so many ranks "
+           "started as their quotient says.",
+       .choices = {"exact", "fast", "invariant"}});
   v.field(c.eval_every, {.name = "eval_every",
                          .doc = "The validation loss is measured every so many steps; 0: never.",
                          .unit = "steps",

@@ -13,6 +13,9 @@ struct Exec {
   StreamRef stream = {};
   int threads = 1;          ///< CPU threads this rank may use
   void* context = nullptr;  ///< what the table's create_context returned: library handles, packed-weight caches
+  /// Results must not depend on `threads`: library products are cut by rules of their shape alone, each piece a
+  /// one-thread call. Our own kernels never depend on it.
+  bool invariant = false;
 };
 
 /// What a table entry returns across the module boundary, which exceptions must not cross.

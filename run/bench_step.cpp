@@ -22,10 +22,8 @@ void bench_step(const job::LoadedJob& loaded, const BenchStepOptions& options, R
     features = static_cast<int>(job.data.clusters.features);
   }
   const auto model = make_model(job, classes, features);
-  const job::BatchSizes batch =
-      job::resolve_batch(job.train_batch_size, job.train_micro_batch_size_per_gpu, job.gradient_accumulation_steps,
-                         rank.comm.size(), rank.world_source);
-  engine::Engine engine(*model, rank.comm, rank.place, engine_options(loaded, *model, batch));
+  const job::BatchSizes batch = batch_sizes(job, rank.comm.size(), rank.world_source);
+  engine::Engine engine(*model, rank.comm, rank.place, engine_options(loaded, *model, batch, rank.comm.rank()));
 
   data::HostBatch samples;
   samples.batch = batch.micro;
@@ -48,7 +46,7 @@ void bench_step(const job::LoadedJob& loaded, const BenchStepOptions& options, R
   for (std::int64_t step = 0; step < options.warmup + options.steps; ++step) {
     rank.comm.barrier();
     const auto begin = Clock::now();
-    for (std::int64_t i = 0; i < batch.accumulation; ++i) {
+    for (int i = 0; i < engine.options().grad_accum; ++i) {
       engine.forward(samples);
       engine.backward();
     }
@@ -63,8 +61,7 @@ void bench_step(const job::LoadedJob& loaded, const BenchStepOptions& options, R
   const double median = seconds[seconds.size() / 2];
   const auto items = static_cast<double>(batch.train * samples.length);
   const nn::Plan& plan = engine.plan();
-  const double flops =
-      (plan.forward.flops + plan.backward.flops) * static_cast<double>(batch.accumulation * batch.world);
+  const double flops = (plan.forward.flops + plan.backward.flops) * static_cast<double>(batch.train / batch.micro);
   log::print("{}\n{}; {}; {} compute\n", model->describe(), rank.summary, batch.text,
              to_string(engine.options().compute));
   log::print(

@@ -111,13 +111,13 @@ void open_run_folder(const std::string& folder, const CheckpointStore& store, Be
 job::BatchSizes batch_for(const job::JobConfig& job, Beginning& beginning, const RankContext& rank) {
   const std::int64_t world = rank.comm.size();
   if (!beginning.manifest)
-    return job::resolve_batch(job.train_batch_size, job.train_micro_batch_size_per_gpu, job.gradient_accumulation_steps,
-                              world, rank.world_source);
+    return batch_sizes(job, world, rank.world_source);
   const std::int64_t train = beginning.manifest->state.train_batch, micro = beginning.manifest->state.micro_batch;
-  if (train % (micro * world) != 0) {
+  const bool invariant = job.run.determinism == "invariant";
+  if (invariant ? world * micro > train : train % (micro * world) != 0) {
     std::string works;
     for (std::int64_t n = 1; n * micro <= train; ++n)
-      if (train % (micro * n) == 0) works += (works.empty() ? "" : ", ") + std::to_string(n);
+      if (invariant || train % (micro * n) == 0) works += (works.empty() ? "" : ", ") + std::to_string(n);
     fail(ErrorKind::checkpoint,
          "the checkpoint's train_batch_size {} in micro-batches of {} cannot be shared by {} ranks ({}); numbers of "
          "ranks that work: {}",
@@ -127,6 +127,7 @@ job::BatchSizes batch_for(const job::JobConfig& job, Beginning& beginning, const
     beginning.remarks.push_back(fmt::format(
         "the checkpoint's train_batch_size {} and micro-batch {} stay; this job's numbers would need a new run", train,
         micro));
+  if (invariant) return job::resolve_leaves(train, micro, {}, world, rank.world_source);
   return job::resolve_batch(train, micro, train / (micro * world), world, rank.world_source);
 }
 

@@ -25,10 +25,13 @@ void print_resume(const RunParts& parts) {
   print_changes(from, parts.job);
   const std::string isa(to_string(current_isa()));
   const int ranks = parts.rank.comm.size(), threads = parts.rank.place.threads;
-  if (from.world != ranks || from.threads != threads || from.isa != isa)
-    log::print(
-        "          written by {} ranks x {} threads, {}; now {} x {}, {}: the same up to rounding, not to the bit\n",
-        from.world, from.threads, printable(from.isa), ranks, threads, isa);
+  if (from.world == ranks && from.threads == threads && from.isa == isa) return;
+  const bool invariant = parts.job.run.determinism == "invariant" && from.isa == isa &&
+                         from.job.find("determinism: invariant") != std::string::npos;
+  log::print("          written by {} ranks x {} threads, {}; now {} x {}, {}: {}\n", from.world, from.threads,
+             printable(from.isa), ranks, threads, isa,
+             invariant ? "determinism invariant goes on with the same bits"
+                       : "the same up to rounding, not to the bit");
 }
 
 }  // namespace

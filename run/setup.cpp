@@ -105,12 +105,19 @@ optim::OptimizerOptions optimizer_options(const job::OptimizerConfig& optimizer,
           .nesterov = optimizer.sgd.nesterov};
 }
 
-engine::EngineOptions engine_options(const job::LoadedJob& loaded, const nn::Model& model,
-                                     const job::BatchSizes& batch) {
+job::BatchSizes batch_sizes(const job::JobConfig& job, std::int64_t world, const std::string& world_source) {
+  const auto resolve = job.run.determinism == "invariant" ? job::resolve_leaves : job::resolve_batch;
+  return resolve(job.train_batch_size, job.train_micro_batch_size_per_gpu, job.gradient_accumulation_steps, world,
+                 world_source);
+}
+
+engine::EngineOptions engine_options(const job::LoadedJob& loaded, const nn::Model& model, const job::BatchSizes& batch,
+                                     int rank) {
   const job::JobConfig& job = loaded.config;
   engine::EngineOptions options;
   options.micro_batch = {.batch = batch.micro, .length = sample_length(job)};
-  options.grad_accum = static_cast<int>(batch.accumulation);
+  options.grad_accum = static_cast<int>(batch.micro_batches_of(rank).size());
+  options.leaves = batch.leaves;
   options.compute = compute_dtype(job);
   options.gradient_clipping = job.gradient_clipping;
   if (job.fp16.enabled) {

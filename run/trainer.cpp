@@ -42,7 +42,7 @@ class Training {
     });
     share_beginning(beginning_, comm_);
     batch_ = batch_for(job_, beginning_, rank_);
-    options_ = engine_options(job, *model_, batch_);
+    options_ = engine_options(job, *model_, batch_, comm_.rank());
     require_same_run(beginning_, job_, *dataset_, *model_, options_);
   }
 
@@ -139,10 +139,9 @@ class Training {
 
   /// All micro-batches of this rank, then the update. Ranks take consecutive parts of the step's samples.
   void train_step(std::int64_t step) {
-    const std::int64_t per_rank = batch_.micro * batch_.accumulation;
-    const std::int64_t begin = step * batch_.train + comm_.rank() * per_rank;
-    for (std::int64_t i = 0; i < batch_.accumulation; ++i) {
-      dataset_->train_batch(begin + i * batch_.micro, batch_.micro, host_batch_);
+    const sum_tree::Block own = batch_.micro_batches_of(comm_.rank());
+    for (std::int64_t i = own.begin; i < own.end; ++i) {
+      dataset_->train_batch(step * batch_.train + i * batch_.micro, batch_.micro, host_batch_);
       engine_->forward(host_batch_);
       engine_->backward();
     }

@@ -36,6 +36,7 @@ void decide(const Exec& exec, const DecideArgs& args) {
           "decide: inputs, reports, state, group_steps or result is null");
   require(args.world >= 1, "decide: world is not positive");
   require(args.groups >= 1, "decide: there are no parameter groups");
+  require(args.leaf_losses == nullptr || args.leaves >= 1, "decide: leaf_losses of no leaves");
   require(args.clip >= 0, "decide: clip is negative");
   require(args.grad_divisor > 0, "decide: grad_divisor is not positive");
   check(exec.table->decide(exec, args));

@@ -2,6 +2,7 @@
 
 #include "kernels/decide/step.hpp"
 #include "kernels/exec.hpp"
+#include "kernels/grad_norm/grad_norm.hpp"
 
 namespace lockstep {
 
@@ -10,11 +11,14 @@ struct DecideArgs {
   const StepInputs* inputs = nullptr;   ///< with rank 0's record, whose digest must be own_digest
   const StepReport* reports = nullptr;  ///< [world]
   std::int32_t world = 1;
+  /// [leaves] losses by micro-batch, which are then added as the tree T over them; null: the reports' sums are added.
+  const LossSum* leaf_losses = nullptr;
+  std::int64_t leaves = 0;
   std::int32_t replicated = 1;  ///< every report's norm2 covers the whole gradient: rank 0's is used
   std::int32_t bias_correction = 1;
   std::int32_t groups = 1;
   double clip = 0;          ///< largest global norm, 0: no clipping
-  double grad_divisor = 1;  ///< of the summed gradient, besides the loss scale (ranks)
+  double grad_divisor = 1;  ///< of the summed gradient, besides the loss scale (ranks or leaves)
   ScalerConfig scaler = {};
   StepState* state = nullptr;        ///< in and out
   GroupStep* group_steps = nullptr;  ///< [groups] out

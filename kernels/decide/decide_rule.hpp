@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "kernels/decide/decide.hpp"
+#include "kernels/tree_sum.hpp"
 
 namespace lockstep {
 
@@ -48,6 +49,12 @@ LOCKSTEP_HOST_DEVICE inline void decide_step(const DecideArgs& args) {
     weight_sum += report.weight_sum;
     if (report.first_bad >= 0 && (first_bad < 0 || report.first_bad < first_bad)) first_bad = report.first_bad;
     if (report.stop > stop) stop = report.stop;
+  }
+  if (args.leaf_losses != nullptr) {
+    const LossSum* const leaf = args.leaf_losses;
+    const auto leaves = static_cast<std::uint64_t>(args.leaves);
+    loss_sum = tree_sum(leaves, [leaf](std::uint64_t i) { return leaf[i].loss; });
+    weight_sum = tree_sum(leaves, [leaf](std::uint64_t i) { return leaf[i].weight; });
   }
   const bool overflow = first_bad >= 0 || !std::isfinite(norm2);
   const double divisor = state.scale * args.grad_divisor;

@@ -8,6 +8,7 @@
 
 #include "core/host_device.hpp"
 #include "kernels/grad_norm/grad_norm.hpp"
+#include "kernels/tree_sum.hpp"
 
 namespace lockstep {
 
@@ -15,18 +16,9 @@ namespace lockstep {
 /// half = norm_lanes / 2, ..., 1.
 inline constexpr std::uint32_t norm_lanes = 256;
 
-/// T(0, count) over the values (core/sum_tree.hpp).
+/// T(0, count) over the values.
 [[nodiscard]] LOCKSTEP_HOST_DEVICE static inline double tree_sum(const double* values, std::uint64_t count) {
-  double partial[64];  // sums of complete subtrees, largest first; their sizes are the set bits of `done`
-  int depth = 0;
-  for (std::uint64_t done = 0; done < count; ++done) {
-    double sum = values[done];
-    for (std::uint64_t bits = done; (bits & 1U) != 0; bits >>= 1) sum = partial[--depth] + sum;
-    partial[depth++] = sum;
-  }
-  double sum = depth > 0 ? partial[--depth] : 0.0;
-  while (depth > 0) sum = partial[--depth] + sum;
-  return sum;
+  return tree_sum(count, [values](std::uint64_t i) { return values[i]; });
 }
 
 /// Of two indices of bad elements, -1 where there is none, the smaller one.

@@ -20,6 +20,13 @@ std::int64_t smaller(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
 
 bool worth_threads(std::int64_t rows, std::int64_t columns) { return rows > 1 && rows * columns >= 32768; }
 
+void product(const Exec& exec, const Sgemm& args) {
+  if (exec.invariant)
+    onednn_sgemm_in_pieces(args, exec.threads);
+  else
+    onednn_sgemm(args, exec.threads);
+}
+
 /// to [rows, columns] dense <- from [rows, columns] with leading dimension `leading`.
 template <class T>
 void widen_block(const Exec& exec, const T* from, std::int64_t leading, std::int64_t rows, std::int64_t columns,
@@ -75,19 +82,18 @@ void widened(const Exec& exec, const MatmulArgs& args) {
           widen_block(exec, b + j * args.ldb + p, args.ldb, n, k, wide_b);
         else
           widen_block(exec, b + p * args.ldb + j, args.ldb, k, n, wide_b);
-        onednn_sgemm({.a = wide_a,
-                      .b = wide_b,
-                      .c = sum,
-                      .m = m,
-                      .n = n,
-                      .k = k,
-                      .lda = ta ? m : k,
-                      .ldb = tb ? k : n,
-                      .ldc = n,
-                      .transpose_a = ta,
-                      .transpose_b = tb,
-                      .beta = p == 0 ? 0.0F : 1.0F},
-                     exec.threads);
+        product(exec, {.a = wide_a,
+                       .b = wide_b,
+                       .c = sum,
+                       .m = m,
+                       .n = n,
+                       .k = k,
+                       .lda = ta ? m : k,
+                       .ldb = tb ? k : n,
+                       .ldc = n,
+                       .transpose_a = ta,
+                       .transpose_b = tb,
+                       .beta = p == 0 ? 0.0F : 1.0F});
       }
       finish(exec, sum, bias == nullptr ? nullptr : bias + j, args.accumulate != 0, m, n, c + i * args.ldc + j,
              args.ldc);
@@ -110,19 +116,18 @@ void only_bias(const MatmulArgs& args) {
 
 void single(const Exec& exec, const MatmulArgs& args) {
   auto* c = static_cast<float*>(args.c);
-  onednn_sgemm({.a = static_cast<const float*>(args.a),
-                .b = static_cast<const float*>(args.b),
-                .c = c,
-                .m = args.m,
-                .n = args.n,
-                .k = args.k,
-                .lda = args.lda,
-                .ldb = args.ldb,
-                .ldc = args.ldc,
-                .transpose_a = args.transpose_a != 0,
-                .transpose_b = args.transpose_b != 0,
-                .beta = args.accumulate != 0 ? 1.0F : 0.0F},
-               exec.threads);
+  product(exec, {.a = static_cast<const float*>(args.a),
+                 .b = static_cast<const float*>(args.b),
+                 .c = c,
+                 .m = args.m,
+                 .n = args.n,
+                 .k = args.k,
+                 .lda = args.lda,
+                 .ldb = args.ldb,
+                 .ldc = args.ldc,
+                 .transpose_a = args.transpose_a != 0,
+                 .transpose_b = args.transpose_b != 0,
+                 .beta = args.accumulate != 0 ? 1.0F : 0.0F});
   const auto* bias = static_cast<const float*>(args.bias);
   if (bias == nullptr) return;
 #pragma omp parallel for num_threads(exec.threads) if (exec.threads > 1 && worth_threads(args.m, args.n))
@@ -147,7 +152,8 @@ void matmul(const Exec& exec, const MatmulArgs& args) {
   if (args.dtype == DType::f16) return sixteen_bit<f16>(exec, args);
 #if defined(__AVX512F__)
   // Only this instruction set may use AMX; the others widen, which is also what runs on a CPU without it.
-  if (args.k > 0 && onednn_matmul_bf16(exec, args)) return;
+  // Its division of a product is the library's own, so invariant products are widened too.
+  if (args.k > 0 && !exec.invariant && onednn_matmul_bf16(exec, args)) return;
 #endif
   sixteen_bit<bf16>(exec, args);
 }

@@ -2,6 +2,8 @@
 
 #include <omp.h>
 
+#include <algorithm>
+#include <atomic>
 #include <cstdlib>
 #include <memory>
 #include <unordered_map>
@@ -27,13 +29,36 @@ class ThreadLimit {
   int before_;
 };
 
+dnnl_status_t call_sgemm(const Sgemm& args) {
+  return dnnl_sgemm(args.transpose_a ? 'T' : 'N', args.transpose_b ? 'T' : 'N', args.m, args.n, args.k, 1.0F, args.a,
+                    args.lda, args.b, args.ldb, args.beta, args.c, args.ldc);
+}
+
 }  // namespace
 
 void onednn_sgemm(const Sgemm& args, int threads) {
   const ThreadLimit limit(threads);
-  check_onednn(dnnl_sgemm(args.transpose_a ? 'T' : 'N', args.transpose_b ? 'T' : 'N', args.m, args.n, args.k, 1.0F,
-                          args.a, args.lda, args.b, args.ldb, args.beta, args.c, args.ldc),
-               "dnnl_sgemm");
+  check_onednn(call_sgemm(args), "dnnl_sgemm");
+}
+
+void onednn_sgemm_in_pieces(const Sgemm& args, int threads) {
+  const std::int64_t down = (args.m + piece_rows - 1) / piece_rows;
+  const std::int64_t across = (args.n + piece_columns - 1) / piece_columns;
+  std::atomic<dnnl_status_t> status{dnnl_success};
+#pragma omp parallel for num_threads(threads) schedule(dynamic) if (threads > 1 && down * across > 1)
+  for (std::int64_t piece = 0; piece < down * across; ++piece) {
+    const std::int64_t i = piece / across * piece_rows, j = piece % across * piece_columns;
+    Sgemm part = args;
+    part.m = std::min(piece_rows, args.m - i);
+    part.n = std::min(piece_columns, args.n - j);
+    part.a += args.transpose_a ? i : i * args.lda;
+    part.b += args.transpose_b ? j * args.ldb : j;
+    part.c += i * args.ldc + j;
+    const ThreadLimit limit(1);
+    // An exception must not leave the parallel region.
+    if (const dnnl_status_t own = call_sgemm(part); own != dnnl_success) status = own;
+  }
+  check_onednn(status, "dnnl_sgemm");
 }
 
 bool onednn_matmul_bf16(const Exec& exec, const MatmulArgs& args) {

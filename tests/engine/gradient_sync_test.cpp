@@ -71,7 +71,7 @@ TEST(GradientSync, ABucketWaitsForEveryContributionToItsSlices) {
   GradientSync sync(comm, no.graphs, layout, uses, {grads.data(), grads.size(), DType::f32, Memory::host},
                     layout.size());
 
-  sync.begin_micro_batch(true);
+  sync.begin_micro_batch(0, true);
   for (int slice = 0; slice < static_cast<int>(layout.slices().size()); ++slice) sync.contributed(slice, {});
   const std::size_t before_the_second = comm.reduced.size();
   sync.contributed(0, {});
@@ -92,7 +92,7 @@ TEST(GradientSync, ABucketGoesOutWithItsLastSlice) {
   ASSERT_GT(buckets.size(), 3U);
   ASSERT_EQ(sync.bucket_count(), buckets.size());
 
-  sync.begin_micro_batch(true);
+  sync.begin_micro_batch(0, true);
   for (int slice = 0; slice < static_cast<int>(layout.slices().size()); ++slice) {
     sync.contributed(slice, {});
     std::size_t complete = 0;
@@ -114,13 +114,13 @@ TEST(GradientSync, WithoutReduceEverythingGoesOutAtTheEnd) {
   NoGraphs no;
   GradientSync sync(comm, no.graphs, layout, once_each(layout), {grads.data(), grads.size(), DType::f32, Memory::host},
                     200);
-  sync.begin_micro_batch(false);
+  sync.begin_micro_batch(0, false);
   for (int slice = 0; slice < static_cast<int>(layout.slices().size()); ++slice) sync.contributed(slice, {});
   EXPECT_TRUE(comm.reduced.empty());
   sync.finish({});
   EXPECT_EQ(comm.reduced.size(), sync.bucket_count());
   // The next step starts afresh.
-  sync.begin_micro_batch(true);
+  sync.begin_micro_batch(0, true);
   for (int slice = 0; slice < static_cast<int>(layout.slices().size()); ++slice) sync.contributed(slice, {});
   EXPECT_EQ(comm.reduced.size(), 2 * sync.bucket_count());
 }
@@ -135,7 +135,7 @@ TEST(GradientSync, OneRankHasNothingToDo) {
                     200);
   EXPECT_EQ(sync.bucket_count(), 0U);
   EXPECT_EQ(sync.bytes_per_step(), 0U);
-  sync.begin_micro_batch(true);
+  sync.begin_micro_batch(0, true);
   sync.contributed(0, {});
   sync.finish({});
   EXPECT_EQ(grads, std::vector<float>(grads.size(), 2.0F));
@@ -155,7 +155,7 @@ TEST(GradientSync, SumsOverRanks) {
       for (int step = 0; step < 3; ++step) {
         for (std::int64_t i = 0; i < layout.size(); ++i)
           grads[i] = static_cast<float>((i % 97 + step) * (comm.rank() + 1));
-        sync.begin_micro_batch(true);
+        sync.begin_micro_batch(0, true);
         for (int slice = 0; slice < static_cast<int>(layout.slices().size()); ++slice) {
           sync.contributed(slice, {});
           comm.progress();

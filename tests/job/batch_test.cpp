@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "core/error.hpp"
+#include "tests/support/error_text.hpp"
 
 namespace lockstep::job {
 namespace {
@@ -57,6 +58,45 @@ TEST(Batch, RefusesWhatDoesNotDivide) {
   EXPECT_NE(error_of(8, 2, 1, 0).find("number of ranks is 0"), std::string::npos);
   EXPECT_NE(error_of(none, 4'000'000'000, 4'000'000'000, 8).find("64 bits"), std::string::npos);
   EXPECT_NE(error_of(10, none, 4'000'000'000, 4'000'000'000).find("64 bits"), std::string::npos);
+}
+
+TEST(Leaves, AreSharedOutAsEvenlyAsTheyGo) {
+  const BatchSizes sizes = resolve_leaves(32, 4, none, 3, "from MPI");
+
+  expect(sizes, 32, 4, 3);
+  EXPECT_EQ(sizes.leaves, 8);
+  EXPECT_EQ(sizes.text, "3 ranks (from MPI) share 8 micro-batches of 4 (2 or 3 each) = 32");
+  std::int64_t next = 0;
+  for (int rank = 0; rank < 3; ++rank) {
+    const sum_tree::Block own = sizes.micro_batches_of(rank);
+    EXPECT_EQ(own.begin, next);
+    EXPECT_TRUE(own.size() == 2 || own.size() == 3) << own.size();
+    next = own.end;
+  }
+  EXPECT_EQ(next, 8);
+}
+
+TEST(Leaves, AreWhatEachRankWouldHaveAnywayWhereTheyDivideEvenly) {
+  const BatchSizes plain = resolve_batch(64, 4, none, 8, "from MPI");
+  const BatchSizes leaves = resolve_leaves(64, 4, 2, 8, "from MPI");
+  for (int rank = 0; rank < 8; ++rank) EXPECT_EQ(leaves.micro_batches_of(rank), plain.micro_batches_of(rank));
+}
+
+TEST(Leaves, AreRefusedWhereTheyAreNotDefined) {
+  const auto refused = [](std::optional<std::int64_t> train, std::optional<std::int64_t> micro,
+                          std::optional<std::int64_t> accumulation, std::int64_t world) {
+    return testing::error_text(ErrorKind::config,
+                               [&] { (void)resolve_leaves(train, micro, accumulation, world, "from MPI"); });
+  };
+  EXPECT_NE(refused(32, none, none, 2).find("train_micro_batch_size_per_gpu is missing"), std::string::npos);
+  EXPECT_NE(refused(none, 4, none, 2).find("train_batch_size is missing"), std::string::npos);
+  EXPECT_NE(refused(10, 4, none, 2).find("train_batch_size 10 is no multiple"), std::string::npos);
+  EXPECT_NE(refused(32, 4, none, 9).find("start at most 8 ranks"), std::string::npos);
+  EXPECT_NE(refused(32, 4, 2, 2).find("gradient_accumulation_steps is 2 (given), but 8 micro-batches over 2 ranks"),
+            std::string::npos);
+  EXPECT_NE(refused(32, 4, 3, 3).find("leave it out"), std::string::npos);
+  EXPECT_NE(refused(0, 4, none, 1).find("train_batch_size is 0"), std::string::npos);
+  EXPECT_NE(refused(32, 4, none, 0).find("number of ranks is 0"), std::string::npos);
 }
 
 }  // namespace

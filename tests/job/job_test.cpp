@@ -214,7 +214,6 @@ TEST(Job, ReportsAllErrorsWithTheirPlaces) {
 }
 
 TEST(Job, RefusesWhatThisVersionDoesNotDo) {
-  expect_refused("run.determinism=invariant", "invariant is not supported");
   expect_refused("comm.wire=bf16", "sends gradients as fp32 only");
   expect_refused("communication_data_type=fp16", "sends gradients as fp32 only");
   for (const char* stage : {"1", "2", "3"})

@@ -202,6 +202,62 @@ TEST_P(Matmul, RepeatsItselfBitForBit) {
   }
 }
 
+/// A product of random values, accumulated to ones, with as many threads as `exec` has.
+template <class T>
+std::vector<float> product_of(const Session& session, const Exec& exec, std::int64_t m, std::int64_t n, std::int64_t k,
+                              bool transpose_a, bool transpose_b) {
+  const Array<T> a(session, random_values<T>(m * k, 1)), b(session, random_values<T>(k * n, 2));
+  const Array<float> c(session, std::vector<float>(static_cast<std::size_t>(m * n), 1.0F));
+  kernels::matmul(exec, {.a = a.data(),
+                         .b = b.data(),
+                         .c = c.data(),
+                         .m = m,
+                         .n = n,
+                         .k = k,
+                         .lda = transpose_a ? m : k,
+                         .ldb = transpose_b ? k : n,
+                         .ldc = n,
+                         .transpose_a = transpose_a ? 1 : 0,
+                         .transpose_b = transpose_b ? 1 : 0,
+                         .accumulate = 1,
+                         .dtype = dtype_of<T>,
+                         .c_dtype = DType::f32});
+  return c.host();
+}
+
+template <class T>
+void expect_invariant_products(const Session& session) {
+  struct Sizes {
+    std::int64_t m, n, k;
+  };
+  // The last two are what a library cuts in k: a small result with a long sum.
+  for (const Sizes& size : {Sizes{1, 1, 3}, Sizes{130, 515, 64}, Sizes{384, 384, 2048}, Sizes{33, 65, 5000}})
+    for (const bool transpose_a : {false, true})
+      for (const bool transpose_b : {false, true}) {
+        SCOPED_TRACE(fmt::format("{} x {} x {}, {}, {}", size.m, size.n, size.k, transpose_a, transpose_b));
+        Exec exec = session.exec();
+        exec.threads = 1;
+        const auto plain = product_of<T>(session, exec, size.m, size.n, size.k, transpose_a, transpose_b);
+        exec.invariant = true;
+        const auto first = product_of<T>(session, exec, size.m, size.n, size.k, transpose_a, transpose_b);
+        // Both are sums of k terms of at most 1 in fp32, in another order.
+        const double tolerance = static_cast<double>(size.k) * 1.2e-7 * std::sqrt(static_cast<double>(size.k));
+        for (std::size_t i = 0; i < first.size(); ++i) ASSERT_NEAR(first[i], plain[i], tolerance) << "element " << i;
+
+        for (const int threads : {2, 3, 8}) {
+          exec.threads = threads;
+          EXPECT_EQ(product_of<T>(session, exec, size.m, size.n, size.k, transpose_a, transpose_b), first)
+              << threads << " threads";
+        }
+      }
+}
+
+TEST_P(Matmul, AnInvariantProductHasTheSameBitsOnAnyNumberOfThreads) {
+  expect_invariant_products<float>(session());
+  expect_invariant_products<bf16>(session());
+  expect_invariant_products<f16>(session());
+}
+
 template <class T>
 void expect_overflow_reaches_its_row(const Session& session, float planted) {
   const std::int64_t n = 48;

@@ -21,7 +21,7 @@ optimizer: )" + optimizer + "\n" +
 engine::EngineOptions options_of(const job::LoadedJob& job) {
   const auto dataset = make_dataset(job.config);
   const auto model = make_model(job.config, dataset->classes(), dataset->features());
-  return engine_options(job, *model, {.train = 12, .micro = 3, .accumulation = 2, .world = 2, .text = ""});
+  return engine_options(job, *model, {.train = 12, .micro = 3, .accumulation = 2, .world = 2, .text = ""}, 0);
 }
 
 TEST(Setup, TheModelFitsTheData) {

@@ -1,6 +1,7 @@
 #pragma once
 
-// Tiny training runs for the engine's tests: ranks are threads of the test, each computes with one thread.
+// Tiny training runs for the engine's tests: ranks are threads of the test, each computes with one thread unless told
+// otherwise.
 
 #include <gtest/gtest.h>
 #include <unistd.h>
@@ -109,11 +110,13 @@ inline engine::EngineOptions engine_defaults(const Task& task, std::int64_t micr
 /// The micro-batches of one step of one rank, as the trainer deals them out, then the step.
 inline void train_step(engine::Engine& engine, const data::Dataset& dataset, std::int64_t step) {
   const std::int64_t micro = engine.options().micro_batch.batch;
-  const std::int64_t per_rank = micro * engine.options().grad_accum;
-  const std::int64_t begin = step * per_rank * engine.comm().size() + engine.comm().rank() * per_rank;
+  const int ranks = engine.comm().size();
+  const std::int64_t leaves = engine.options().leaves;
+  const std::int64_t all = leaves > 0 ? leaves : std::int64_t{engine.options().grad_accum} * ranks;
+  const sum_tree::Block own = sum_tree::share(all, engine.comm().rank(), ranks);
   data::HostBatch batch;
-  for (int i = 0; i < engine.options().grad_accum; ++i) {
-    dataset.train_batch(begin + i * micro, micro, batch);
+  for (std::int64_t i = own.begin; i < own.end; ++i) {
+    dataset.train_batch((step * all + i) * micro, micro, batch);
     engine.forward(batch);
     engine.backward();
   }
@@ -159,6 +162,7 @@ struct TrainingRun {
   engine::EngineOptions options;
   int ranks = 1;
   std::int64_t steps = 50;
+  int threads = 1;  ///< of each rank, on the CPU
   std::function<void(engine::EngineOptions&, int rank)> adjust = {};  ///< before the engine is made
   std::function<void(engine::Engine&)> prepare = {};                  ///< before the first step
   AfterStep after_step = {};
@@ -193,7 +197,7 @@ inline std::vector<Outcome> train_on_cpu(const TrainingRun& run) {
   comm::run_ranks(run.ranks, [&](comm::Communicator& comm) {
     const auto device = make_cpu_device();
     outcomes[static_cast<std::size_t>(comm.rank())] =
-        train_rank(run, comm, {.device = device.get(), .kernels = &kernels::cpu_table(), .threads = 1});
+        train_rank(run, comm, {.device = device.get(), .kernels = &kernels::cpu_table(), .threads = run.threads});
   });
   return outcomes;
 }

@@ -1,0 +1,102 @@
+// determinism: invariant, by the program under mpirun.
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "tests/program/jobs.hpp"
+
+namespace lockstep::testing {
+namespace {
+
+using nlohmann::json;
+
+/// A few thousand characters that are easy to learn in part.
+std::string made_up_text() {
+  std::string text;
+  for (int i = 0; i < 500; ++i) text += fmt::format("{} lambs by {} rivers.\n", i * i % 17, i % 5);
+  return text;
+}
+
+/// What a run leaves behind, without the clock.
+struct Trace {
+  std::vector<json> lines;
+  std::string tensors;
+};
+
+class Invariant : public ProgramTest {
+ protected:
+  Invariant() {
+    write_text(path("text.txt"), made_up_text());
+    write_text(path("job.yaml"),
+               "model: {type: gpt2, n_layer: 2, n_head: 2, n_embd: 64, block_size: 32}\n"
+               "data: {type: text, path: text.txt}\n"
+               "run: {output_dir: runs, steps: 6, eval_every: 3, log_every: 0, determinism: invariant}\n"
+               "train_batch_size: 16\n"
+               "train_micro_batch_size_per_gpu: 2\n");
+  }
+
+  [[nodiscard]] Trace trace_of(const std::string& name) const {
+    Trace trace;
+    std::ifstream in(path("runs/" + name + "/metrics.jsonl"));
+    for (std::string text; std::getline(in, text);) {
+      json& line = trace.lines.emplace_back(json::parse(text));
+      line.erase("tokens_per_s");
+      line.erase("step_ms");
+    }
+    trace.tensors = text_of(path("runs/" + name + "/checkpoints/step-6/tensors.bin"));
+    return trace;
+  }
+
+  static std::string command(int ranks, int threads, const std::string& name, const std::string& more) {
+    return fmt::format("mpirun -n {} lockstep train job.yaml --set run.threads={} --set run.name={} {}", ranks, threads,
+                       name, more);
+  }
+
+  void expect_the_same_everywhere(const std::string& precision) const {
+    std::optional<Trace> first;
+    for (const int ranks : {1, 2, 3, 4, 5, 8})
+      for (const int threads : {1, 2, 3}) {
+        const std::string name = fmt::format("n{}t{}", ranks, threads);
+        const Outcome outcome = run(command(ranks, threads, name, precision));
+        ASSERT_EQ(outcome.exit_code, 0) << name << ": " << outcome.all();
+        const Trace trace = trace_of(name);
+        ASSERT_EQ(trace.lines.size(), 6U);
+        if (!first) first = trace;
+        EXPECT_EQ(trace.lines, first->lines) << name;
+        EXPECT_TRUE(trace.tensors == first->tensors) << name << ": other tensors";
+      }
+  }
+};
+
+TEST_F(Invariant, TrainingLeavesTheSameBytesOnAnyNumberOfRanksAndThreads) { expect_the_same_everywhere(""); }
+
+TEST_F(Invariant, TrainingInBf16LeavesTheSameBytesOnAnyNumberOfRanksAndThreads) {
+  expect_the_same_everywhere("--set bf16.enabled=true");
+}
+
+TEST_F(Invariant, ARunGoesOnWithTheSameBytesOnAnotherNumberOfRanks) {
+  ASSERT_EQ(run(command(2, 1, "whole", "")).exit_code, 0);
+  ASSERT_EQ(run(command(3, 1, "moved", "--set run.checkpoint.every=4 --set run.steps=4")).exit_code, 0);
+
+  const Outcome outcome = run(command(5, 2, "moved", ""));
+
+  EXPECT_EQ(outcome.exit_code, 0) << outcome.all();
+  EXPECT_NE(outcome.all().find("determinism invariant goes on with the same bits"), std::string::npos) << outcome.all();
+  EXPECT_NE(outcome.all().find("5 ranks (from MPI) share 8 micro-batches of 2 (1 or 2 each) = 16"), std::string::npos)
+      << outcome.all();
+  EXPECT_TRUE(trace_of("moved").tensors == trace_of("whole").tensors);
+}
+
+TEST_F(Invariant, AJobIsRefusedWithWhatItsStepCannotBeDividedInto) {
+  const Outcome too_many = run(command(9, 1, "r", ""));
+  EXPECT_EQ(too_many.exit_code, 2) << too_many.all();
+  EXPECT_NE(too_many.err.find("start at most 8 ranks"), std::string::npos) << too_many.err;
+
+  const Outcome odd = run(command(2, 1, "r", "--set train_micro_batch_size_per_gpu=3"));
+  EXPECT_EQ(odd.exit_code, 2) << odd.all();
+  EXPECT_NE(odd.err.find("train_batch_size 16 is no multiple of train_micro_batch_size_per_gpu 3"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace lockstep::testing
