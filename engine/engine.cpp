@@ -29,9 +29,9 @@ Engine::Engine(nn::Model& model, comm::Communicator& comm, Place place, EngineOp
       optimizer_(optim::make_optimizer(options_.optimizer)),
       buffers_(comm, *place.device, layout_, options_.compute, *optimizer_),
       device_(std::make_unique<Device>(*this)),
-      leaf_sums_(options_.leaves == 0 ? nullptr
-                                      : std::make_unique<LeafSums>(comm, exec(), buffers_.grad(), layout_.size(),
-                                                                   options_.leaves)),
+      leaf_sums_(options_.leaves == 0
+                     ? nullptr
+                     : std::make_unique<LeafSums>(comm, exec(), buffers_.grad(), layout_.size(), options_.leaves)),
       sync_(comm, device_->graphs, layout_, plan_.grad_uses,
             {buffers_.grad(), static_cast<std::size_t>(layout_.size()), DType::f32, place.device->memory()},
             options_.bucket_elements, leaf_sums_.get()),
@@ -176,14 +176,14 @@ void Engine::update() {
 
   sync_.finish(d.stream.ref);
   kernels::grad_leaf_sums(exec, {.grad = grad,
-                                 .leaves = Device::at<const NormLeaf>(d.leaves),
-                                 .leaf_count = d.leaf_count,
-                                 .sums = Device::at<double>(d.leaf_sums),
-                                 .bad = Device::at<std::int64_t>(d.leaf_bad)});
-  kernels::grad_norm(exec, {.sums = Device::at<const double>(d.leaf_sums),
-                            .sum_count = d.leaf_count,
-                            .bad = Device::at<const std::int64_t>(d.leaf_bad),
-                            .bad_count = d.leaf_count,
+                                 .leaves = Device::at<const NormLeaf>(d.norm_leaves),
+                                 .leaf_count = d.norm_leaf_count,
+                                 .sums = Device::at<double>(d.norm_sums),
+                                 .bad = Device::at<std::int64_t>(d.norm_bad)});
+  kernels::grad_norm(exec, {.sums = Device::at<const double>(d.norm_sums),
+                            .sum_count = d.norm_leaf_count,
+                            .bad = Device::at<const std::int64_t>(d.norm_bad),
+                            .bad_count = d.norm_leaf_count,
                             .loss = leaf_sums_ != nullptr ? nullptr : d.losses(),
                             .inputs = d.steps.on_device(),
                             .report = d.all_reports() + comm_.rank()});

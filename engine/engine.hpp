@@ -29,11 +29,11 @@ struct Place {
 };
 
 struct EngineOptions {
-  nn::BatchShape micro_batch;      ///< of one rank
-  int grad_accum = 1;              ///< micro-batches a step, of this rank
-  /// 0: bits may depend on the numbers of ranks and threads. Else they do not, and this is the number of micro-batches a
-  /// step of all ranks together, which are the leaves of LeafSums: rank r has sum_tree::share(leaves, r, ranks) of them,
-  /// as many as grad_accum says. Each micro-batch's loss is divided by its own targets, and the sum by `leaves`.
+  nn::BatchShape micro_batch;  ///< of one rank
+  int grad_accum = 1;          ///< micro-batches a step, of this rank
+  /// 0: bits may depend on the numbers of ranks and threads. Else they do not, and this is the number of micro-batches
+  /// a step of all ranks together, which are the leaves of LeafSums: rank r has sum_tree::share(leaves, r, ranks) of
+  /// them, as many as grad_accum says. Each micro-batch's loss is divided by its own targets, and the sum by `leaves`.
   std::int64_t leaves = 0;
   DType compute = DType::f32;      ///< f32, bf16 or f16
   double gradient_clipping = 1.0;  ///< largest global norm; 0: off

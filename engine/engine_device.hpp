@@ -25,9 +25,9 @@ struct Engine::Device {
         graphs(api, stream.ref, engine.options_.captured, engine.comm_.capabilities().graph_capturable) {
     comm::Communicator& comm = engine.comm_;
     tile_count = put_list(tiles, engine.layout_.tiles());
-    leaf_count = put_list(leaves, engine.layout_.norm_leaves());
-    leaf_sums = Arena(api, leaf_count * sizeof(double));
-    leaf_bad = Arena(api, leaf_count * sizeof(std::int64_t));
+    norm_leaf_count = put_list(norm_leaves, engine.layout_.norm_leaves());
+    norm_sums = Arena(api, norm_leaf_count * sizeof(double));
+    norm_bad = Arena(api, norm_leaf_count * sizeof(std::int64_t));
 
     workspace = Arena(api, std::max(engine.plan_.train_bytes, engine.eval_plan_.train_bytes));
     groups = Arena(api, static_cast<std::size_t>(engine.groups_) * sizeof(GroupStep));
@@ -88,10 +88,10 @@ struct Engine::Device {
   StepQueue steps;
   BatchUpload batches;
   StepGraphs graphs;
-  Arena workspace, tiles, leaves, leaf_sums, leaf_bad, groups, state, eval_loss;
+  Arena workspace, tiles, norm_leaves, norm_sums, norm_bad, groups, state, eval_loss;
   std::unique_ptr<comm::FlatArena> reports, loss;  ///< read by peers while they are gathered
   std::uint32_t tile_count = 0;
-  std::uint32_t leaf_count = 0;
+  std::uint32_t norm_leaf_count = 0;
   std::vector<std::size_t> report_offsets, loss_offsets;
 };
 

@@ -93,7 +93,7 @@ std::size_t Engine::bytes() const {
   std::size_t total = buffers_.bytes() + d.steps.bytes() + d.batches.bytes() + d.reports->bytes() + d.loss->bytes();
   if (leaf_sums_ != nullptr) total += leaf_sums_->bytes();
   for (const Arena* arena :
-       {&d.workspace, &d.tiles, &d.leaves, &d.leaf_sums, &d.leaf_bad, &d.groups, &d.state, &d.eval_loss})
+       {&d.workspace, &d.tiles, &d.norm_leaves, &d.norm_sums, &d.norm_bad, &d.groups, &d.state, &d.eval_loss})
     total += arena->bytes();
   return total;
 }

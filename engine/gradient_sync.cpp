@@ -11,8 +11,8 @@ GradientSync::GradientSync(comm::Communicator& comm, StepGraphs& graphs, const F
   if (comm.size() == 1 && leaves == nullptr) return;
   buckets_of_slice_.resize(layout.slices().size());
   for (const FlatLayout::Bucket& range : layout.buckets(bucket_elements)) {
-    Bucket bucket{
-        .part = grads.part(static_cast<std::size_t>(range.begin), static_cast<std::size_t>(range.end - range.begin))};
+    Bucket bucket;
+    bucket.part = grads.part(static_cast<std::size_t>(range.begin), static_cast<std::size_t>(range.end - range.begin));
     for (int s = range.first_slice; s <= range.last_slice; ++s) {
       const auto slice = static_cast<std::size_t>(s);
       bucket.contributions += grad_uses[static_cast<std::size_t>(layout.slices()[slice].param)];
@@ -69,7 +69,7 @@ void GradientSync::finish(StreamRef stream) {
   });
 }
 
-std::size_t GradientSync::bytes_per_step() const { 
+std::size_t GradientSync::bytes_per_step() const {
   if (leaves_ != nullptr) return leaves_->sent() * sizeof(float);
   return buckets_.empty() ? 0 : grads_.bytes();
 }

@@ -38,8 +38,8 @@ class GradientSync {
   struct Bucket {
     Buffer part;
     LeafSums::Exchange exchange;  ///< with leaves
-    int contributions = 0;  ///< in a micro-batch
-    int missing = 0;        ///< of them
+    int contributions = 0;        ///< in a micro-batch
+    int missing = 0;              ///< of them
     bool started = false;
     comm::Pending pending = {};
   };

@@ -111,9 +111,9 @@ void LeafSums::start(Exchange& exchange) {
     std::vector<std::size_t> arriving = {0};
     for (const int partials : partials_) arriving.push_back(arriving.back() + (partials > round ? own : 0));
     const bool sends = partials_[rank] > round;
-    exchange.pending.push_back(
-        comm_.start_all_to_all(sends ? range(round) : range(0).part(0, 0), sends ? offsets : none,
-                               {to, arriving.back(), DType::f32, Memory::host}, arriving));
+    exchange.pending.push_back(comm_.start_all_to_all(sends ? range(round) : range(0).part(0, 0),
+                                                      sends ? offsets : none,
+                                                      {to, arriving.back(), DType::f32, Memory::host}, arriving));
     to += arriving.back();
   }
 }

@@ -14,10 +14,10 @@ namespace lockstep::engine {
 /// bits that do not depend on how many ranks computed them.
 ///
 /// A rank has consecutive leaves (sum_tree::share). Each leaf's gradient starts from nothing in a buffer of its own;
-/// complete subtrees of T are merged at once, as a binary counter carries, so that a rank holds about log2 of its leaves
-/// in buffers and never more partial sums than T has subtrees inside its share. At the end ranks exchange those: by an
-/// all-reduce where each has one subtree of the same size, else each sends its partial sums of a part to that part's
-/// owner, who goes on with T, and the parts are gathered.
+/// complete subtrees of T are merged at once, as a binary counter carries, so that a rank holds about log2 of its
+/// leaves in buffers and never more partial sums than T has subtrees inside its share. At the end ranks exchange those:
+/// by an all-reduce where each has one subtree of the same size, else each sends its partial sums of a part to that
+/// part's owner, who goes on with T, and the parts are gathered.
 ///
 /// Everything is done range by range, as soon as a range of the gradient is complete.
 class LeafSums {
@@ -70,13 +70,13 @@ class LeafSums {
   float* sum_;
   std::size_t elements_;
   sum_tree::Block own_;
-  std::vector<Step> steps_;                               ///< by leaf of this rank
-  std::vector<std::unique_ptr<comm::FlatArena>> slots_;   ///< [elements], from the second on
-  std::vector<int> partials_;                             ///< by rank: subtrees that its leaves make
-  int rounds_ = 0;                                        ///< the most of them
-  std::vector<std::uint8_t> merges_;                      ///< after each partial sum of all ranks, in order
-  bool equal_ = false;                                    ///< one subtree a rank, all of one size
-  std::size_t room_ = 0;                                  ///< floats that arrive from others in a step
+  std::vector<Step> steps_;                              ///< by leaf of this rank
+  std::vector<std::unique_ptr<comm::FlatArena>> slots_;  ///< [elements], from the second on
+  std::vector<int> partials_;                            ///< by rank: subtrees that its leaves make
+  int rounds_ = 0;                                       ///< the most of them
+  std::vector<std::uint8_t> merges_;                     ///< after each partial sum of all ranks, in order
+  bool equal_ = false;                                   ///< one subtree a rank, all of one size
+  std::size_t room_ = 0;                                 ///< floats that arrive from others in a step
   std::unique_ptr<comm::FlatArena> received_;
   std::size_t sent_ = 0;
 };

@@ -46,10 +46,11 @@ BatchSizes resolve_leaves(Number train, Number micro, Number accumulation, std::
   sizes.world = world;
   sizes.leaves = *train / *micro;
   if (world > sizes.leaves)
-    fail(ErrorKind::config,
-         "{} ranks ({}), but a step has only train_batch_size {} / train_micro_batch_size_per_gpu {} = {} micro-batches "
-         "to share out (run.determinism: invariant); start at most {} ranks or make the micro-batch smaller",
-         world, world_source, *train, *micro, sizes.leaves, sizes.leaves);
+    fail(
+        ErrorKind::config,
+        "{} ranks ({}), but a step has only train_batch_size {} / train_micro_batch_size_per_gpu {} = {} micro-batches "
+        "to share out (run.determinism: invariant); start at most {} ranks or make the micro-batch smaller",
+        world, world_source, *train, *micro, sizes.leaves, sizes.leaves);
   if (accumulation && (sizes.leaves % world != 0 || sizes.leaves / world != *accumulation))
     fail(ErrorKind::config,
          "gradient_accumulation_steps is {} (given), but {} micro-batches over {} ranks ({}) are another number; leave "
@@ -57,11 +58,11 @@ BatchSizes resolve_leaves(Number train, Number micro, Number accumulation, std::
          *accumulation, sizes.leaves, world, world_source);
   const std::int64_t fewest = sizes.leaves / world;
   sizes.accumulation = fewest + (sizes.leaves % world != 0 ? 1 : 0);
-  sizes.text = fmt::format("{} {} ({}) share {} micro-batches of {} ({} each) = {}", world,
-                           world == 1 ? "rank" : "ranks", world_source, sizes.leaves, sizes.micro,
-                           fewest == sizes.accumulation ? std::to_string(fewest)
-                                                        : fmt::format("{} or {}", fewest, sizes.accumulation),
-                           sizes.train);
+  sizes.text = fmt::format(
+      "{} {} ({}) share {} micro-batches of {} ({} each) = {}", world, world == 1 ? "rank" : "ranks", world_source,
+      sizes.leaves, sizes.micro,
+      fewest == sizes.accumulation ? std::to_string(fewest) : fmt::format("{} or {}", fewest, sizes.accumulation),
+      sizes.train);
   return sizes;
 }
 

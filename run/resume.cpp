@@ -110,8 +110,7 @@ void open_run_folder(const std::string& folder, const CheckpointStore& store, Be
 
 job::BatchSizes batch_for(const job::JobConfig& job, Beginning& beginning, const RankContext& rank) {
   const std::int64_t world = rank.comm.size();
-  if (!beginning.manifest)
-    return batch_sizes(job, world, rank.world_source);
+  if (!beginning.manifest) return batch_sizes(job, world, rank.world_source);
   const std::int64_t train = beginning.manifest->state.train_batch, micro = beginning.manifest->state.micro_batch;
   const bool invariant = job.run.determinism == "invariant";
   if (invariant ? world * micro > train : train % (micro * world) != 0) {

@@ -28,10 +28,10 @@ void print_resume(const RunParts& parts) {
   if (from.world == ranks && from.threads == threads && from.isa == isa) return;
   const bool invariant = parts.job.run.determinism == "invariant" && from.isa == isa &&
                          from.job.find("determinism: invariant") != std::string::npos;
-  log::print("          written by {} ranks x {} threads, {}; now {} x {}, {}: {}\n", from.world, from.threads,
-             printable(from.isa), ranks, threads, isa,
-             invariant ? "determinism invariant goes on with the same bits"
-                       : "the same up to rounding, not to the bit");
+  log::print(
+      "          written by {} ranks x {} threads, {}; now {} x {}, {}: {}\n", from.world, from.threads,
+      printable(from.isa), ranks, threads, isa,
+      invariant ? "determinism invariant goes on with the same bits" : "the same up to rounding, not to the bit");
 }
 
 }  // namespace

@@ -20,8 +20,8 @@ constexpr std::int64_t elements = 1000;
 
 /// Element i of a leaf's gradient: sums of these round at almost every addition.
 float value(std::int64_t leaf, std::int64_t i) {
-  return static_cast<float>(normal_at(1, RngStream::synthetic, static_cast<std::uint32_t>(leaf),
-                                      static_cast<std::uint64_t>(i)));
+  return static_cast<float>(
+      normal_at(1, RngStream::synthetic, static_cast<std::uint32_t>(leaf), static_cast<std::uint64_t>(i)));
 }
 
 /// T(first, last) of element i, by its definition.

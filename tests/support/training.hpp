@@ -162,7 +162,7 @@ struct TrainingRun {
   engine::EngineOptions options;
   int ranks = 1;
   std::int64_t steps = 50;
-  int threads = 1;  ///< of each rank, on the CPU
+  int threads = 1;                                                    ///< of each rank, on the CPU
   std::function<void(engine::EngineOptions&, int rank)> adjust = {};  ///< before the engine is made
   std::function<void(engine::Engine&)> prepare = {};                  ///< before the first step
   AfterStep after_step = {};
