@@ -24,6 +24,7 @@ GradientSync::GradientSync(comm::Communicator& comm, StepGraphs& graphs, const F
     if (leaves != nullptr) bucket.exchange = leaves->plan(range.begin, range.end - range.begin);
     buckets_.push_back(bucket);
   }
+  if (leaves != nullptr) leaves->make_room();
 }
 
 void GradientSync::begin_micro_batch(int micro, bool reduce) {

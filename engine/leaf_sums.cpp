@@ -26,14 +26,11 @@ LeafSums::LeafSums(comm::Communicator& comm, const Exec& exec, float* sum, std::
          exec.device->name());
   require(leaves >= comm.size(), "leaf sums: fewer leaves than ranks");
 
-  int top = 0, most = 0;
-  std::vector<sum_tree::Block> single;
-  for (std::int64_t leaf = own_.begin; leaf < own_.end; ++leaf) single.push_back({leaf, leaf + 1});
-  for (const std::uint8_t merges : sum_tree::merges_of(single)) {
-    steps_.push_back({.slot = top, .merges = merges});
-    most = std::max(most, top);
-    top += 1 - merges;
-  }
+  steps_ = steps_of(own_);
+  // As many on every rank: arenas are made together.
+  int most = 0;
+  for (int r = 0; r < comm.size(); ++r)
+    for (const Step& step : steps_of(sum_tree::share(leaves, r, comm.size()))) most = std::max(most, step.slot);
   for (int i = 0; i < most; ++i) slots_.push_back(comm.make_arena(*exec.device, elements_ * sizeof(float)));
 
   std::vector<sum_tree::Block> all;
@@ -49,6 +46,18 @@ LeafSums::LeafSums(comm::Communicator& comm, const Exec& exec, float* sum, std::
   merges_ = sum_tree::merges_of(all);
 }
 
+std::vector<LeafSums::Step> LeafSums::steps_of(const sum_tree::Block& share) {
+  std::vector<sum_tree::Block> leaves;
+  for (std::int64_t leaf = share.begin; leaf < share.end; ++leaf) leaves.push_back({leaf, leaf + 1});
+  std::vector<Step> steps;
+  int top = 0;
+  for (const std::uint8_t merges : sum_tree::merges_of(leaves)) {
+    steps.push_back({.slot = top, .merges = merges});
+    top += 1 - merges;
+  }
+  return steps;
+}
+
 void LeafSums::add(int to, int from, std::int64_t begin, std::int64_t count) const {
   kernels::axpy(exec_, {.x = slot(from) + begin, .y = slot(to) + begin, .count = static_cast<std::size_t>(count)});
 }
@@ -62,7 +71,7 @@ void LeafSums::merge(int micro, std::int64_t begin, std::int64_t count) const {
 std::vector<std::size_t> LeafSums::cut(std::int64_t count) const {
   constexpr std::size_t line = 16;
   const auto ranks = static_cast<std::size_t>(comm_.size()), all = static_cast<std::size_t>(count);
-  const std::size_t each = (all / line + ranks - 1) / ranks * line;
+  const std::size_t lines = (all + line - 1) / line, each = (lines + ranks - 1) / ranks * line;
   std::vector<std::size_t> offsets;
   for (std::size_t r = 0; r < ranks; ++r) offsets.push_back(std::min(all, r * each));
   offsets.push_back(all);
@@ -79,15 +88,13 @@ LeafSums::Exchange LeafSums::plan(std::int64_t begin, std::int64_t count) {
   }
   const auto rank = static_cast<std::size_t>(comm_.rank());
   const std::vector<std::size_t> offsets = cut(count);
-  room_ += merges_.size() * (offsets[rank + 1] - offsets[rank]);
+  room_ += merges_.size() * offsets[1];  // the first part is the largest: as much room on every rank
   sent_ += static_cast<std::size_t>(partials_[rank]) * all + (offsets[rank + 1] - offsets[rank]);
   return exchange;
 }
 
-float* LeafSums::received(const Exchange& exchange) {
-  // Made when all ranges are known.
-  if (received_ == nullptr) received_ = comm_.make_arena(*exec_.device, room_ * sizeof(float));
-  return reinterpret_cast<float*>(received_->data()) + exchange.received;
+void LeafSums::make_room() {
+  if (room_ > 0) received_ = comm_.make_arena(*exec_.device, room_ * sizeof(float));
 }
 
 void LeafSums::start(Exchange& exchange) {
@@ -106,7 +113,7 @@ void LeafSums::start(Exchange& exchange) {
   const auto rank = static_cast<std::size_t>(comm_.rank());
   const std::vector<std::size_t> offsets = cut(exchange.count), none(offsets.size(), 0);
   const std::size_t own = offsets[rank + 1] - offsets[rank];
-  float* to = received(exchange);
+  float* to = reinterpret_cast<float*>(received_->data()) + exchange.received;
   for (int round = 0; round < rounds_; ++round) {
     std::vector<std::size_t> arriving = {0};
     for (const int partials : partials_) arriving.push_back(arriving.back() + (partials > round ? own : 0));
@@ -127,7 +134,7 @@ comm::Pending LeafSums::finish(Exchange& exchange) {
   const std::size_t own = offsets[rank + 1] - offsets[rank];
   // By round and rank they arrived; by rank and round is their order in T.
   std::vector<std::vector<void*>> of_rank(partials_.size());
-  float* at = received(exchange);
+  float* at = reinterpret_cast<float*>(received_->data()) + exchange.received;
   for (int round = 0; round < rounds_; ++round)
     for (std::size_t r = 0; r < partials_.size(); ++r) {
       if (partials_[r] <= round) continue;

@@ -22,8 +22,9 @@ namespace lockstep::engine {
 /// Everything is done range by range, as soon as a range of the gradient is complete.
 class LeafSums {
  public:
-  /// `sum` [elements] is where the first leaf goes and where the sum ends up; made by `comm`'s make_arena. `leaves`: of
-  /// all ranks, at least one for each. Host memory: ErrorKind::config on a device whose work is not done at once.
+  /// Collective. `sum` [elements] is where the first leaf goes and where the sum ends up; made by `comm`'s make_arena.
+  /// `leaves`: of all ranks, at least one for each. Host memory: ErrorKind::config on a device whose work is not done
+  /// at once.
   LeafSums(comm::Communicator& comm, const Exec& exec, float* sum, std::int64_t elements, std::int64_t leaves);
 
   /// This rank's leaves.
@@ -41,8 +42,10 @@ class LeafSums {
     std::size_t received = 0;  ///< where its partial sums from other ranks arrive
     std::vector<comm::Pending> pending;
   };
-  /// A range that start() will be called with, once for each: makes room for what arrives.
+  /// A range that start() will be called with, each step. All ranges first, then make_room().
   [[nodiscard]] Exchange plan(std::int64_t begin, std::int64_t count);
+  /// Collective: memory for what arrives from other ranks.
+  void make_room();
   /// All leaves of this rank are merged in this range: sends its partial sums off.
   void start(Exchange& exchange);
   /// Waits for the others' and adds them up. The sum is complete once the result was waited for.
@@ -63,7 +66,7 @@ class LeafSums {
   }
   void add(int to, int from, std::int64_t begin, std::int64_t count) const;
   [[nodiscard]] std::vector<std::size_t> cut(std::int64_t count) const;
-  [[nodiscard]] float* received(const Exchange& exchange);
+  [[nodiscard]] static std::vector<Step> steps_of(const sum_tree::Block& share);
 
   comm::Communicator& comm_;
   Exec exec_;
