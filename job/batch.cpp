@@ -37,7 +37,8 @@ BatchSizes resolve_leaves(Number train, Number micro, Number accumulation, std::
          train ? "train_micro_batch_size_per_gpu" : "train_batch_size");
   if (*train % *micro != 0)
     fail(ErrorKind::config,
-         "train_batch_size {} is no multiple of train_micro_batch_size_per_gpu {}; run.determinism: invariant divides "
+         "train_batch_size {} is not a multiple of train_micro_batch_size_per_gpu {}; run.determinism: invariant "
+         "divides "
          "a step into micro-batches of that size",
          *train, *micro);
   BatchSizes sizes;

@@ -99,6 +99,11 @@ class Checks {
       diagnostics_.error(values_.position_of("gradient_accumulation_steps"),
                          "train_batch_size or train_micro_batch_size_per_gpu is required",
                          "add train_batch_size: the samples of one step over all ranks");
+    if (config_.run.determinism == "invariant" && (!train || !micro) && !any_bad)
+      diagnostics_.error(values_.section("run").position_of("determinism"),
+                         "run.determinism: invariant needs train_batch_size and train_micro_batch_size_per_gpu: a "
+                         "step's sums are defined by its micro-batches, not by the ranks that share them",
+                         train ? "add train_micro_batch_size_per_gpu" : "add train_batch_size");
     const std::int64_t unit = micro.value_or(1);
     if (train && *train / unit * unit != *train)
       diagnostics_.error(

@@ -90,7 +90,7 @@ TEST(Leaves, AreRefusedWhereTheyAreNotDefined) {
   };
   EXPECT_NE(refused(32, none, none, 2).find("train_micro_batch_size_per_gpu is missing"), std::string::npos);
   EXPECT_NE(refused(none, 4, none, 2).find("train_batch_size is missing"), std::string::npos);
-  EXPECT_NE(refused(10, 4, none, 2).find("train_batch_size 10 is no multiple"), std::string::npos);
+  EXPECT_NE(refused(10, 4, none, 2).find("train_batch_size 10 is not a multiple"), std::string::npos);
   EXPECT_NE(refused(32, 4, none, 9).find("start at most 8 ranks"), std::string::npos);
   EXPECT_NE(refused(32, 4, 2, 2).find("gradient_accumulation_steps is 2 (given), but 8 micro-batches over 2 ranks"),
             std::string::npos);

@@ -213,6 +213,12 @@ TEST(Job, ReportsAllErrorsWithTheirPlaces) {
     EXPECT_NE(errors.find(part), std::string::npos) << part << "\n" << errors;
 }
 
+TEST(Job, InvariantNeedsToKnowItsMicroBatches) {
+  expect_refused("run.determinism=invariant", "add train_micro_batch_size_per_gpu");
+  EXPECT_EQ(load(small, {"run.determinism=invariant", "train_micro_batch_size_per_gpu=1"}).config.run.determinism,
+            "invariant");
+}
+
 TEST(Job, RefusesWhatThisVersionDoesNotDo) {
   expect_refused("comm.wire=bf16", "sends gradients as fp32 only");
   expect_refused("communication_data_type=fp16", "sends gradients as fp32 only");

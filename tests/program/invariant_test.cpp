@@ -95,7 +95,9 @@ TEST_F(Invariant, AJobIsRefusedWithWhatItsStepCannotBeDividedInto) {
 
   const Outcome odd = run(command(2, 1, "r", "--set train_micro_batch_size_per_gpu=3"));
   EXPECT_EQ(odd.exit_code, 2) << odd.all();
-  EXPECT_NE(odd.err.find("train_batch_size 16 is no multiple of train_micro_batch_size_per_gpu 3"), std::string::npos);
+  EXPECT_NE(odd.err.find("train_batch_size 16 is not a multiple of train_micro_batch_size_per_gpu 3"),
+            std::string::npos)
+      << odd.err;
 }
 
 }  // namespace
