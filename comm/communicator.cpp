@@ -61,7 +61,8 @@ class OwnArena final : public FlatArena {
 /// still come after the stream that produced the data.
 class Single final : public Communicator {
  public:
-  explicit Single(DeviceApi* device) : device_(device) {}
+  explicit Single(DeviceApi* device)
+      : device_(device != nullptr && device->memory() == Memory::device ? device : nullptr) {}
   ~Single() override {
     for (const auto& [number, event] : produced_) device_->destroy(event);
   }

@@ -19,7 +19,7 @@ enum class Reduce : std::uint8_t { sum, max, min };
 
 /// What a backend can do; the engine asks once and chooses its way of working.
 struct Capabilities {
-  bool host_memory = false;
+  bool host_memory = false;  ///< of every communicator: ranks agree over it, whatever device they compute on
   bool device_memory = false;
   bool shared_address_space = false;  ///< a rank can read another rank's arena through FlatArena::peer
   bool ordered_sum = false;           ///< sums are taken as the tree T over ranks (core/sum_tree.hpp)
@@ -149,7 +149,8 @@ class Communicator {
 };
 
 /// A group of one: every collective is the identity (all_to_all copies). Works without MPI. For collectives on device
-/// memory give their device, which must outlive the communicator; wait() then orders the streams as it always does.
+/// memory give their device, which must outlive the communicator; wait() then orders the streams as it always does. A
+/// device whose memory is the host's changes nothing.
 [[nodiscard]] std::unique_ptr<Communicator> make_single(DeviceApi* device = nullptr);
 
 }  // namespace lockstep::comm

@@ -58,19 +58,22 @@ void run_rank_threads(int ranks, const std::function<void(const std::shared_ptr<
   first.rethrow();
 }
 
+void run_as_rank(const std::shared_ptr<LocalGroup>& group, int rank, const LocalOptions& options,
+                 const std::function<void(Communicator&)>& body) {
+  const auto communicator = make_local(group, rank, options);
+  try {
+    body(*communicator);
+  } catch (const AbortedByPeer&) {
+    throw;
+  } catch (const std::exception& error) {
+    communicator->abort(error.what(), code_of(error));  // before the communicator goes
+    throw;
+  }
+}
+
 void run_ranks(int ranks, const std::function<void(Communicator&)>& body, const LocalOptions& options) {
-  run_rank_threads(ranks, [&](const std::shared_ptr<LocalGroup>& group, int rank) {
-    const auto communicator = make_local(group, rank, options);
-    try {
-      body(*communicator);
-    } catch (const AbortedByPeer&) {
-      throw;
-    } catch (const std::exception& error) {
-      // Before the communicator goes, so that the others hear the reason and not just that this rank is gone.
-      communicator->abort(error.what(), code_of(error));
-      throw;
-    }
-  });
+  run_rank_threads(
+      ranks, [&](const std::shared_ptr<LocalGroup>& group, int rank) { run_as_rank(group, rank, options, body); });
 }
 
 }  // namespace lockstep::comm

@@ -14,7 +14,12 @@ namespace lockstep::comm {
 /// for all ranks and so only right for one rank or for none; the form below makes one for each.
 void run_ranks(int ranks, const std::function<void(Communicator&)>& body, const LocalOptions& options = {});
 
-/// The same with body(group, rank), which makes its own communicator (make_local) and whatever else a rank needs.
+/// The same with body(group, rank), which makes what its rank needs, then its communicator (make_local, run_as_rank).
 void run_rank_threads(int ranks, const std::function<void(const std::shared_ptr<LocalGroup>&, int)>& body);
+
+/// For such a body: makes the rank's communicator and runs body(communicator). The others hear the reason of an
+/// exception, and not just that this rank is gone.
+void run_as_rank(const std::shared_ptr<LocalGroup>& group, int rank, const LocalOptions& options,
+                 const std::function<void(Communicator&)>& body);
 
 }  // namespace lockstep::comm

@@ -36,5 +36,6 @@ Status guarded(const Exec& exec, const Args& args) {
 }  // namespace
 }  // namespace lockstep::kernels
 
-/// One line of a table's initialiser; LOCKSTEP_TABLE_NS names the implementation.
+/// Lines of a table's initialiser; LOCKSTEP_TABLE_NS names the implementation.
 #define LOCKSTEP_GUARDED(kernel, Args) &guarded<Args, &LOCKSTEP_TABLE_NS::kernel>,
+#define LOCKSTEP_SCRATCH(kernel, Args) &LOCKSTEP_TABLE_NS::kernel##_scratch,

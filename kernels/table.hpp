@@ -5,7 +5,8 @@
 //   - x.hpp has struct XArgs (a POD: pointers, sizes, options) and kernels::x(exec, args), which checks and dispatches;
 //   - x_reference.cpp has reference::x: plain loops that accumulate in double, the definition of right;
 //   - x_cpu.cpp is compiled once per instruction set, into cpu_baseline::x, cpu_avx2::x and cpu_avx512::x;
-//   - x.cu is compiled twice: into emu::x by g++ with the SIMT emulator, into cuda::x by nvcc.
+//   - x.cu is compiled twice: into emu::x by g++ with the SIMT emulator, into cuda::x by nvcc. A kernel of a vendor's
+//     library has no x.cu: its emu::x is the reference in stream order (x_emu.cpp).
 //
 // Adding a kernel is adding its line here and its folder.
 #define LOCKSTEP_KERNELS(K)                    \
@@ -27,6 +28,16 @@
   K(matmul, MatmulArgs)                        \
   K(bias_grad, BiasGradArgs)                   \
   K(attention_forward, AttentionForwardArgs)   \
+  K(attention_backward, AttentionBackwardArgs)
+
+// Those of them that get memory to work in: XArgs has `void* scratch`, of kernels::scratch_bytes(exec, args) bytes. How
+// much is the implementation's choice, and so are the blocks that it works in; beside each x of the namespaces above
+// stands x_scratch. The reference implementations need none.
+#define LOCKSTEP_KERNELS_WITH_SCRATCH(K)       \
+  K(layernorm_backward, LayernormBackwardArgs) \
+  K(gelu_backward, GeluBackwardArgs)           \
+  K(embedding_backward, EmbeddingBackwardArgs) \
+  K(bias_grad, BiasGradArgs)                   \
   K(attention_backward, AttentionBackwardArgs)
 
 #include "core/isa.hpp"
@@ -54,6 +65,10 @@ struct KernelTable {
 #define LOCKSTEP_ENTRY(kernel, Args) Status (*kernel)(const Exec&, const Args&);
   LOCKSTEP_KERNELS(LOCKSTEP_ENTRY)
 #undef LOCKSTEP_ENTRY
+  /// Bytes of scratch: a function of the sizes and the dtype alone, so that it can be asked before there is any memory.
+#define LOCKSTEP_ENTRY(kernel, Args) std::size_t (*kernel##_scratch)(const Args&) noexcept;
+  LOCKSTEP_KERNELS_WITH_SCRATCH(LOCKSTEP_ENTRY)
+#undef LOCKSTEP_ENTRY
 };
 
 namespace kernels {
@@ -65,6 +80,20 @@ namespace kernels {
 [[nodiscard]] const KernelTable& cpu_table(Isa isa);
 /// Our own .cu sources under the SIMT emulator; matmul and attention are reference calls in stream order.
 [[nodiscard]] const KernelTable& emulated_table();
+
+/// Bytes of args.scratch for a run of the kernel on exec.table. Only the table of `exec` and the sizes and dtype of
+/// `args` are read: a plan asks before there are pointers.
+#define LOCKSTEP_SCRATCH_BYTES(kernel, Args)                                           \
+  [[nodiscard]] inline std::size_t scratch_bytes(const Exec& exec, const Args& args) { \
+    return exec.table->kernel##_scratch(args);                                         \
+  }
+LOCKSTEP_KERNELS_WITH_SCRATCH(LOCKSTEP_SCRATCH_BYTES)
+#undef LOCKSTEP_SCRATCH_BYTES
+/// Whether `args` bring the scratch that their kernel needs.
+template <class Args>
+[[nodiscard]] bool has_scratch(const Exec& exec, const Args& args) {
+  return args.scratch != nullptr || scratch_bytes(exec, args) == 0;
+}
 
 /// Owns a table's context for one rank.
 class Context {

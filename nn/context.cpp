@@ -9,6 +9,7 @@ namespace lockstep::nn {
 
 Context::Context(ContextOptions options) : options_(std::move(options)) {
   require(options_.workspace != nullptr, "nn::Context: needs a workspace");
+  require(options_.exec.table != nullptr, "nn::Context: needs a kernel table");
   require(planning() || options_.store != nullptr, "nn::Context: needs a parameter store unless it plans");
 }
 

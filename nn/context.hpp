@@ -20,7 +20,7 @@ enum class Mode : std::uint8_t {
 };
 
 struct ContextOptions {
-  Exec exec = {};
+  Exec exec = {};                   ///< while planning its table is all that is needed
   DType compute = DType::f32;       ///< of activations and of parameter values
   ParameterStore* store = nullptr;  ///< null while planning
   Workspace* workspace = nullptr;
@@ -70,6 +70,14 @@ class Context {
   template <class Args>
   void run(void (*kernel)(const Exec&, const Args&), const Args& args) {
     if (options_.mode != Mode::plan) kernel(options_.exec, args);
+  }
+  /// The same for a kernel that needs scratch: takes as much as the table asks for, for as long as the kernel runs.
+  template <class Args>
+  void run_with_scratch(void (*kernel)(const Exec&, const Args&), Args args) {
+    const std::size_t bytes = kernels::scratch_bytes(options_.exec, args);
+    const Tensor scratch = bytes > 0 ? make({static_cast<std::int64_t>(bytes)}, DType::u8) : Tensor();
+    if (scratch.defined()) args.scratch = scratch.data();
+    run(kernel, args);
   }
   /// Ends the operation; in training `backward` is kept on the tape (with the tensors it captured).
   void end(std::function<void(Context&)> backward);

@@ -51,7 +51,9 @@ class Model {
   int units_ = 0;
 };
 
-/// Runs `model` on shapes alone: no memory, no kernels, no MPI. `train` false plans an evaluation pass.
-[[nodiscard]] Plan plan(Model& model, const BatchShape& shape, DType compute, bool train = true);
+/// Runs `model` on shapes alone: no memory, no kernels, no MPI. `kernels` are those that the passes will run on: they
+/// say how much scratch they need. `train` false plans an evaluation pass.
+[[nodiscard]] Plan plan(Model& model, const KernelTable& kernels, const BatchShape& shape, DType compute,
+                        bool train = true);
 
 }  // namespace lockstep::nn

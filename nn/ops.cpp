@@ -41,25 +41,23 @@ Tensor layernorm_backward(Context& context, const Tensor& sum, const Tensor& sta
   const Context::Grad other = context.take_grad(sum);
   const std::int64_t rows = sum.shape().rows(), cols = sum.shape().last();
   Tensor dx = other.writable ? other.tensor : dy.writable ? dy.tensor : context.make(sum.shape(), sum.dtype());
-  const Tensor scratch = context.make({static_cast<std::int64_t>(layernorm_backward_scratch(rows, cols))}, DType::u8);
   const float* const mean = stats.as<float>();
   const GradView dgamma = context.grad(gamma), dbeta = context.grad(beta);
-  context.run(kernels::layernorm_backward,
-              LayernormBackwardArgs{.dy = dy.tensor.data(),
-                                    .x = sum.data(),
-                                    .gamma = context.value(gamma),
-                                    .mean = mean,
-                                    .rstd = mean == nullptr ? nullptr : mean + rows,
-                                    .dsum = other.tensor.defined() ? other.tensor.data() : nullptr,
-                                    .dx = dx.data(),
-                                    .dgamma = dgamma.data,
-                                    .dbeta = dbeta.data,
-                                    .scratch = scratch.data(),
-                                    .rows = rows,
-                                    .cols = cols,
-                                    .accumulate_dgamma = dgamma.first ? 0 : 1,
-                                    .accumulate_dbeta = dbeta.first ? 0 : 1,
-                                    .dtype = sum.dtype()});
+  context.run_with_scratch(kernels::layernorm_backward,
+                           LayernormBackwardArgs{.dy = dy.tensor.data(),
+                                                 .x = sum.data(),
+                                                 .gamma = context.value(gamma),
+                                                 .mean = mean,
+                                                 .rstd = mean == nullptr ? nullptr : mean + rows,
+                                                 .dsum = other.tensor.defined() ? other.tensor.data() : nullptr,
+                                                 .dx = dx.data(),
+                                                 .dgamma = dgamma.data,
+                                                 .dbeta = dbeta.data,
+                                                 .rows = rows,
+                                                 .cols = cols,
+                                                 .accumulate_dgamma = dgamma.first ? 0 : 1,
+                                                 .accumulate_dbeta = dbeta.first ? 0 : 1,
+                                                 .dtype = sum.dtype()});
   context.contributed(gamma);
   context.contributed(beta);
   return dx;
@@ -99,23 +97,20 @@ Tensor embedding(Context& context, const std::int32_t* tokens, std::int64_t batc
   context.end([=, y = TensorRef(y)](Context& c) {
     const Tensor dy = c.take_grad(y).tensor;
     if (!dy.defined()) return;
-    const std::size_t bytes = embedding_backward_scratch(batch, length, tables.vocabulary);
-    const Tensor scratch = c.make({static_cast<std::int64_t>(bytes)}, DType::u8);
     const GradView dwte = c.grad(tables.wte), dwpe = c.grad(tables.wpe);
-    c.run(kernels::embedding_backward, EmbeddingBackwardArgs{.tokens = tokens,
-                                                             .dy = dy.data(),
-                                                             .dwte = dwte.data,
-                                                             .dwpe = dwpe.data,
-                                                             .scratch = scratch.data(),
-                                                             .batch = batch,
-                                                             .length = length,
-                                                             .cols = width,
-                                                             .vocabulary = tables.vocabulary,
-                                                             .wte_rows = tables.wte_rows,
-                                                             .wpe_rows = tables.wpe_rows,
-                                                             .accumulate_dwte = dwte.first ? 0 : 1,
-                                                             .accumulate_dwpe = dwpe.first ? 0 : 1,
-                                                             .dtype = dy.dtype()});
+    c.run_with_scratch(kernels::embedding_backward, EmbeddingBackwardArgs{.tokens = tokens,
+                                                                          .dy = dy.data(),
+                                                                          .dwte = dwte.data,
+                                                                          .dwpe = dwpe.data,
+                                                                          .batch = batch,
+                                                                          .length = length,
+                                                                          .cols = width,
+                                                                          .vocabulary = tables.vocabulary,
+                                                                          .wte_rows = tables.wte_rows,
+                                                                          .wpe_rows = tables.wpe_rows,
+                                                                          .accumulate_dwte = dwte.first ? 0 : 1,
+                                                                          .accumulate_dwpe = dwpe.first ? 0 : 1,
+                                                                          .dtype = dy.dtype()});
     c.contributed(tables.wte);
     c.contributed(tables.wpe);
   });
@@ -188,19 +183,17 @@ Tensor attention(Context& context, Tensor qkv, std::int64_t heads) {
     const Tensor dy = c.take_grad(y).tensor;
     if (!dy.defined()) return;
     const Tensor dqkv = c.make(qkv.shape(), qkv.dtype());
-    const Tensor delta = c.make(lse.shape(), DType::f32);
     const Shape& scores = lse.shape();
-    c.run(kernels::attention_backward, AttentionBackwardArgs{.dy = dy.data(),
-                                                             .qkv = qkv.data(),
-                                                             .y = y.data(),
-                                                             .lse = lse.as<float>(),
-                                                             .dqkv = dqkv.data(),
-                                                             .delta = delta.as<float>(),
-                                                             .batch = scores.dim[0],
-                                                             .length = scores.dim[2],
-                                                             .heads = scores.dim[1],
-                                                             .head_size = y.shape().last() / scores.dim[1],
-                                                             .dtype = y.dtype()});
+    c.run_with_scratch(kernels::attention_backward, AttentionBackwardArgs{.dy = dy.data(),
+                                                                          .qkv = qkv.data(),
+                                                                          .y = y.data(),
+                                                                          .lse = lse.as<float>(),
+                                                                          .dqkv = dqkv.data(),
+                                                                          .batch = scores.dim[0],
+                                                                          .length = scores.dim[2],
+                                                                          .heads = scores.dim[1],
+                                                                          .head_size = y.shape().last() / scores.dim[1],
+                                                                          .dtype = y.dtype()});
     c.give_grad(qkv, dqkv, true);
   });
   return y;

@@ -85,11 +85,6 @@ void backward_product(Context& context, Tensor& x, const Tensor& dy, ParamId wei
   if (context.needs_grad(to)) context.give_grad(to, input_grad(context, to.shape, dy, weight), true);
 }
 
-Tensor scratch_for_bias(Context& context, const Shape& shape) {
-  const std::size_t bytes = bias_grad_scratch(shape.rows(), shape.last());
-  return context.make({static_cast<std::int64_t>(bytes)}, DType::u8);
-}
-
 }  // namespace
 
 Tensor linear(Context& context, Tensor x, std::int64_t out, ParamId weight, ParamId bias) {
@@ -103,15 +98,13 @@ Tensor linear(Context& context, Tensor x, std::int64_t out, ParamId weight, Para
     const Tensor dy = c.take_grad(y).tensor;
     if (!dy.defined()) return;
     if (bias != no_parameter) {
-      const Tensor scratch = scratch_for_bias(c, dy.shape());
       const GradView grad = c.grad(bias);
-      c.run(kernels::bias_grad, BiasGradArgs{.dy = dy.data(),
-                                             .dbias = grad.data,
-                                             .scratch = scratch.data(),
-                                             .rows = dy.shape().rows(),
-                                             .cols = dy.shape().last(),
-                                             .accumulate = grad.first ? 0 : 1,
-                                             .dtype = dy.dtype()});
+      c.run_with_scratch(kernels::bias_grad, BiasGradArgs{.dy = dy.data(),
+                                                          .dbias = grad.data,
+                                                          .rows = dy.shape().rows(),
+                                                          .cols = dy.shape().last(),
+                                                          .accumulate = grad.first ? 0 : 1,
+                                                          .dtype = dy.dtype()});
       c.contributed(bias);
     }
     backward_product(c, x, dy, weight);
@@ -143,19 +136,15 @@ Tensor linear_gelu(Context& context, Tensor x, std::int64_t out, ParamId weight,
     Context::Grad dy = c.take_grad(y);
     if (!dy.tensor.defined()) return;
     const Tensor dpre = dy.writable ? dy.tensor : c.make(pre.shape(), pre.dtype());
-    {
-      const Tensor scratch = scratch_for_bias(c, pre.shape());
-      const GradView grad = c.grad(bias);
-      c.run(kernels::gelu_backward, GeluBackwardArgs{.dy = dy.tensor.data(),
-                                                     .pre = pre.data(),
-                                                     .dx = dpre.data(),
-                                                     .dbias = grad.data,
-                                                     .scratch = scratch.data(),
-                                                     .rows = pre.shape().rows(),
-                                                     .cols = pre.shape().last(),
-                                                     .accumulate = grad.first ? 0 : 1,
-                                                     .dtype = pre.dtype()});
-    }
+    const GradView grad = c.grad(bias);
+    c.run_with_scratch(kernels::gelu_backward, GeluBackwardArgs{.dy = dy.tensor.data(),
+                                                                .pre = pre.data(),
+                                                                .dx = dpre.data(),
+                                                                .dbias = grad.data,
+                                                                .rows = pre.shape().rows(),
+                                                                .cols = pre.shape().last(),
+                                                                .accumulate = grad.first ? 0 : 1,
+                                                                .dtype = pre.dtype()});
     c.contributed(bias);
     dy = {};
     pre = {};

@@ -5,9 +5,13 @@
 
 namespace lockstep::nn {
 
-Plan plan(Model& model, const BatchShape& shape, DType compute, bool train) {
+Plan plan(Model& model, const KernelTable& kernels, const BatchShape& shape, DType compute, bool train) {
   Workspace workspace;
-  Context context({.compute = compute, .workspace = &workspace, .mode = Mode::plan, .plan_backward = train});
+  Context context({.exec = {.table = &kernels},
+                   .compute = compute,
+                   .workspace = &workspace,
+                   .mode = Mode::plan,
+                   .plan_backward = train});
   const Batch batch{.shape = shape};
   model.loss(context, batch);
   if (train) context.backward();

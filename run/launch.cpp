@@ -15,13 +15,13 @@
 #include "run/affinity.hpp"
 #include "run/agreement.hpp"
 #include "run/launcher.hpp"
-#include "run/place.hpp"
 #include "run/stop_signals.hpp"
 
 namespace lockstep::run {
 namespace {
 
 using Body = std::function<void(RankContext&)>;
+using PlaceOf = std::function<SelectedPlace(const job::JobConfig&)>;
 
 /// For ranks to say what ended them: one that met something alone waits so long for the others, then ends them. Below
 /// the job's own deadline, or a rank that waits for this one would take it for hanging before it has spoken.
@@ -75,11 +75,11 @@ int end_together(comm::Communicator& comm, comm::Communicator& control, const Fa
   }
 }
 
-int run_single(const Start& start, const Body& body) {
+int run_single(const Start& start, const Body& body, const PlaceOf& place_of) {
   if (start.failure) return tell_start_failure(*start.failure);
   try {
-    const SelectedPlace place = select_place(start.job->config);
-    const auto comm = comm::make_single();
+    const SelectedPlace place = place_of(start.job->config);
+    const auto comm = comm::make_single(place.device.get());
     const int threads = threads_for(start.job->config, widen_and_share(0, 1).share);
     RankContext context{.comm = *comm,
                         .place = place.with_threads(threads),
@@ -92,22 +92,25 @@ int run_single(const Start& start, const Body& body) {
   }
 }
 
-int run_local(const Start& start, const Body& body) {
+int run_local(const Start& start, const Body& body, const PlaceOf& place_of) {
   if (start.failure) return tell_start_failure(*start.failure);
   const job::JobConfig& job = start.job->config;
   const int ranks = static_cast<int>(job.comm.ranks);
   const int threads = threads_for(job, std::max(1, widen_and_share(0, 1).share / ranks));
-  const auto run_rank = [&](comm::Communicator& comm) {
-    log::set_rank(comm.rank(), comm.size());
-    const SelectedPlace place = select_place(job);
-    RankContext context{.comm = comm,
-                        .place = place.with_threads(threads),
-                        .world_source = "comm.ranks",
-                        .summary = summary_of(comm, threads, "", place)};
-    body(context);
+  const auto run_rank = [&](const std::shared_ptr<comm::LocalGroup>& group, int rank) {
+    log::set_rank(rank, ranks);
+    const SelectedPlace place = place_of(job);
+    const comm::LocalOptions options{.timeout = comm::Seconds(job.comm.timeout_s), .device = place.device.get()};
+    comm::run_as_rank(group, rank, options, [&](comm::Communicator& comm) {
+      RankContext context{.comm = comm,
+                          .place = place.with_threads(threads),
+                          .world_source = "comm.ranks",
+                          .summary = summary_of(comm, threads, "", place)};
+      body(context);
+    });
   };
   try {
-    comm::run_ranks(ranks, run_rank, {.timeout = comm::Seconds(job.comm.timeout_s)});
+    comm::run_rank_threads(ranks, run_rank);
     return 0;
   } catch (...) {
     return tell(failure_of(std::current_exception()));
@@ -128,14 +131,14 @@ void require_known_launcher() {
   if (!why.empty()) throw Error(ErrorKind::environment, why);
 }
 
-int run_mpi(const Start& start, const Body& body) {
+int run_mpi(const Start& start, const Body& body, const PlaceOf& place_of) {
   comm::MpiEnvironment mpi;
   if (mpi.world_size() == 1) require_known_launcher();
   const auto control = comm::make_mpi(mpi, {.timeout = comm::Seconds(60), .oversubscribed = true});
   SelectedPlace place;
   std::optional<Failure> no_place;
   try {
-    if (start.job) place = select_place(start.job->config);
+    if (start.job) place = place_of(start.job->config);
   } catch (...) {
     no_place = failure_of(std::current_exception());
   }
@@ -193,7 +196,7 @@ Start start_with(const std::function<job::LoadedJob()>& load, std::vector<std::s
   return start;
 }
 
-int run_on_ranks(const Start& given, const Body& body) {
+int run_on_ranks(const Start& given, const Body& body, const PlaceOf& place_of) {
   // Before MPI and OpenMP make threads: they inherit what is blocked.
   const StopSignals signals;
   const bool launcher = under_launcher();
@@ -205,9 +208,9 @@ int run_on_ranks(const Start& given, const Body& body) {
     const bool mpi = launcher || backend == "mpi";
     if (!mpi) require_known_launcher();
     if (!start.failure && (backend == "local" || (!launcher && backend == "auto" && start.job->config.comm.ranks > 1)))
-      return run_local(start, body);
-    if (mpi) return run_mpi(start, body);
-    return run_single(start, body);
+      return run_local(start, body, place_of);
+    if (mpi) return run_mpi(start, body, place_of);
+    return run_single(start, body, place_of);
   } catch (...) {
     // MPI itself, or a launcher that it does not know: there is nothing to ask the others with, and no telling whether
     // they are well. Whoever meets it says so.

@@ -9,6 +9,7 @@
 #include "engine/engine.hpp"
 #include "job/job.hpp"
 #include "run/errors.hpp"
+#include "run/place.hpp"
 
 namespace lockstep::run {
 
@@ -32,11 +33,14 @@ struct Start {
 /// Chooses device, backend and threads from the job and the launcher, and runs `body` on every rank that belongs to
 /// this process. Returns when all of them are done, with the exit code for the process.
 ///
+/// Each rank's device is made before the communicator that serves it, by `place_of`: select_place, unless a test has
+/// devices of its own.
 /// Before `body` the ranks compare what they start with (run/agreement.hpp).
 /// comm.backend auto: MPI under a launcher (mpirun, srun), else one rank. run.threads auto: the host's allowed CPUs
 /// divided among its ranks. A launcher's default binding (one core a rank) is widened to that share; a binding the user
 /// asked for is kept.
 /// An exception of `body` ends the whole job; run/errors.hpp says who tells of it.
-[[nodiscard]] int run_on_ranks(const Start& start, const std::function<void(RankContext&)>& body);
+[[nodiscard]] int run_on_ranks(const Start& start, const std::function<void(RankContext&)>& body,
+                               const std::function<SelectedPlace(const job::JobConfig&)>& place_of = select_place);
 
 }  // namespace lockstep::run

@@ -33,7 +33,7 @@ void run(const Exec& exec, const Shape& s, int rounds) {
   const auto plain = static_cast<std::size_t>(s.batch * s.length * s.heads * s.head_size);
   const auto rows = static_cast<std::size_t>(s.batch * s.length * s.heads);
   std::vector<T> qkv(3 * plain), y(plain), dy(plain), dqkv(3 * plain);
-  std::vector<float> lse(rows), delta(rows);
+  std::vector<float> lse(rows);
   for (std::size_t i = 0; i < qkv.size(); ++i)
     qkv[i] = T(0.125F * static_cast<float>(static_cast<int>(i * 7 % 31) - 15));
   for (std::size_t i = 0; i < plain; ++i) dy[i] = qkv[i];
@@ -45,17 +45,18 @@ void run(const Exec& exec, const Shape& s, int rounds) {
                                         .heads = s.heads,
                                         .head_size = s.head_size,
                                         .dtype = dtype_of<T>};
-  const AttentionBackwardArgs backward = {.dy = dy.data(),
-                                          .qkv = qkv.data(),
-                                          .y = y.data(),
-                                          .lse = lse.data(),
-                                          .dqkv = dqkv.data(),
-                                          .delta = delta.data(),
-                                          .batch = s.batch,
-                                          .length = s.length,
-                                          .heads = s.heads,
-                                          .head_size = s.head_size,
-                                          .dtype = dtype_of<T>};
+  AttentionBackwardArgs backward = {.dy = dy.data(),
+                                    .qkv = qkv.data(),
+                                    .y = y.data(),
+                                    .lse = lse.data(),
+                                    .dqkv = dqkv.data(),
+                                    .batch = s.batch,
+                                    .length = s.length,
+                                    .heads = s.heads,
+                                    .head_size = s.head_size,
+                                    .dtype = dtype_of<T>};
+  std::vector<std::byte> scratch(kernels::scratch_bytes(exec, backward));
+  backward.scratch = scratch.data();
   std::vector<double> forward_times, backward_times;
   for (int round = 0; round <= rounds; ++round) {
     const double start = seconds();

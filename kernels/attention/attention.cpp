@@ -27,7 +27,7 @@ void attention_forward(const Exec& exec, const AttentionForwardArgs& args) {
 void attention_backward(const Exec& exec, const AttentionBackwardArgs& args) {
   if (!check_common(exec, args)) return;
   require(args.dy != nullptr && args.qkv != nullptr && args.y != nullptr && args.lse != nullptr &&
-              args.dqkv != nullptr && args.delta != nullptr,
+              args.dqkv != nullptr && has_scratch(exec, args),
           "attention_backward: a buffer is null");
   require(args.dqkv != args.qkv, "attention_backward: dqkv must not overlap qkv");
   check(exec.table->attention_backward(exec, args));

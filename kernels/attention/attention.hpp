@@ -22,8 +22,8 @@ struct AttentionBackwardArgs {
   const void* qkv = nullptr;
   const void* y = nullptr;
   const float* lse = nullptr;
-  void* dqkv = nullptr;    ///< out, like qkv; must not overlap it
-  float* delta = nullptr;  ///< scratch [batch, heads, length]
+  void* dqkv = nullptr;     ///< out, like qkv; must not overlap it
+  void* scratch = nullptr;  ///< kernels::scratch_bytes() of these arguments
   std::int64_t batch = 0;
   std::int64_t length = 0;
   std::int64_t heads = 0;

@@ -354,7 +354,7 @@ bool amx_attention_backward(const Exec& exec, const AttentionBackwardArgs& args)
       const std::int64_t plain = b * args.length * width + h * args.head_size;
       backward_head(sizes, static_cast<const bf16*>(args.dy) + plain, static_cast<const bf16*>(args.qkv) + packed,
                     width, static_cast<const bf16*>(args.y) + plain, args.lse + i * args.length,
-                    static_cast<bf16*>(args.dqkv) + packed, args.delta + i * args.length, work);
+                    static_cast<bf16*>(args.dqkv) + packed, static_cast<float*>(args.scratch) + i * args.length, work);
     }
   }
   return true;

@@ -2,21 +2,17 @@
 
 #include <cmath>
 
-#include "kernels/attention/attention.hpp"
 #include "kernels/attention/attention_amx.hpp"
 #include "kernels/attention/tile_product.hpp"
 #include "kernels/cpu/isa_namespace.hpp"
 #include "kernels/cpu/vector_math.hpp"
+#include "kernels/declare.hpp"
 #include "kernels/matmul/matmul_onednn.hpp"
 
 // One head of one sequence is one thread's work: its keys and values are widened to fp32 once and stay in the
 // second-level cache, queries pass in tiles, and of the score matrix only one tile's rows exist. Row groups skip the
 // masked part. 16-bit inputs with AMX go to attention_amx_cpu.cpp.
 namespace lockstep::kernels::LOCKSTEP_ISA_NS {
-
-void attention_forward(const Exec& exec, const AttentionForwardArgs& args);
-void attention_backward(const Exec& exec, const AttentionBackwardArgs& args);
-
 namespace {
 
 // 8 row groups: scores of 48 x 256 are 48 KiB.
@@ -248,7 +244,7 @@ void backward(const Exec& exec, const AttentionBackwardArgs& args) {
       const std::int64_t plain = b * args.length * width + h * args.head_size;
       backward_head(sizes, static_cast<const T*>(args.dy) + plain, static_cast<const T*>(args.qkv) + packed, width,
                     static_cast<const T*>(args.y) + plain, args.lse + i * args.length,
-                    static_cast<T*>(args.dqkv) + packed, args.delta + i * args.length, mine);
+                    static_cast<T*>(args.dqkv) + packed, static_cast<float*>(args.scratch) + i * args.length, mine);
     }
   }
 }
@@ -261,6 +257,11 @@ void attention_forward(const Exec& exec, const AttentionForwardArgs& args) {
   if (args.dtype == DType::f16) return forward<f16>(exec, args);
   if (amx_attention_forward(exec, args)) return;
   forward<bf16>(exec, args);
+}
+
+/// Each query's delta, [batch, heads, length].
+std::size_t attention_backward_scratch(const AttentionBackwardArgs& args) noexcept {
+  return static_cast<std::size_t>(args.batch * args.heads * args.length) * sizeof(float);
 }
 
 void attention_backward(const Exec& exec, const AttentionBackwardArgs& args) {

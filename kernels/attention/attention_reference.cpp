@@ -94,11 +94,9 @@ void backward(const AttentionBackwardArgs& args) {
       const auto y = plain(static_cast<const T*>(args.y), args, b, h);
       const auto dy = plain(static_cast<const T*>(args.dy), args, b, h);
       const float* lse = args.lse + (b * args.heads + h) * args.length;
-      float* delta = args.delta + (b * args.heads + h) * args.length;
       std::vector<double> dq(size), dk(size), dv(size);
       for (std::int64_t i = 0; i < args.length; ++i) {
         const double mean = dot(dy[i], y[i], args.head_size);
-        delta[i] = static_cast<float>(mean);
         for (std::int64_t j = 0; j <= i; ++j) {
           const double p = std::exp(scale * dot(q[i], k[j], args.head_size) - static_cast<double>(lse[i]));
           const double ds = p * (dot(dy[i], v[j], args.head_size) - mean) * scale;

@@ -7,8 +7,8 @@ namespace {
 template <class T, int N>
 __global__ void __launch_bounds__(column_lanes* row_lanes) column_sums_kernel(BiasGradArgs args) {
   const std::int64_t c = (std::int64_t{blockIdx.y} * column_lanes + threadIdx.x) * N;
-  const std::int64_t first = std::int64_t{blockIdx.x} * bias_grad_rows_per_block;
-  const std::int64_t last = args.rows - first < bias_grad_rows_per_block ? args.rows : first + bias_grad_rows_per_block;
+  const std::int64_t first = std::int64_t{blockIdx.x} * column_sum_rows;
+  const std::int64_t last = args.rows - first < column_sum_rows ? args.rows : first + column_sum_rows;
   Values<N> sum{};
   if (c < args.cols)
     for (std::int64_t r = first + threadIdx.y; r < last; r += row_lanes) {
@@ -20,8 +20,10 @@ __global__ void __launch_bounds__(column_lanes* row_lanes) column_sums_kernel(Bi
 
 }  // namespace
 
+std::size_t bias_grad_scratch(const BiasGradArgs& args) noexcept { return column_sum_scratch(args.rows, args.cols); }
+
 void bias_grad(const Exec& exec, const BiasGradArgs& args) {
-  const std::int64_t blocks = (args.rows + bias_grad_rows_per_block - 1) / bias_grad_rows_per_block;
+  const std::int64_t blocks = column_sum_blocks(args.rows);
   with_pack(args.dtype, packable(args.dtype, args.cols, {args.dy}), [&]<class T, int N>(Packed<T, N>) {
     if (blocks == 0) return;
     const auto tiles = static_cast<unsigned>((args.cols / N + column_lanes - 1) / column_lanes);

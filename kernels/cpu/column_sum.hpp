@@ -6,6 +6,14 @@
 namespace lockstep::kernels {
 namespace {
 
+/// Rows of one partial sum of bias_grad and gelu_backward; fixed, so that the result does not depend on threads.
+constexpr std::int64_t column_sum_rows = 32;
+constexpr std::int64_t column_sum_blocks(std::int64_t rows) { return (rows + column_sum_rows - 1) / column_sum_rows; }
+/// Bytes of their partial sums, [blocks][cols].
+constexpr std::size_t column_sum_scratch(std::int64_t rows, std::int64_t cols) {
+  return static_cast<std::size_t>(column_sum_blocks(rows) * cols) * sizeof(float);
+}
+
 /// out[c] <- (accumulate: out[c] +) sum over the blocks of partial[block * stride + c], in ascending order of blocks.
 inline void sum_blocks(int threads, const float* partial, std::int64_t blocks, std::int64_t stride, float* out,
                        std::int64_t cols, bool accumulate) {

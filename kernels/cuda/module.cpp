@@ -20,10 +20,12 @@ namespace {
 void matmul(const Exec& /*exec*/, const MatmulArgs& /*args*/) { not_in_module("matmul"); }
 void attention_forward(const Exec& /*exec*/, const AttentionForwardArgs& /*args*/) { not_in_module("attention"); }
 void attention_backward(const Exec& /*exec*/, const AttentionBackwardArgs& /*args*/) { not_in_module("attention"); }
+std::size_t attention_backward_scratch(const AttentionBackwardArgs& /*args*/) noexcept { return 0; }
 }  // namespace cuda
 
 namespace {
-constexpr KernelTable cuda_table = {"cuda", nullptr, nullptr, LOCKSTEP_KERNELS(LOCKSTEP_GUARDED)};
+constexpr KernelTable cuda_table = {"cuda", nullptr, nullptr,
+                                    LOCKSTEP_KERNELS(LOCKSTEP_GUARDED) LOCKSTEP_KERNELS_WITH_SCRATCH(LOCKSTEP_SCRATCH)};
 }  // namespace
 
 }  // namespace lockstep::kernels

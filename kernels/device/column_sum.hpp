@@ -10,6 +10,14 @@ namespace {
 constexpr int column_lanes = 32;  ///< threads of a block along the columns
 constexpr int row_lanes = 8;      ///< and along the rows
 
+/// Rows of one partial sum of bias_grad and gelu_backward.
+constexpr std::int64_t column_sum_rows = 32;
+constexpr std::int64_t column_sum_blocks(std::int64_t rows) { return (rows + column_sum_rows - 1) / column_sum_rows; }
+/// Bytes of their partial sums, [blocks][cols].
+constexpr std::size_t column_sum_scratch(std::int64_t rows, std::int64_t cols) {
+  return static_cast<std::size_t>(column_sum_blocks(rows) * cols) * sizeof(float);
+}
+
 /// Adds the row lanes' sums of a pack of columns and stores them: partial[c + k] for k < N. Every thread of the block
 /// calls it; `inside` tells whether its columns exist.
 template <int N>

@@ -4,14 +4,7 @@
 #include "kernels/element.hpp"
 #include "kernels/table.hpp"
 
-namespace lockstep {
-
-std::size_t embedding_backward_scratch(std::int64_t batch, std::int64_t length, std::int64_t vocabulary) {
-  const std::int64_t ranges = (vocabulary + embedding_tokens_per_range - 1) / embedding_tokens_per_range;
-  return static_cast<std::size_t>(batch * length + ranges + 1) * sizeof(std::int32_t);
-}
-
-namespace kernels {
+namespace lockstep::kernels {
 namespace {
 
 /// Where the host can read the tokens. (Device kernels give NaN for a token outside instead of reading out of bounds.)
@@ -42,12 +35,11 @@ void embedding_backward(const Exec& exec, const EmbeddingBackwardArgs& args) {
   require(args.wte_rows >= args.vocabulary, "embedding_backward: dwte has fewer rows than the vocabulary");
   require(args.dwpe == nullptr || args.wpe_rows >= args.length, "embedding_backward: dwpe has fewer rows than length");
   if (args.cols == 0) return;
-  require(args.dwte != nullptr && args.scratch != nullptr, "embedding_backward: dwte and scratch are needed");
+  require(args.dwte != nullptr && has_scratch(exec, args), "embedding_backward: dwte and scratch are needed");
   require(args.batch * args.length == 0 || (args.tokens != nullptr && args.dy != nullptr),
           "embedding_backward: tokens and dy are needed");
   check_tokens(exec, args.tokens, args.batch * args.length, args.vocabulary);
   check(exec.table->embedding_backward(exec, args));
 }
 
-}  // namespace kernels
-}  // namespace lockstep
+}  // namespace lockstep::kernels

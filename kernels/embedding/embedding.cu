@@ -6,6 +6,10 @@ namespace {
 
 constexpr unsigned list_threads = 256;
 constexpr unsigned sum_threads = 128;
+constexpr std::int64_t tokens_per_range = 512;  // whose positions are listed together before they are summed
+LOCKSTEP_HOST_DEVICE inline std::int64_t ranges_of(const EmbeddingBackwardArgs& args) {
+  return (args.vocabulary + tokens_per_range - 1) / tokens_per_range;
+}
 
 template <class T, int N>
 __global__ void __launch_bounds__(256) forward_kernel(EmbeddingForwardArgs args) {
@@ -35,9 +39,8 @@ struct Lists {
   std::int32_t* positions;
 };
 __device__ __forceinline__ Lists lists_of(const EmbeddingBackwardArgs& args) {
-  const std::int64_t ranges = (args.vocabulary + embedding_tokens_per_range - 1) / embedding_tokens_per_range;
   auto* words = static_cast<std::int32_t*>(args.scratch);
-  return {words, words + ranges + 1};
+  return {words, words + ranges_of(args) + 1};
 }
 
 /// One block a range: finds its place by counting the tokens below the range, then lists its own positions.
@@ -45,9 +48,8 @@ __global__ void __launch_bounds__(list_threads) list_positions_kernel(EmbeddingB
   LOCKSTEP_SHARED(int, shared, [32]);
   const Lists lists = lists_of(args);
   const std::int64_t count = args.batch * args.length;
-  const std::int64_t first = std::int64_t{blockIdx.x} * embedding_tokens_per_range;
-  const std::int64_t end =
-      args.vocabulary - first < embedding_tokens_per_range ? args.vocabulary : first + embedding_tokens_per_range;
+  const std::int64_t first = std::int64_t{blockIdx.x} * tokens_per_range;
+  const std::int64_t end = args.vocabulary - first < tokens_per_range ? args.vocabulary : first + tokens_per_range;
   int below = 0;
   for (std::int64_t p = threadIdx.x; p < count; p += blockDim.x)
     if (args.tokens[p] >= 0 && args.tokens[p] < first) ++below;
@@ -72,7 +74,7 @@ __global__ void __launch_bounds__(sum_threads) sum_tokens_kernel(EmbeddingBackwa
   LOCKSTEP_SHARED(std::int32_t, found, [sum_threads]);
   const Lists lists = lists_of(args);
   const std::int64_t token = blockIdx.x, c = (std::int64_t{blockIdx.y} * blockDim.x + threadIdx.x) * N;
-  const std::int64_t range = token / embedding_tokens_per_range;
+  const std::int64_t range = token / tokens_per_range;
   const bool padding = token >= args.vocabulary;  // no list has them
   const std::int32_t begin = padding ? 0 : lists.begin[range], end = padding ? 0 : lists.begin[range + 1];
   const T* dy = static_cast<const T*>(args.dy) + c;
@@ -128,9 +130,12 @@ void embedding_forward(const Exec& exec, const EmbeddingForwardArgs& args) {
             });
 }
 
+std::size_t embedding_backward_scratch(const EmbeddingBackwardArgs& args) noexcept {
+  return static_cast<std::size_t>(ranges_of(args) + 1 + args.batch * args.length) * sizeof(std::int32_t);
+}
+
 void embedding_backward(const Exec& exec, const EmbeddingBackwardArgs& args) {
-  const std::int64_t ranges = (args.vocabulary + embedding_tokens_per_range - 1) / embedding_tokens_per_range;
-  launch(exec, list_positions_kernel, dim3(static_cast<unsigned>(ranges)), dim3(list_threads), 0, args);
+  launch(exec, list_positions_kernel, dim3(static_cast<unsigned>(ranges_of(args))), dim3(list_threads), 0, args);
   with_pack(args.dtype, packable(args.dtype, args.cols, {args.dy}), [&]<class T, int N>(Packed<T, N>) {
     const unsigned threads = block_threads(args.cols / N, sum_threads);
     const auto tiles = static_cast<unsigned>((args.cols / N + threads - 1) / threads);

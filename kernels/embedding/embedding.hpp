@@ -21,7 +21,7 @@ struct EmbeddingBackwardArgs {
   const void* dy = nullptr;  ///< [batch, length, cols] of dtype
   float* dwte = nullptr;     ///< [wte_rows, cols]
   float* dwpe = nullptr;     ///< [wpe_rows, cols]; may be null
-  void* scratch = nullptr;   ///< embedding_backward_scratch(...) bytes
+  void* scratch = nullptr;   ///< kernels::scratch_bytes() of these arguments
   std::int64_t batch = 0;
   std::int64_t length = 0;
   std::int64_t cols = 0;
@@ -33,12 +33,6 @@ struct EmbeddingBackwardArgs {
   std::int32_t accumulate_dwpe = 0;
   DType dtype = DType::f32;
 };
-
-/// Tokens whose positions a device kernel lists together before it sums them.
-inline constexpr std::int64_t embedding_tokens_per_range = 512;
-
-/// Bytes of scratch for the lists of positions.
-[[nodiscard]] std::size_t embedding_backward_scratch(std::int64_t batch, std::int64_t length, std::int64_t vocabulary);
 
 namespace kernels {
 /// y[b, t] <- wte[tokens[b, t]] + wpe[t].

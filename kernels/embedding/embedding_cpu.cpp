@@ -66,6 +66,7 @@ void backward(const Exec& exec, const EmbeddingBackwardArgs& args) {
 void embedding_forward(const Exec& exec, const EmbeddingForwardArgs& args) {
   with_element_type(args.dtype, [&]<class T>(T*) { forward<T>(exec, args); });
 }
+std::size_t embedding_backward_scratch(const EmbeddingBackwardArgs& /*args*/) noexcept { return 0; }
 void embedding_backward(const Exec& exec, const EmbeddingBackwardArgs& args) {
   with_element_type(args.dtype, [&]<class T>(T*) { backward<T>(exec, args); });
 }

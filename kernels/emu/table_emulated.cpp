@@ -5,7 +5,8 @@
 namespace lockstep::kernels {
 
 const KernelTable& emulated_table() {
-  static constexpr KernelTable result = {"emulated", nullptr, nullptr, LOCKSTEP_KERNELS(LOCKSTEP_GUARDED)};
+  static constexpr KernelTable result = {
+      "emulated", nullptr, nullptr, LOCKSTEP_KERNELS(LOCKSTEP_GUARDED) LOCKSTEP_KERNELS_WITH_SCRATCH(LOCKSTEP_SCRATCH)};
   return result;
 }
 

@@ -23,7 +23,7 @@ void gelu_backward(const Exec& exec, const GeluBackwardArgs& args) {
   if (args.cols == 0 || (args.rows == 0 && (args.dbias == nullptr || args.accumulate != 0))) return;
   require(args.rows == 0 || (args.dy != nullptr && args.pre != nullptr && args.dx != nullptr),
           "gelu_backward: dy, pre and dx are needed");
-  require(args.rows == 0 || args.dbias == nullptr || args.scratch != nullptr, "gelu_backward: dbias needs scratch");
+  require(args.dbias == nullptr || has_scratch(exec, args), "gelu_backward: dbias needs scratch");
   check(exec.table->gelu_backward(exec, args));
 }
 

@@ -41,8 +41,8 @@ __global__ void __launch_bounds__(256) forward_kernel(GeluForwardArgs args) {
 template <class T, int N>
 __global__ void __launch_bounds__(column_lanes* row_lanes) backward_kernel(GeluBackwardArgs args) {
   const std::int64_t c = (std::int64_t{blockIdx.y} * column_lanes + threadIdx.x) * N;
-  const std::int64_t first = std::int64_t{blockIdx.x} * bias_grad_rows_per_block;
-  const std::int64_t last = args.rows - first < bias_grad_rows_per_block ? args.rows : first + bias_grad_rows_per_block;
+  const std::int64_t first = std::int64_t{blockIdx.x} * column_sum_rows;
+  const std::int64_t last = args.rows - first < column_sum_rows ? args.rows : first + column_sum_rows;
   Values<N> sum{};
   if (c < args.cols)
     for (std::int64_t r = first + threadIdx.y; r < last; r += row_lanes) {
@@ -65,8 +65,12 @@ void gelu_forward(const Exec& exec, const GeluForwardArgs& args) {
             });
 }
 
+std::size_t gelu_backward_scratch(const GeluBackwardArgs& args) noexcept {
+  return column_sum_scratch(args.rows, args.cols);
+}
+
 void gelu_backward(const Exec& exec, const GeluBackwardArgs& args) {
-  const std::int64_t blocks = (args.rows + bias_grad_rows_per_block - 1) / bias_grad_rows_per_block;
+  const std::int64_t blocks = column_sum_blocks(args.rows);
   with_pack(args.dtype, packable(args.dtype, args.cols, {args.dy, args.pre, args.dx}),
             [&]<class T, int N>(Packed<T, N>) {
               if (blocks == 0) return;

@@ -1,6 +1,5 @@
 #pragma once
 
-#include "kernels/bias_grad/bias_grad.hpp"
 #include "kernels/exec.hpp"
 
 namespace lockstep {
@@ -20,7 +19,7 @@ struct GeluBackwardArgs {
   const void* pre = nullptr;  ///< the forward pass's argument
   void* dx = nullptr;         ///< may be dy
   float* dbias = nullptr;     ///< [cols]: column sums of dx; may be null
-  void* scratch = nullptr;    ///< bias_grad_scratch(rows, cols) bytes if dbias is given
+  void* scratch = nullptr;    ///< kernels::scratch_bytes() of these arguments if dbias is given
   std::int64_t rows = 0;
   std::int64_t cols = 0;
   std::int32_t accumulate = 0;  ///< add to dbias instead of replacing it

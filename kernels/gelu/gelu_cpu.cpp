@@ -65,14 +65,13 @@ void forward(const Exec& exec, const GeluForwardArgs& args) {
 template <class T>
 void backward(const Exec& exec, const GeluBackwardArgs& args) {
   const std::int64_t cols = args.cols;
-  const std::int64_t blocks = (args.rows + bias_grad_rows_per_block - 1) / bias_grad_rows_per_block;
+  const std::int64_t blocks = column_sum_blocks(args.rows);
   auto* partial = static_cast<float*>(args.scratch);
   const int threads = threads_for(exec.threads, args.rows * cols);
 #pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
   for (std::int64_t block = 0; block < blocks; ++block) {
-    const std::int64_t first = block * bias_grad_rows_per_block;
-    const std::int64_t last =
-        args.rows - first < bias_grad_rows_per_block ? args.rows : first + bias_grad_rows_per_block;
+    const std::int64_t first = block * column_sum_rows;
+    const std::int64_t last = args.rows - first < column_sum_rows ? args.rows : first + column_sum_rows;
     float* sum = args.dbias != nullptr ? partial + block * cols : nullptr;
     for (std::int64_t r = first; r < last; ++r) {
       const T* dy = static_cast<const T*>(args.dy) + r * cols;
@@ -95,6 +94,9 @@ void backward(const Exec& exec, const GeluBackwardArgs& args) {
 
 void gelu_forward(const Exec& exec, const GeluForwardArgs& args) {
   with_element_type(args.dtype, [&]<class T>(T*) { forward<T>(exec, args); });
+}
+std::size_t gelu_backward_scratch(const GeluBackwardArgs& args) noexcept {
+  return column_sum_scratch(args.rows, args.cols);
 }
 void gelu_backward(const Exec& exec, const GeluBackwardArgs& args) {
   with_element_type(args.dtype, [&]<class T>(T*) { backward<T>(exec, args); });

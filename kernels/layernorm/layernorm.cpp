@@ -4,14 +4,7 @@
 #include "kernels/element.hpp"
 #include "kernels/table.hpp"
 
-namespace lockstep {
-
-std::size_t layernorm_backward_scratch(std::int64_t rows, std::int64_t cols) {
-  const std::int64_t blocks = (rows + layernorm_rows_per_block - 1) / layernorm_rows_per_block;
-  return static_cast<std::size_t>(blocks * 2 * cols) * sizeof(float);
-}
-
-namespace kernels {
+namespace lockstep::kernels {
 
 void layernorm_forward(const Exec& exec, const LayernormForwardArgs& args) {
   require(is_compute_dtype(args.dtype), "layernorm_forward: dtype must be f32, bf16 or f16");
@@ -27,7 +20,7 @@ void layernorm_forward(const Exec& exec, const LayernormForwardArgs& args) {
 void layernorm_backward(const Exec& exec, const LayernormBackwardArgs& args) {
   require(is_compute_dtype(args.dtype), "layernorm_backward: dtype must be f32, bf16 or f16");
   require(args.rows >= 0 && args.cols > 0, "layernorm_backward: rows must be >= 0 and cols > 0");
-  require(args.dgamma != nullptr && args.dbeta != nullptr && (args.rows == 0 || args.scratch != nullptr),
+  require(args.dgamma != nullptr && args.dbeta != nullptr && has_scratch(exec, args),
           "layernorm_backward: dgamma, dbeta and scratch are needed");
   require(args.rows == 0 || (args.dy != nullptr && args.x != nullptr && args.gamma != nullptr && args.mean != nullptr &&
                              args.rstd != nullptr && args.dx != nullptr),
@@ -35,5 +28,4 @@ void layernorm_backward(const Exec& exec, const LayernormBackwardArgs& args) {
   check(exec.table->layernorm_backward(exec, args));
 }
 
-}  // namespace kernels
-}  // namespace lockstep
+}  // namespace lockstep::kernels

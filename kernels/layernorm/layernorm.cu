@@ -5,6 +5,8 @@ namespace lockstep::kernels::LOCKSTEP_KERNEL_NS {
 namespace {
 
 constexpr unsigned most_threads = 256;
+constexpr std::int64_t rows_per_block = 16;  // whose share of dgamma and dbeta is summed first
+constexpr std::int64_t row_blocks(std::int64_t rows) { return (rows + rows_per_block - 1) / rows_per_block; }
 // Bytes of dynamic shared memory that every device gives unasked, beside those of the block's reductions.
 constexpr std::size_t shared_limit = 48 * 1024 - 32 * sizeof(float);
 
@@ -55,7 +57,7 @@ __global__ void __launch_bounds__(most_threads) forward_kernel(LayernormForwardA
   }
 }
 
-/// One block for each layernorm_rows_per_block rows. Each thread keeps the sums of its own columns, in shared memory
+/// One block for each rows_per_block rows. Each thread keeps the sums of its own columns, in shared memory
 /// where they fit and in the scratch itself where not.
 template <class T, int N>
 __global__ void __launch_bounds__(most_threads) backward_kernel(LayernormBackwardArgs args, bool in_shared) {
@@ -69,8 +71,8 @@ __global__ void __launch_bounds__(most_threads) backward_kernel(LayernormBackwar
   const auto width = static_cast<float>(cols);
   for (std::int64_t c = start; c < cols; c += step)
     for (int k = 0; k < N; ++k) dgamma[c + k] = dbeta[c + k] = 0.0F;
-  const std::int64_t first = std::int64_t{blockIdx.x} * layernorm_rows_per_block;
-  const std::int64_t last = args.rows - first < layernorm_rows_per_block ? args.rows : first + layernorm_rows_per_block;
+  const std::int64_t first = std::int64_t{blockIdx.x} * rows_per_block;
+  const std::int64_t last = args.rows - first < rows_per_block ? args.rows : first + rows_per_block;
   for (std::int64_t r = first; r < last; ++r) {
     const T* dy = static_cast<const T*>(args.dy) + r * cols;
     const T* x = static_cast<const T*>(args.x) + r * cols;
@@ -120,9 +122,13 @@ void layernorm_forward(const Exec& exec, const LayernormForwardArgs& args) {
   });
 }
 
+std::size_t layernorm_backward_scratch(const LayernormBackwardArgs& args) noexcept {
+  return static_cast<std::size_t>(row_blocks(args.rows) * 2 * args.cols) * sizeof(float);
+}
+
 void layernorm_backward(const Exec& exec, const LayernormBackwardArgs& args) {
   const std::int64_t cols = args.cols;
-  const std::int64_t blocks = (args.rows + layernorm_rows_per_block - 1) / layernorm_rows_per_block;
+  const std::int64_t blocks = row_blocks(args.rows);
   const std::size_t bytes = static_cast<std::size_t>(2 * cols) * sizeof(float);
   const bool in_shared = bytes <= shared_limit;
   const bool packs = packable(args.dtype, cols, {args.dy, args.x, args.gamma, args.dsum, args.dx});

@@ -30,7 +30,7 @@ struct LayernormBackwardArgs {
   void* dx = nullptr;          ///< out; may be dsum or dy
   float* dgamma = nullptr;     ///< [cols]
   float* dbeta = nullptr;      ///< [cols]
-  void* scratch = nullptr;     ///< layernorm_backward_scratch(rows, cols) bytes
+  void* scratch = nullptr;     ///< kernels::scratch_bytes() of these arguments
   std::int64_t rows = 0;
   std::int64_t cols = 0;
   std::int32_t accumulate_dgamma = 0;  ///< add to dgamma instead of replacing it
@@ -38,17 +38,11 @@ struct LayernormBackwardArgs {
   DType dtype = DType::f32;
 };
 
-/// Rows whose share of dgamma and dbeta is summed first; fixed, so that the result does not depend on threads.
-inline constexpr std::int64_t layernorm_rows_per_block = 16;
-
-/// Bytes of scratch: partial sums of dgamma and dbeta for fixed blocks of rows, so that the result does not depend on
-/// threads.
-[[nodiscard]] std::size_t layernorm_backward_scratch(std::int64_t rows, std::int64_t cols);
-
 namespace kernels {
 /// y <- gamma (s - mean(s)) / sqrt(var(s) + eps) + beta with s = x (+ residual); one pass for residual and norm.
 /// Source: Ba, Kiros, Hinton, "Layer Normalization", 2016.
 void layernorm_forward(const Exec& exec, const LayernormForwardArgs& args);
+/// dgamma and dbeta are sums over fixed blocks of rows, so that they do not depend on threads.
 void layernorm_backward(const Exec& exec, const LayernormBackwardArgs& args);
 }  // namespace kernels
 

@@ -8,6 +8,10 @@
 namespace lockstep::kernels::LOCKSTEP_ISA_NS {
 namespace {
 
+constexpr std::int64_t rows_per_block =
+    16;  // whose share of dgamma and dbeta is summed first; fixed, whatever the threads
+constexpr std::int64_t row_blocks(std::int64_t rows) { return (rows + rows_per_block - 1) / rows_per_block; }
+
 template <class T>
 void forward(const Exec& exec, const LayernormForwardArgs& args) {
   const auto* gamma = static_cast<const T*>(args.gamma);
@@ -57,16 +61,15 @@ void backward(const Exec& exec, const LayernormBackwardArgs& args) {
   const auto* gamma = static_cast<const T*>(args.gamma);
   const std::int64_t cols = args.cols;
   const auto width = static_cast<float>(cols);
-  const std::int64_t blocks = (args.rows + layernorm_rows_per_block - 1) / layernorm_rows_per_block;
+  const std::int64_t blocks = row_blocks(args.rows);
   auto* partial = static_cast<float*>(args.scratch);  // [blocks][dgamma, dbeta][cols]
   const int threads = threads_for(exec.threads, args.rows * cols);
 #pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
   for (std::int64_t block = 0; block < blocks; ++block) {
     float* dgamma = partial + block * 2 * cols;
     float* dbeta = dgamma + cols;
-    const std::int64_t first = block * layernorm_rows_per_block;
-    const std::int64_t last =
-        first + layernorm_rows_per_block < args.rows ? first + layernorm_rows_per_block : args.rows;
+    const std::int64_t first = block * rows_per_block;
+    const std::int64_t last = first + rows_per_block < args.rows ? first + rows_per_block : args.rows;
     for (std::int64_t c = 0; c < 2 * cols; ++c) dgamma[c] = 0.0F;
     for (std::int64_t r = first; r < last; ++r) {
       const T* dy = static_cast<const T*>(args.dy) + r * cols;
@@ -104,6 +107,9 @@ void backward(const Exec& exec, const LayernormBackwardArgs& args) {
 
 void layernorm_forward(const Exec& exec, const LayernormForwardArgs& args) {
   with_element_type(args.dtype, [&]<class T>(T*) { forward<T>(exec, args); });
+}
+std::size_t layernorm_backward_scratch(const LayernormBackwardArgs& args) noexcept {
+  return static_cast<std::size_t>(row_blocks(args.rows) * 2 * args.cols) * sizeof(float);
 }
 void layernorm_backward(const Exec& exec, const LayernormBackwardArgs& args) {
   with_element_type(args.dtype, [&]<class T>(T*) { backward<T>(exec, args); });

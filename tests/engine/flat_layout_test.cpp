@@ -16,7 +16,7 @@ struct Laid {
 
   Laid(std::unique_ptr<nn::Model> made, nn::BatchShape shape, int groups)
       : model(std::move(made)),
-        plan(nn::plan(*model, shape, DType::f32)),
+        plan(nn::plan(*model, kernels::cpu_table(), shape, DType::f32)),
         layout(model->parameters(), plan, group_of(*model, groups)) {}
 
   static std::vector<int> group_of(const nn::Model& model, int groups) {

@@ -47,7 +47,7 @@ class RecordingCommunicator final : public comm::Communicator {
 };
 
 FlatLayout layout_of(nn::Model& model) {
-  const nn::Plan plan = nn::plan(model, {.batch = 2, .length = 1}, DType::f32);
+  const nn::Plan plan = nn::plan(model, kernels::cpu_table(), {.batch = 2, .length = 1}, DType::f32);
   return {model.parameters(), plan, std::vector<int>(model.parameters().size(), 0)};
 }
 

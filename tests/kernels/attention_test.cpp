@@ -102,7 +102,7 @@ template <class T>
 Result<T> run(const Session& session, const Shape& s, const std::vector<T>& qkv, const std::vector<T>& dy) {
   const Array<T> device_qkv(session, qkv), device_dy(session, dy);
   const Array<T> y(session, std::vector<T>(s.plain(), T(7.0F))), dqkv(session, std::vector<T>(s.packed(), T(7.0F)));
-  const Array<float> lse(session, s.rows()), delta(session, s.rows());
+  const Array<float> lse(session, s.rows());
   kernels::attention_forward(session.exec(), {.qkv = device_qkv.data(),
                                               .y = y.data(),
                                               .lse = lse.data(),
@@ -111,17 +111,17 @@ Result<T> run(const Session& session, const Shape& s, const std::vector<T>& qkv,
                                               .heads = s.heads,
                                               .head_size = s.head_size,
                                               .dtype = dtype_of<T>});
-  kernels::attention_backward(session.exec(), {.dy = device_dy.data(),
-                                               .qkv = device_qkv.data(),
-                                               .y = y.data(),
-                                               .lse = lse.data(),
-                                               .dqkv = dqkv.data(),
-                                               .delta = delta.data(),
-                                               .batch = s.batch,
-                                               .length = s.length,
-                                               .heads = s.heads,
-                                               .head_size = s.head_size,
-                                               .dtype = dtype_of<T>});
+  run_with_scratch(session, kernels::attention_backward,
+                   AttentionBackwardArgs{.dy = device_dy.data(),
+                                         .qkv = device_qkv.data(),
+                                         .y = y.data(),
+                                         .lse = lse.data(),
+                                         .dqkv = dqkv.data(),
+                                         .batch = s.batch,
+                                         .length = s.length,
+                                         .heads = s.heads,
+                                         .head_size = s.head_size,
+                                         .dtype = dtype_of<T>});
   return {y.host(), dqkv.host(), lse.host()};
 }
 
@@ -256,7 +256,7 @@ TEST_P(Attention, RefusesImpossibleArguments) {
                                 .y = data.data(),
                                 .lse = data.data(),
                                 .dqkv = data.data(),
-                                .delta = data.data(),
+                                .scratch = data.data(),
                                 .batch = 1,
                                 .length = 2,
                                 .heads = 1,
@@ -270,14 +270,14 @@ TEST_P(Attention, RefusesImpossibleArguments) {
 INSTANTIATE_TEST_SUITE_P(Kernels, Attention, all_backends(), backend_name);
 
 TEST(AttentionReference, BackwardIsTheDerivativeOfForward) {
-  // Central differences in double of sum(dy y): truncation h^2 and, from the fp32 lse and delta, 1e-7 relative.
+  // Central differences in double of sum(dy y): truncation h^2 and, from the fp32 lse, 1e-7 relative.
   const Shape s{1, 6, 2, 5};
   std::mt19937 random(3);
   std::normal_distribution<double> normal;
   std::vector<double> qkv(s.packed()), dy(s.plain()), y(s.plain()), dqkv(s.packed());
   for (double& x : qkv) x = normal(random);
   for (double& x : dy) x = normal(random);
-  std::vector<float> lse(s.rows()), delta(s.rows());
+  std::vector<float> lse(s.rows());
   const AttentionForwardArgs forward = {.qkv = qkv.data(),
                                         .y = y.data(),
                                         .lse = lse.data(),
@@ -298,7 +298,6 @@ TEST(AttentionReference, BackwardIsTheDerivativeOfForward) {
                                               .y = y.data(),
                                               .lse = lse.data(),
                                               .dqkv = dqkv.data(),
-                                              .delta = delta.data(),
                                               .batch = s.batch,
                                               .length = s.length,
                                               .heads = s.heads,

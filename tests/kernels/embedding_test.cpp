@@ -50,21 +50,20 @@ Results backward(const Session& session, const Case& c, const Doubles& dy_values
   const Tensor dy(session, c.dtype, dy_values, c.offset);
   const Tensor dwte(session, DType::f32, Doubles(static_cast<std::size_t>(wte_rows) * width, before.dwte));
   const Tensor dwpe(session, DType::f32, Doubles(static_cast<std::size_t>(wpe_rows) * width, before.dwpe));
-  const Array<std::byte> scratch(session, embedding_backward_scratch(c.batch, c.length, c.vocabulary));
-  kernels::embedding_backward(session.exec(), {.tokens = tokens.data(),
-                                               .dy = dy.data(),
-                                               .dwte = dwte.floats(),
-                                               .dwpe = c.positions ? dwpe.floats() : nullptr,
-                                               .scratch = scratch.data(),
-                                               .batch = c.batch,
-                                               .length = c.length,
-                                               .cols = c.cols,
-                                               .vocabulary = c.vocabulary,
-                                               .wte_rows = wte_rows,
-                                               .wpe_rows = wpe_rows,
-                                               .accumulate_dwte = before.accumulate_dwte ? 1 : 0,
-                                               .accumulate_dwpe = before.accumulate_dwpe ? 1 : 0,
-                                               .dtype = c.dtype});
+  run_with_scratch(session, kernels::embedding_backward,
+                   EmbeddingBackwardArgs{.tokens = tokens.data(),
+                                         .dy = dy.data(),
+                                         .dwte = dwte.floats(),
+                                         .dwpe = c.positions ? dwpe.floats() : nullptr,
+                                         .batch = c.batch,
+                                         .length = c.length,
+                                         .cols = c.cols,
+                                         .vocabulary = c.vocabulary,
+                                         .wte_rows = wte_rows,
+                                         .wpe_rows = wpe_rows,
+                                         .accumulate_dwte = before.accumulate_dwte ? 1 : 0,
+                                         .accumulate_dwpe = before.accumulate_dwpe ? 1 : 0,
+                                         .dtype = c.dtype});
   return {{{"dwte", dwte.host()}, {"dwpe", dwpe.host()}}, c.dtype};
 }
 

@@ -51,17 +51,16 @@ Results backward(const Session& session, const Case& c, double dbias_before = 4.
   const Tensor dy(session, c.dtype, random_values(values.size(), 3), c.offset);
   const Tensor dx(session, c.dtype, Doubles(values.size()), c.offset);
   const Tensor dbias(session, DType::f32, Doubles(static_cast<std::size_t>(c.cols), dbias_before));
-  const Array<std::byte> scratch(session, bias_grad_scratch(c.rows, c.cols));
   const Tensor& out = c.in_place ? dy : dx;
-  kernels::gelu_backward(session.exec(), {.dy = dy.data(),
-                                          .pre = pre.data(),
-                                          .dx = out.data(),
-                                          .dbias = c.bias ? dbias.floats() : nullptr,
-                                          .scratch = c.bias ? scratch.data() : nullptr,
-                                          .rows = c.rows,
-                                          .cols = c.cols,
-                                          .accumulate = accumulate ? 1 : 0,
-                                          .dtype = c.dtype});
+  run_with_scratch(session, kernels::gelu_backward,
+                   GeluBackwardArgs{.dy = dy.data(),
+                                    .pre = pre.data(),
+                                    .dx = out.data(),
+                                    .dbias = c.bias ? dbias.floats() : nullptr,
+                                    .rows = c.rows,
+                                    .cols = c.cols,
+                                    .accumulate = accumulate ? 1 : 0,
+                                    .dtype = c.dtype});
   return {{{"dx", out.host()}, {"dbias", dbias.host()}}, c.dtype};
 }
 

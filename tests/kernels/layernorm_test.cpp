@@ -76,23 +76,22 @@ Results backward(const Session& session, const Case& c, const Before& before = {
   const Tensor dx(session, c.dtype, Doubles(elements(c.shape)), c.offset);
   const Tensor dgamma(session, DType::f32, Doubles(cols, before.dgamma));
   const Tensor dbeta(session, DType::f32, Doubles(cols, before.dbeta));
-  const Array<std::byte> scratch(session, layernorm_backward_scratch(c.shape.rows, c.shape.cols));
   const Tensor& out = c.in_place ? (c.residual ? dsum : dy) : dx;
-  kernels::layernorm_backward(session.exec(), {.dy = dy.data(),
-                                               .x = x.data(),
-                                               .gamma = gamma.data(),
-                                               .mean = mean.floats(),
-                                               .rstd = rstd.floats(),
-                                               .dsum = c.residual ? dsum.data() : nullptr,
-                                               .dx = out.data(),
-                                               .dgamma = dgamma.floats(),
-                                               .dbeta = dbeta.floats(),
-                                               .scratch = scratch.data(),
-                                               .rows = c.shape.rows,
-                                               .cols = c.shape.cols,
-                                               .accumulate_dgamma = before.accumulate_dgamma ? 1 : 0,
-                                               .accumulate_dbeta = before.accumulate_dbeta ? 1 : 0,
-                                               .dtype = c.dtype});
+  run_with_scratch(session, kernels::layernorm_backward,
+                   LayernormBackwardArgs{.dy = dy.data(),
+                                         .x = x.data(),
+                                         .gamma = gamma.data(),
+                                         .mean = mean.floats(),
+                                         .rstd = rstd.floats(),
+                                         .dsum = c.residual ? dsum.data() : nullptr,
+                                         .dx = out.data(),
+                                         .dgamma = dgamma.floats(),
+                                         .dbeta = dbeta.floats(),
+                                         .rows = c.shape.rows,
+                                         .cols = c.shape.cols,
+                                         .accumulate_dgamma = before.accumulate_dgamma ? 1 : 0,
+                                         .accumulate_dbeta = before.accumulate_dbeta ? 1 : 0,
+                                         .dtype = c.dtype});
   return {{{"dx", out.host()}, {"dgamma", dgamma.host()}, {"dbeta", dbeta.host()}}, c.dtype};
 }
 
@@ -238,18 +237,17 @@ TEST(LayernormReference, BackwardIsTheDerivativeOfForward) {
   const Tensor x(session, DType::f32, x_values), dy(session, DType::f32, w), gamma(session, DType::f32, gamma_values);
   const Tensor mean(session, DType::f32, {m}), rstd(session, DType::f32, {r}), dx(session, DType::f32, Doubles(cols));
   const Tensor dgamma(session, DType::f32, Doubles(cols)), dbeta(session, DType::f32, Doubles(cols));
-  const Array<std::byte> scratch(session, layernorm_backward_scratch(1, cols));
-  kernels::layernorm_backward(session.exec(), {.dy = dy.data(),
-                                               .x = x.data(),
-                                               .gamma = gamma.data(),
-                                               .mean = mean.floats(),
-                                               .rstd = rstd.floats(),
-                                               .dx = dx.data(),
-                                               .dgamma = dgamma.floats(),
-                                               .dbeta = dbeta.floats(),
-                                               .scratch = scratch.data(),
-                                               .rows = 1,
-                                               .cols = cols});
+  run_with_scratch(session, kernels::layernorm_backward,
+                   LayernormBackwardArgs{.dy = dy.data(),
+                                         .x = x.data(),
+                                         .gamma = gamma.data(),
+                                         .mean = mean.floats(),
+                                         .rstd = rstd.floats(),
+                                         .dx = dx.data(),
+                                         .dgamma = dgamma.floats(),
+                                         .dbeta = dbeta.floats(),
+                                         .rows = 1,
+                                         .cols = cols});
   const double h = 1e-5;
   Doubles want(cols), want_gamma(cols);
   for (std::size_t c = 0; c < cols; ++c) {

@@ -35,7 +35,7 @@ struct TinyGpt2 {
                     std::unique_ptr<DeviceApi> device = make_cpu_device())
       : rig(table, std::move(device)),
         compute(compute_dtype),
-        planned(plan(*model, {2, 5}, compute)),
+        planned(plan(*model, *rig.exec().table, {2, 5}, compute)),
         store(rig.device(), model->parameters(), compute, sine_values(model->parameters())),
         batch(rig.device(), {2, 5}) {
     testing::fill_tokens(batch, 11);
@@ -149,7 +149,7 @@ TEST_P(Gpt2Test, EvaluationHasTheTrainingLossAndLeavesGradientsAlone) {
   const double loss = gpt.step();
   const std::vector<float> grads(gpt.store.flat_grads(), gpt.store.flat_grads() + gpt.store.flat_elements());
   const std::vector<int> contributions = gpt.store.contributions();
-  const Plan evaluation = plan(*gpt.model, {2, 5}, DType::f32, false);
+  const Plan evaluation = plan(*gpt.model, *gpt.rig.exec().table, {2, 5}, DType::f32, false);
 
   EXPECT_EQ(run_pass(gpt.rig, *gpt.model, evaluation, gpt.store, gpt.batch.get(), {.mode = Mode::evaluate}), loss);
 
@@ -163,7 +163,7 @@ TEST_P(Gpt2Test, GradientsAccumulateOverMicroBatches) {
   once.batch.targets()[3] = 7;  // all targets count, so both halves weigh the same
   (void)once.step();
   TinyGpt2 twice(table_named(GetParam()));
-  const Plan half = plan(*twice.model, {1, 5}, DType::f32);
+  const Plan half = plan(*twice.model, *twice.rig.exec().table, {1, 5}, DType::f32);
   for (std::size_t part = 0; part < 2; ++part) {
     const TestBatch micro(twice.rig.device(), {1, 5});
     for (std::size_t i = 0; i < 5; ++i) {
@@ -214,7 +214,7 @@ TEST(Gpt2, PaddedVocabularyDoesNotChangeTheLoss) {
     MemoryStore store(rig.device(), model->parameters(), DType::f32, sine_values(model->parameters()));
     const TestBatch batch(rig.device(), {2, 5});
     testing::fill_tokens(batch, 11);
-    losses[padded] = run_pass(rig, *model, plan(*model, {2, 5}, DType::f32), store, batch.get());
+    losses[padded] = run_pass(rig, *model, plan(*model, *rig.exec().table, {2, 5}, DType::f32), store, batch.get());
   }
   EXPECT_EQ(losses[0], losses[1]);
 }
@@ -254,7 +254,7 @@ TEST(Gpt2, RefusesWhatCannotWork) {
   EXPECT_THAT(error_of({.padded_vocab = 64}), HasSubstr("padded_vocab 64 is less than vocab_size 50257"));
   try {
     const std::unique_ptr<Model> model = make_gpt2(tiny());
-    (void)plan(*model, {1, 7}, DType::f32);
+    (void)plan(*model, kernels::reference_table(), {1, 7}, DType::f32);
     FAIL() << "planned";
   } catch (const Error& error) {
     EXPECT_EQ(error.kind(), ErrorKind::config);

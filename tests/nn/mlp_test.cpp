@@ -37,7 +37,7 @@ class MlpTest : public ::testing::TestWithParam<std::string> {};
 TEST_P(MlpTest, GradientsAgreeWithCentralDifferencesOfTheLoss) {
   const Rig rig(table_named(GetParam()));
   const std::unique_ptr<Model> model = make_mlp({.features = 2, .hidden = {5, 3}, .classes = 4});
-  const Plan planned = plan(*model, {.batch = 9}, DType::f32);
+  const Plan planned = plan(*model, *rig.exec().table, {.batch = 9}, DType::f32);
   MemoryStore store(rig.device(), model->parameters(), DType::f32, sine_values(model->parameters()));
   const TestBatch batch(rig.device(), {.batch = 9}, 2);
   fill_clusters(batch);
@@ -66,7 +66,7 @@ TEST_P(MlpTest, GradientsAgreeWithCentralDifferencesOfTheLoss) {
 TEST_P(MlpTest, LearnsClustersWithTheSameBitsFromGatheredParameters) {
   const Rig rig(table_named(GetParam()));
   const std::unique_ptr<Model> model = make_mlp({.features = 2, .hidden = {16, 16}, .classes = 4});
-  const Plan planned = plan(*model, {.batch = 32}, DType::f32);
+  const Plan planned = plan(*model, *rig.exec().table, {.batch = 32}, DType::f32);
   const auto initial = sine_values(model->parameters());
   MemoryStore whole(rig.device(), model->parameters(), DType::f32, initial);
   GatheringStore gathered(rig.device(), model->parameters(), initial, planned.grad_uses);

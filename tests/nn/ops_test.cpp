@@ -289,7 +289,7 @@ INSTANTIATE_TEST_SUITE_P(Ops, CrossEntropy, ::testing::Values("reference", "cpu"
 TEST(Ops, AResidualsGradientIsWritableForTheEarlierTensorOnly) {
   for (const bool x_first : {true, false}) {
     Workspace workspace;
-    Context context({.workspace = &workspace, .mode = Mode::plan});
+    Context context({.exec = {.table = &kernels::reference_table()}, .workspace = &workspace, .mode = Mode::plan});
     const Tensor first = context.make({2, 5}), second = context.make({2, 5});
     const Tensor sum = residual_layernorm(context, x_first ? first : second, x_first ? second : first, 0, 1).sum;
     context.give_grad(sum, context.make({2, 5}), true);
@@ -360,7 +360,7 @@ TEST(Ops, OnlyTheFirstContributionToAWeightsGradientReplacesIt) {
 
 TEST(Ops, RefuseShapesThatDoNotFit) {
   Workspace workspace;
-  Context context({.workspace = &workspace, .mode = Mode::plan});
+  Context context({.exec = {.table = &kernels::reference_table()}, .workspace = &workspace, .mode = Mode::plan});
   EXPECT_THROW((void)attention(context, context.make({2, 5, 16}), 2), Error);
   EXPECT_THROW((void)residual_layernorm(context, context.make({2, 5}), context.make({5, 2}), 0, 1), Error);
   EXPECT_THROW(cross_entropy(context, context.make({2, 5}), nullptr, 6, nullptr), Error);

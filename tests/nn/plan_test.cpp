@@ -23,7 +23,7 @@ Gpt2Options tiny() { return {.n_layer = 2, .n_head = 2, .n_embd = 8, .block_size
 
 TEST(Plan, ATiedParameterCompletesWithItsLastContribution) {
   const std::unique_ptr<Model> model = make_gpt2(tiny());
-  const Plan p = plan(*model, {2, 5}, DType::f32);
+  const Plan p = plan(*model, kernels::reference_table(), {2, 5}, DType::f32);
 
   ASSERT_EQ(p.completion_order.size(), model->parameters().size());
   EXPECT_EQ(std::set<ParamId>(p.completion_order.begin(), p.completion_order.end()).size(), p.completion_order.size());
@@ -40,12 +40,12 @@ TEST(Plan, ATiedParameterCompletesWithItsLastContribution) {
 TEST(Plan, UnitsComeInForwardOrderWithTheTiedOneTwice) {
   const std::unique_ptr<Model> model = make_gpt2(tiny());
   EXPECT_EQ(model->units(), 4);
-  EXPECT_THAT(plan(*model, {2, 5}, DType::f32).unit_order, ElementsAre(0, 1, 2, 3, 0));
+  EXPECT_THAT(plan(*model, kernels::reference_table(), {2, 5}, DType::f32).unit_order, ElementsAre(0, 1, 2, 3, 0));
 }
 
 TEST(Plan, NamesTheOperationsAndTheirShapes) {
   const std::unique_ptr<Model> model = make_mlp({.features = 3, .hidden = {5}, .classes = 2});
-  const Plan p = plan(*model, {.batch = 7}, DType::f32);
+  const Plan p = plan(*model, kernels::reference_table(), {.batch = 7}, DType::f32);
 
   ASSERT_EQ(p.ops.size(), 4U);
   EXPECT_EQ(p.ops[0].name + p.ops[0].out.text(), "input[7, 3]");
@@ -59,7 +59,7 @@ TEST(Plan, NamesTheOperationsAndTheirShapes) {
 
 TEST(Plan, FlopsOfGpt2AreThoseOfItsMatrices) {
   const std::unique_ptr<Model> model = make_gpt2({});
-  const Plan p = plan(*model, {1, 1024}, DType::bf16);
+  const Plan p = plan(*model, kernels::reference_table(), {1, 1024}, DType::bf16);
   // 2 FLOPs a token and weight of the matrices (12 blocks of 12 width^2, and the padded head), as usually counted.
   const double matrices = 12.0 * 12 * 768 * 768 + 50304.0 * 768;
   EXPECT_NEAR(p.forward.flops / (2 * matrices * 1024), 1.08, 0.03) << "the rest is attention and element-wise work";
@@ -69,9 +69,9 @@ TEST(Plan, FlopsOfGpt2AreThoseOfItsMatrices) {
 TEST(Plan, SixteenBitActivationsTakeLessAndEvaluationLeast) {
   const std::unique_ptr<Model> model =
       make_gpt2({.n_layer = 6, .n_head = 6, .n_embd = 384, .block_size = 256, .vocab_size = 63});
-  const std::size_t wide = plan(*model, {8, 256}, DType::f32).train_bytes;
-  const std::size_t narrow = plan(*model, {8, 256}, DType::bf16).train_bytes;
-  const std::size_t evaluation = plan(*model, {8, 256}, DType::f32, false).train_bytes;
+  const std::size_t wide = plan(*model, kernels::reference_table(), {8, 256}, DType::f32).train_bytes;
+  const std::size_t narrow = plan(*model, kernels::reference_table(), {8, 256}, DType::bf16).train_bytes;
+  const std::size_t evaluation = plan(*model, kernels::reference_table(), {8, 256}, DType::f32, false).train_bytes;
   EXPECT_LT(static_cast<double>(narrow), 0.6 * static_cast<double>(wide));
   EXPECT_LT(evaluation, wide / 6);
   // What backward needs of a block: 3 width-wide inputs of linear layers, qkv, two times 4 x width of the MLP, and two
@@ -81,24 +81,45 @@ TEST(Plan, SixteenBitActivationsTakeLessAndEvaluationLeast) {
 }
 
 TEST(Plan, PeakIsTheRealPeak) {
-  const Rig rig(kernels::reference_table());
-  for (const DType compute : {DType::f32, DType::bf16}) {
-    for (const Mode mode : {Mode::train, Mode::evaluate}) {
-      const std::unique_ptr<Model> model = make_gpt2(tiny());
-      const Plan p = plan(*model, {2, 5}, compute, mode == Mode::train);
-      MemoryStore store(rig.device(), model->parameters(), compute, testing::sine_values(model->parameters()));
-      const TestBatch batch(rig.device(), {2, 5});
-      testing::fill_tokens(batch, 11);
-      // run_pass gives the workspace exactly the planned bytes and compares the peaks.
-      (void)testing::run_pass(rig, *model, p, store, batch.get(), {.compute = compute, .mode = mode});
+  for (const KernelTable* table : {&kernels::reference_table(), &kernels::cpu_table(), &kernels::emulated_table()}) {
+    const Rig rig(*table);
+    for (const DType compute : {DType::f32, DType::bf16}) {
+      for (const Mode mode : {Mode::train, Mode::evaluate}) {
+        SCOPED_TRACE(table->name);
+        const std::unique_ptr<Model> model = make_gpt2(tiny());
+        const Plan p = plan(*model, *table, {2, 5}, compute, mode == Mode::train);
+        MemoryStore store(rig.device(), model->parameters(), compute, testing::sine_values(model->parameters()));
+        const TestBatch batch(rig.device(), {2, 5});
+        testing::fill_tokens(batch, 11);
+        // run_pass gives the workspace exactly the planned bytes and compares the peaks.
+        (void)testing::run_pass(rig, *model, p, store, batch.get(), {.compute = compute, .mode = mode});
+      }
     }
   }
+}
+
+TEST(Plan, ScratchIsWhatTheKernelsOfTheRunAskFor) {
+  // Kernels whose bias_grad wants a megabyte, and does not use it.
+  KernelTable hungry = kernels::reference_table();
+  hungry.bias_grad_scratch = [](const BiasGradArgs& /*args*/) noexcept { return std::size_t{1} << 20; };
+  const Rig rig(hungry);
+  const std::unique_ptr<Model> model = make_mlp({.features = 3, .hidden = {5}, .classes = 2});
+  MemoryStore store(rig.device(), model->parameters(), DType::f32, testing::sine_values(model->parameters()));
+  const TestBatch batch(rig.device(), {.batch = 7}, 3);
+
+  const Plan p = plan(*model, hungry, {.batch = 7}, DType::f32);
+  const Plan modest = plan(*model, kernels::reference_table(), {.batch = 7}, DType::f32);
+
+  EXPECT_GE(p.train_bytes, std::size_t{1} << 20);
+  EXPECT_LT(modest.train_bytes, std::size_t{1} << 14);
+  (void)testing::run_pass(rig, *model, p, store, batch.get());
+  EXPECT_THROW((void)testing::run_pass(rig, *model, modest, store, batch.get()), Error);
 }
 
 TEST(Plan, AnotherBatchShapeIsAnErrorNamingTheOperation) {
   const Rig rig(kernels::reference_table());
   const std::unique_ptr<Model> model = make_gpt2(tiny());
-  const Plan p = plan(*model, {2, 5}, DType::f32);
+  const Plan p = plan(*model, kernels::reference_table(), {2, 5}, DType::f32);
   MemoryStore store(rig.device(), model->parameters(), DType::f32, testing::sine_values(model->parameters()));
   const TestBatch batch(rig.device(), {2, 4});
   testing::fill_tokens(batch, 11);
@@ -133,7 +154,7 @@ class Forgetful final : public Model {
 TEST(Plan, AParameterThatNothingUsesIsAnErrorNamingIt) {
   Forgetful model;
   try {
-    (void)plan(model, {.batch = 4}, DType::f32);
+    (void)plan(model, kernels::reference_table(), {.batch = 4}, DType::f32);
     FAIL() << "planned";
   } catch (const Error& error) {
     EXPECT_THAT(error.what(), HasSubstr("parameter forgotten of forgetful gets no gradient"));

@@ -117,6 +117,15 @@ class Array {
   Arena arena_;
 };
 
+/// Runs a kernel that needs scratch with as much as its table asks for; none at all where that is nothing.
+template <class Args>
+void run_with_scratch(const Session& session, void (*kernel)(const Exec&, const Args&), Args args) {
+  const Array<std::byte> scratch(session, kernels::scratch_bytes(session.exec(), args));
+  if (scratch.size() > 0) args.scratch = scratch.data();
+  kernel(session.exec(), args);
+  session.device().synchronize(session.exec().stream);
+}
+
 /// Runs `body` once; on the emulator under several thread orders, and then calls `same` with every later result and
 /// the first one: emulated results must not depend on the order.
 template <class Body, class Same>
