@@ -26,7 +26,7 @@ struct GradNormArgs {
   std::uint32_t sum_count = 0;
   const std::int64_t* bad = nullptr;  ///< [bad_count], of this rank's leaves
   std::uint32_t bad_count = 0;
-  const LossSum* loss = nullptr;  ///< copied into the report; null: zeros
+  const LossSum* loss = nullptr;       ///< copied into the report; null: zeros
   const StepInputs* inputs = nullptr;  ///< its stop request is copied into the report; null: none
   StepReport* report = nullptr;        ///< out
 };

@@ -82,8 +82,8 @@ class Trainer : public ::testing::Test {
                         .place = {.device = device.get(), .kernels = &kernels::cpu_table(), .threads = 1},
                         .world_source = "comm.ranks",
                         .summary = "test ranks"};
-    return train({.config = job, .schedule = job::make_schedule(job), .path = {}, .deepspeed = {}, .warnings = {}}, resume,
-                 context);
+    return train({.config = job, .schedule = job::make_schedule(job), .path = {}, .deepspeed = {}, .warnings = {}},
+                 resume, context);
   }
   TrainResult run(const job::JobConfig& job, int ranks, const std::string& resume = "auto",
                   const comm::LocalOptions& options = {}) {
