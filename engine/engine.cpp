@@ -261,7 +261,7 @@ std::vector<float> Engine::last_logits(const data::HostBatch& batch) {
   std::vector<float> result(static_cast<std::size_t>(batch.batch) * classes);
   std::vector<std::byte> row(classes * size_of(logits.dtype()));
   for (std::int64_t b = 0; b < batch.batch; ++b) {
-    const auto at = static_cast<std::size_t>(b * batch.length + batch.length - 1) * stride;
+    const auto at = static_cast<std::size_t>(b) * stride;
     d.api.copy(row.data(), logits.as<std::byte>() + at * size_of(logits.dtype()), row.size(), d.stream.ref);
     d.api.synchronize(d.stream.ref);
     for (std::size_t c = 0; c < classes; ++c) {

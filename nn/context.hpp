@@ -27,7 +27,7 @@ struct ContextOptions {
   Mode mode = Mode::train;
   bool plan_backward = true;                      ///< plan mode: plan a training pass (true) or an evaluation pass
   const std::vector<OpPlan>* expected = nullptr;  ///< the plan's operations; a differing sequence is an error
-  LossSum* loss = nullptr;                        ///< device; cross_entropy adds to it
+  LossSum* loss = nullptr;                        ///< device; losses are added to it
   const StepState* state = nullptr;               ///< device; its scale multiplies the loss gradient. Null: 1
   std::function<void()> after_op =
       {};  ///< e.g. lets collectives progress; called after each forward and backward operation

@@ -72,10 +72,31 @@ class Gpt2 final : public Model {
   [[nodiscard]] int classes() const override { return options_.vocab_size; }
 
   [[nodiscard]] Tensor logits(Context& context, const Batch& batch) override {
+    const Tensor y = hidden(context, batch);
+    const Context::UnitScope scope(context, embedding_unit);
+    return last_logits(context, y, head());
+  }
+
+ protected:
+  void add_loss(Context& context, const Batch& batch) override {
+    Tensor y = hidden(context, batch);
+    const std::int64_t chunk = head_chunk_rows(y.shape().rows(), options_.padded_vocab, y.dtype());
+    // The head is the embedding's matrix again, so its unit is acquired a second time.
+    const Context::UnitScope scope(context, embedding_unit);
+    head_loss(context, std::move(y), head(), {batch.targets, batch.grad_factor}, chunk);
+  }
+
+ private:
+  static constexpr int embedding_unit = 0;
+
+  [[nodiscard]] TiedHead head() const {
+    return {.wte = wte_, .rows = options_.padded_vocab, .classes = options_.vocab_size};
+  }
+  /// What the head reads: [batch, length, n_embd].
+  [[nodiscard]] Tensor hidden(Context& context, const Batch& batch) {
     if (batch.shape.length > options_.block_size)
       fail(ErrorKind::config, "sequences of {} tokens do not fit into model.block_size {}; make block_size larger",
            batch.shape.length, options_.block_size);
-    const int embedding_unit = 0;
     Tensor x;       // the residual stream
     Tensor branch;  // what the last half-block adds to it; added by the next normalisation
     {
@@ -97,18 +118,10 @@ class Gpt2 final : public Model {
       y = linear_gelu(context, std::move(y), 4 * options_.n_embd, block.c_fc.weight, block.c_fc.bias);
       branch = linear(context, std::move(y), options_.n_embd, block.mlp_proj.weight, block.mlp_proj.bias);
     }
-    Tensor y;
-    {
-      const Context::UnitScope scope(context, last_unit_);
-      y = normed(context, x, branch, ln_f_);
-      x = {};
-    }
-    // The head is the embedding's matrix again, so its unit is acquired a second time.
-    const Context::UnitScope scope(context, embedding_unit);
-    return tied_head(context, std::move(y), options_.padded_vocab, wte_);
+    const Context::UnitScope scope(context, last_unit_);
+    return normed(context, x, branch, ln_f_);
   }
 
- private:
   Affine add_norm(const std::string& name, int unit) {
     const std::int64_t width = options_.n_embd;
     const ParamId weight = add({.name = name + ".weight", .shape = {width}, .unit = unit, .init = Init::ones});

@@ -6,8 +6,13 @@
 namespace lockstep::nn {
 
 void Model::loss(Context& context, const Batch& batch) {
-  cross_entropy(context, logits(context, batch), batch.targets, classes(), batch.grad_factor);
+  add_loss(context, batch);
   context.finish_forward();
+}
+
+void Model::add_loss(Context& context, const Batch& batch) {
+  require(batch.shape.length == 1, "nn::Model: a model of sequences must say itself what its loss is");
+  cross_entropy(context, logits(context, batch), {batch.targets, batch.grad_factor}, classes());
 }
 
 std::int64_t Model::parameter_count() const {

@@ -26,7 +26,7 @@ struct Batch {
   const double* grad_factor = nullptr;
 };
 
-/// A model declares its parameters and computes logits from operations; loss and backward follow.
+/// A model declares its parameters and computes its loss from operations; backward follows.
 class Model {
  public:
   virtual ~Model() = default;
@@ -35,9 +35,10 @@ class Model {
   [[nodiscard]] virtual std::string describe() const = 0;   ///< "gpt2 10.7M: 6 layers, 6 heads, 384 wide, context 256"
   [[nodiscard]] virtual int classes() const = 0;            ///< real columns of the logits
   [[nodiscard]] virtual int features() const { return 0; }  ///< columns of Batch::features; 0: it takes tokens
-  /// [batch * length, >= classes]
+  /// Of each sample's last position: [batch, >= classes]. What generation goes on from.
   [[nodiscard]] virtual Tensor logits(Context& context, const Batch& batch) = 0;
-  /// Adds the batch's loss to the context's LossSum; in training records what backward needs.
+  /// Adds the batch's loss to the context's LossSum; in training records what backward needs, and the sum is complete
+  /// after backward.
   void loss(Context& context, const Batch& batch);
   [[nodiscard]] std::int64_t parameter_count() const;
 
@@ -45,6 +46,8 @@ class Model {
   /// Declares a parameter; its id is its position.
   ParamId add(ParameterSpec spec);
   int add_unit() { return units_++; }
+  /// The operations of loss(). As it stands, cross_entropy of logits(): right where a sample has one position.
+  virtual void add_loss(Context& context, const Batch& batch);
 
  private:
   std::vector<ParameterSpec> parameters_;

@@ -1,18 +1,13 @@
-// Operations that are not matrix products; those are in ops_linear.cpp.
+// Operations that are not matrix products; those are in ops_linear.cpp and ops_head.cpp.
 #include "nn/ops.hpp"
 
 #include <utility>
 
 #include "core/error.hpp"
+#include "nn/op_cost.hpp"
 
 namespace lockstep::nn {
 namespace {
-
-/// Cost of a pass over memory: `flops` and `touched` elements for each element of `shape`.
-Cost pass_cost(const Shape& shape, double flops, double touched, DType dtype) {
-  const auto elements = static_cast<double>(shape.elements());
-  return {flops * elements, touched * elements * static_cast<double>(size_of(dtype))};
-}
 
 /// Mean and reciprocal deviation of each row.
 Tensor make_stats(Context& context, std::int64_t rows) { return context.make({2, rows}, DType::f32); }
@@ -197,30 +192,6 @@ Tensor attention(Context& context, Tensor qkv, std::int64_t heads) {
     c.give_grad(qkv, dqkv, true);
   });
   return y;
-}
-
-void cross_entropy(Context& context, Tensor logits, const std::int32_t* targets, std::int64_t classes,
-                   const double* grad_factor) {
-  const ContextOptions& options = context.options();
-  const std::int64_t rows = logits.shape().rows();
-  require(classes > 0 && classes <= logits.shape().last(), "nn::cross_entropy: more classes than columns of logits");
-  context.begin("cross_entropy", logits.shape(), pass_cost(logits.shape(), 6, 3, logits.dtype()), {});
-  {
-    const Tensor losses = context.make({rows}, DType::f32);
-    context.run(kernels::cross_entropy, CrossEntropyArgs{.logits = logits.data(),
-                                                         .targets = targets,
-                                                         .losses = losses.as<float>(),
-                                                         .sum = options.loss,
-                                                         .rows = rows,
-                                                         .classes = classes,
-                                                         .stride = logits.shape().last(),
-                                                         .want_grad = context.training() ? 1 : 0,
-                                                         .grad_factor = grad_factor,
-                                                         .state = options.state,
-                                                         .dtype = logits.dtype()});
-  }
-
-  context.end([logits = std::move(logits)](Context& c) { c.give_grad(logits, logits, true); });
 }
 
 }  // namespace lockstep::nn

@@ -52,13 +52,40 @@ struct Normed {
 /// Source: Vaswani et al., "Attention Is All You Need", NeurIPS 2017.
 [[nodiscard]] Tensor attention(Context& context, Tensor qkv, std::int64_t heads);
 
-/// y wte^T: [..., width] -> [..., rows], with the embedding's weights as the classifier.
-/// Source: Press & Wolf, "Using the Output Embedding to Improve Language Models", EACL 2017.
-[[nodiscard]] Tensor tied_head(Context& context, Tensor y, std::int64_t rows, ParamId wte);
+/// What the loss is taken against.
+struct Targets {
+  const std::int32_t* target = nullptr;  ///< [rows], on the device; -1: not counted
+  /// In training: what the gradient of each counted row's loss is multiplied with, beside the loss scale. On the
+  /// device.
+  const double* grad_factor = nullptr;
+};
 
-/// Adds the cross-entropy of logits [..., >= classes] to the context's LossSum. In training the logits become their
-/// own gradient, multiplied by `*grad_factor` (on the device; unused otherwise) and the loss scale.
-void cross_entropy(Context& context, Tensor logits, const std::int32_t* targets, std::int64_t classes,
-                   const double* grad_factor);
+/// The embedding's weights as the classifier: logits = x wte^T, without a bias.
+/// Source: Press & Wolf, "Using the Output Embedding to Improve Language Models", EACL 2017.
+struct TiedHead {
+  ParamId wte = no_parameter;  ///< [rows, width]
+  std::int64_t rows = 0;       ///< in memory, padding included
+  std::int64_t classes = 0;    ///< real ones, <= rows
+};
+
+/// Adds the cross-entropy of x wte^T, x [..., width], to the context's LossSum, `chunk_rows` rows of x at a time: only
+/// their logits are ever in memory. In training all of it happens in the backward half, where each chunk's logits
+/// become their gradient and are used up at once for those of wte and x (which takes x's place if nobody else has it).
+/// So no product is computed twice, and gradients of parameters are touched in backward passes only; the loss is there
+/// after backward.
+///
+/// `chunk_rows`, a multiple of loss_rows_per_block, changes the order in which the gradient of wte is summed.
+void head_loss(Context& context, Tensor x, const TiedHead& head, const Targets& targets, std::int64_t chunk_rows);
+
+/// For head_loss: so many rows that their logits take at most 64 MiB, in pieces of even size. From shapes alone.
+[[nodiscard]] std::int64_t head_chunk_rows(std::int64_t rows, std::int64_t columns, DType dtype);
+
+/// The logits of each sample's last position, for generation: x [batch, length, width] -> [batch, head.rows]. Not in
+/// training.
+[[nodiscard]] Tensor last_logits(Context& context, const Tensor& x, const TiedHead& head);
+
+/// Adds the cross-entropy of logits [..., >= classes] to the context's LossSum. In training the logits become their own
+/// gradient.
+void cross_entropy(Context& context, Tensor logits, const Targets& targets, std::int64_t classes);
 
 }  // namespace lockstep::nn

@@ -1,7 +1,7 @@
-// Operations made of matrix products: linear, linear_gelu, tied_head.
+// Operations made of matrix products: linear, linear_gelu.
 #include <utility>
 
-#include "core/error.hpp"
+#include "nn/op_cost.hpp"
 #include "nn/ops.hpp"
 
 namespace lockstep::nn {
@@ -11,13 +11,6 @@ Shape with_last(Shape shape, std::int64_t last) {
   shape.dim[static_cast<std::size_t>(shape.rank - 1)] = last;
   return shape;
 }
-
-Cost matmul_cost(std::int64_t m, std::int64_t n, std::int64_t k, DType dtype) {
-  const auto dm = static_cast<double>(m), dn = static_cast<double>(n), dk = static_cast<double>(k);
-  return {2 * dm * dn * dk, static_cast<double>(size_of(dtype)) * (dm * dk + dk * dn + dm * dn)};
-}
-
-Cost twice(const Cost& cost) { return {2 * cost.flops, 2 * cost.bytes}; }
 
 /// y [rows, out] <- x [rows, in] W [in, out] (+ bias).
 void forward_product(Context& context, const Tensor& x, ParamId weight, ParamId bias, const Tensor& y) {
@@ -151,51 +144,6 @@ Tensor linear_gelu(Context& context, Tensor x, std::int64_t out, ParamId weight,
     backward_product(c, x, dpre, weight);
   });
   return y;
-}
-
-Tensor tied_head(Context& context, Tensor y, std::int64_t rows, ParamId wte) {
-  const Shape shape = with_last(y.shape(), rows);
-  const std::int64_t width = y.shape().last();
-  const Cost cost = matmul_cost(y.shape().rows(), rows, width, y.dtype());
-  context.begin("tied_head", shape, cost, twice(cost));
-  Tensor logits = context.make(shape);
-  context.run(kernels::matmul, MatmulArgs{.a = y.data(),
-                                          .b = context.value(wte),
-                                          .c = logits.data(),
-                                          .m = y.shape().rows(),
-                                          .n = rows,
-                                          .k = width,
-                                          .lda = width,
-                                          .ldb = width,
-                                          .ldc = rows,
-                                          .transpose_b = 1,
-                                          .dtype = y.dtype(),
-                                          .c_dtype = logits.dtype(),
-                                          .b_version = context.version(wte)});
-
-  context.end([y = std::move(y), logits = TensorRef(logits), wte](Context& c) mutable {
-    const Tensor dlogits = c.take_grad(logits).tensor;
-    if (!dlogits.defined()) return;
-    weight_grad(c, dlogits, y, wte);
-    const TensorRef to = y;
-    y = {};
-    const std::int64_t in = to.shape.last(), out = dlogits.shape().last();
-    const Tensor dy = c.make(to.shape, to.dtype);
-    c.run(kernels::matmul, MatmulArgs{.a = dlogits.data(),
-                                      .b = c.value(wte),
-                                      .c = dy.data(),
-                                      .m = to.shape.rows(),
-                                      .n = in,
-                                      .k = out,
-                                      .lda = out,
-                                      .ldb = in,
-                                      .ldc = in,
-                                      .dtype = to.dtype,
-                                      .c_dtype = dy.dtype(),
-                                      .b_version = c.version(wte)});
-    c.give_grad(to, dy, true);
-  });
-  return logits;
 }
 
 }  // namespace lockstep::nn

@@ -19,7 +19,7 @@ void cross_entropy(const Exec& exec, const CrossEntropyArgs& args) {
     for (std::int64_t r = 0; r < args.rows; ++r)
       if (args.targets[r] < -1 || args.targets[r] >= args.classes)
         fail(ErrorKind::data, "target {} of row {} is outside the {} classes: the data and the model disagree",
-             args.targets[r], r, args.classes);
+             args.targets[r], args.first_row + r, args.classes);
   check(exec.table->cross_entropy(exec, args));
 }
 

@@ -12,8 +12,9 @@ struct CrossEntropyArgs {
   float* losses = nullptr;                ///< [rows] out, scratch for the ordered sum
   LossSum* sum = nullptr;                 ///< added to: losses in row order by fixed blocks, number of counted targets
   std::int64_t rows = 0;
-  std::int64_t classes = 0;  ///< real ones; columns beyond are padding: masked, gradient 0
-  std::int64_t stride = 0;   ///< elements between rows, >= classes
+  std::int64_t first_row = 0;  ///< of the batch, where these are a part of its rows: for messages
+  std::int64_t classes = 0;    ///< real ones; columns beyond are padding: masked, gradient 0
+  std::int64_t stride = 0;     ///< elements between rows, >= classes
   std::int32_t want_grad = 1;
   const double* grad_factor = nullptr;  ///< with want_grad: 1 / (counted targets of the micro-batch * micro-batches)
   const StepState* state = nullptr;     ///< its loss scale multiplies the gradient; null: 1

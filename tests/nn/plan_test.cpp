@@ -80,6 +80,19 @@ TEST(Plan, SixteenBitActivationsTakeLessAndEvaluationLeast) {
   EXPECT_NEAR(static_cast<double>(wide) / kept, 1.05, 0.05);
 }
 
+/// A vocabulary far larger than the model is wide: logits of all positions would take 206 MB, 412 MB in training.
+TEST(Plan, NoPassHoldsTheLogitsOfAllPositions) {
+  const std::unique_ptr<Model> model =
+      make_gpt2({.n_layer = 1, .n_head = 1, .n_embd = 16, .block_size = 1024, .vocab_size = 50257});
+  const std::size_t logits = std::size_t{1024} * 50304 * 4;
+  for (const bool train : {true, false}) {
+    const std::size_t one = plan(*model, {1, 1024}, DType::f32, train).train_bytes;
+    const std::size_t four = plan(*model, {4, 1024}, DType::f32, train).train_bytes;
+    EXPECT_LT(one, logits / 2);
+    EXPECT_LT(four, logits / 2) << "more rows are more chunks";
+  }
+}
+
 TEST(Plan, PeakIsTheRealPeak) {
   for (const KernelTable* table : {&kernels::reference_table(), &kernels::cpu_table(), &kernels::emulated_table()}) {
     const Rig rig(*table);
