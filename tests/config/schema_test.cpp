@@ -110,7 +110,7 @@ TEST(Schema, AnExplicitNullIsKeptWhereAllowed) {
   expect_error("count: null\n", "count: expected an integer >= 1 (things), got nothing");
 }
 
-TEST(Schema, RefusesWrongValues) {
+TEST(Schema, AWrongValueIsRefusedWithWhatWasExpected) {
   expect_error("count: \"5\"\n", "got the text \"5\"");
   expect_error("count: \"5\"\n", "remove the quotes");
   expect_error("count: 0\n", "out of range");

@@ -132,7 +132,7 @@ TEST(Buffer, PartsMoveByElements) {
   EXPECT_EQ(part.count, 4U);
 }
 
-TEST(View, IteratesAndNarrows) {
+TEST(View, IteratesOverItsElementsAndNarrowsToAPart) {
   std::vector<int> values = {1, 2, 3, 4};
   const View<int> view(values.data(), values.size());
   const View<const int> tail = view.subview(1, 3);

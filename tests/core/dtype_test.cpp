@@ -85,7 +85,7 @@ TYPED_TEST(SixteenBits, OverflowBecomesInfinity) {
   EXPECT_EQ(TypeParam(-0.0F).bits, 0x8000);
 }
 
-TEST(DType, SizesAndNames) {
+TEST(DType, EachOneHasItsSizeAndItsName) {
   EXPECT_EQ(size_of(DType::f32), sizeof(float));
   EXPECT_EQ(size_of(DType::bf16), sizeof(bf16));
   EXPECT_EQ(size_of(DType::f16), sizeof(f16));

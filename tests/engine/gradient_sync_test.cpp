@@ -141,7 +141,7 @@ TEST(GradientSync, OneRankHasNothingToDo) {
   EXPECT_EQ(grads, std::vector<float>(grads.size(), 2.0F));
 }
 
-TEST(GradientSync, SumsOverRanks) {
+TEST(GradientSync, TheGradientBecomesTheSumOverRanks) {
   for (const int ranks : {2, 3, 4}) {
     comm::run_ranks(ranks, [&](comm::Communicator& comm) {
       const auto model = testing::mlp_task().model();

@@ -5,7 +5,7 @@
 namespace lockstep::nn {
 namespace {
 
-TEST(Shape, CountsAndPrints) {
+TEST(Shape, KnowsItsElementsAndItsText) {
   const Shape shape{8, 256, 384};
   EXPECT_EQ(shape.elements(), 8 * 256 * 384);
   EXPECT_EQ(shape.last(), 384);

@@ -171,7 +171,7 @@ TEST_P(OptimizerTest, ASkippedStepChangesNothing) {
 
 INSTANTIATE_TEST_SUITE_P(Optimizers, OptimizerTest, testing::all_backends(), testing::backend_name);
 
-TEST(Optimizer, NamesAndMoments) {
+TEST(Optimizer, EachOneNamesItselfAndItsMoments) {
   EXPECT_EQ(make_optimizer({.kind = Kind::adam})->name(), "AdamW");
   EXPECT_EQ(make_optimizer({.kind = Kind::adam, .decoupled = false})->name(), "Adam");
   EXPECT_EQ(make_optimizer({.kind = Kind::sgd})->name(), "SGD");

@@ -47,7 +47,7 @@ TEST(Metrics, ALineHasEveryKey) {
   EXPECT_EQ(std::bit_cast<float>(bits), 1.0F / 3);
 }
 
-TEST(Metrics, SamplesAndValidation) {
+TEST(Metrics, ALineHasSamplesASecondAndTheValidationLossWhereThereIsOne) {
   StepMetrics metrics = metrics_of(1);
   metrics.item = "samples";
   metrics.val_loss = 2.5;

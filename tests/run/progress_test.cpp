@@ -7,7 +7,7 @@
 namespace lockstep::run {
 namespace {
 
-TEST(Progress, DurationText) {
+TEST(Progress, DurationsAreMinutesAndSecondsWithHoursInFront) {
   EXPECT_EQ(duration_text(0), "0:00");
   EXPECT_EQ(duration_text(0.2), "0:01");
   EXPECT_EQ(duration_text(59.5), "1:00");
@@ -17,7 +17,7 @@ TEST(Progress, DurationText) {
   EXPECT_EQ(duration_text(100 * 3600.0), "100:00:00");
 }
 
-TEST(Progress, ShortNumber) {
+TEST(Progress, NumbersFromAThousandOnHaveALetter) {
   EXPECT_EQ(short_number(0), "0");
   EXPECT_EQ(short_number(999), "999");
   EXPECT_EQ(short_number(1000), "1.0k");
@@ -81,7 +81,7 @@ TEST(Progress, AResumedRunSaysItsFirstStep) {
   EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), 3) << text;
 }
 
-TEST(Progress, NotesAndSkips) {
+TEST(Progress, NotesAndSkippedStepsHaveLinesOfTheirOwn) {
   const std::string text = printed([] {
     Progress progress(0, 5, 1, true);
     StepMetrics metrics = metrics_of(1);

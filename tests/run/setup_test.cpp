@@ -67,7 +67,7 @@ TEST(Setup, APatternThatMatchesNothingIsNamed) {
   EXPECT_NE(text.find("layers.0.weight"), std::string::npos) << text;
 }
 
-TEST(Setup, Fp16) {
+TEST(Setup, Fp16ComputesInHalfPrecisionWithTheJobsScaler) {
   const engine::EngineOptions dynamic = options_of(
       job_of("fp16: {enabled: true, initial_scale_power: 12, loss_scale_window: 7, hysteresis: 3, min_loss_scale: 4, "
              "consecutive_hysteresis: true}"));
@@ -91,7 +91,7 @@ TEST(Setup, Bf16SkipsWhatIsNotFinite) {
   EXPECT_EQ(options.scaler.initial_scale, 1.0);
 }
 
-TEST(Setup, Optimizers) {
+TEST(Setup, EachOptimizerGetsTheOptionsOfItsJob) {
   const auto adam = options_of(job_of("", "{type: Adam, params: {lr: 0.01, eps: 1.0e-6, adam_w_mode: false}}"));
   EXPECT_EQ(adam.optimizer.kind, optim::OptimizerOptions::Kind::adam);
   EXPECT_FALSE(adam.optimizer.decoupled);
