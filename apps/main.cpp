@@ -85,6 +85,7 @@ int lr_command(const JobOptions& options, std::int64_t updates, const std::strin
 int generate_command(const std::string& run, const run::GenerateOptions& options) {
   const run::Start place = run::start_with([] { return job::LoadedJob(); });  // one rank, all CPUs
   return run::run_on_ranks(place, [&](run::RankContext& rank) {
+    if (rank.comm.rank() != 0) return;  // one text is enough
     std::fputs(options.prompt.c_str(), stdout);
     run::generate(run, options, rank, [](const std::string& piece) {
       std::fputs(piece.c_str(), stdout);

@@ -1,9 +1,6 @@
 #include "comm/heartbeat.hpp"
 
-#include <unistd.h>
-
 #include <algorithm>
-#include <array>
 #include <condition_variable>
 #include <exception>
 #include <mutex>
@@ -11,6 +8,7 @@
 #include <vector>
 
 #include "core/failure.hpp"
+#include "core/host.hpp"
 
 namespace lockstep::comm {
 namespace {
@@ -52,11 +50,6 @@ class Worker {
   std::exception_ptr error_;  // written before over_
   std::jthread thread_;       // last: it uses the others
 };
-
-std::string host_name() {
-  std::array<char, 256> name{};
-  return gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "unknown host";
-}
 
 }  // namespace
 

@@ -1,5 +1,6 @@
 #include <sys/mman.h>
 
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <utility>
@@ -17,8 +18,9 @@ constexpr std::size_t huge_page = std::size_t{2} << 20;
 void* allocate_host(std::size_t bytes) {
   if (bytes == 0) bytes = 1;
   const std::size_t alignment = bytes >= huge_page ? huge_page : 256;
-  const std::size_t rounded = (bytes + alignment - 1) / alignment * alignment;
-  void* data = std::aligned_alloc(alignment, rounded);
+  const bool fits = bytes <= SIZE_MAX - alignment;
+  const std::size_t rounded = fits ? (bytes + alignment - 1) / alignment * alignment : 0;
+  void* data = fits ? std::aligned_alloc(alignment, rounded) : nullptr;
   if (data == nullptr)
     fail(ErrorKind::environment,
          "out of memory: {} asked for; use a smaller model, micro-batch or fewer ranks on this host",

@@ -15,6 +15,7 @@
 #include <thread>
 
 #include "core/error.hpp"
+#include "core/host.hpp"
 #include "core/text.hpp"
 #include "run/durable_folder.hpp"
 
@@ -22,11 +23,6 @@ namespace lockstep::run {
 namespace {
 
 namespace fs = std::filesystem;
-
-std::string host_name() {
-  char name[256] = {};
-  return gethostname(name, sizeof(name) - 1) == 0 ? name : "an unknown host";
-}
 
 std::string time_text() {
   const std::time_t now = std::time(nullptr);

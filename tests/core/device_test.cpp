@@ -2,10 +2,12 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdint>
 #include <utility>
 #include <vector>
 
 #include "core/error.hpp"
+#include "tests/support/error_text.hpp"
 
 namespace lockstep {
 namespace {
@@ -43,6 +45,14 @@ TEST(CpuDevice, MemoryIsZeroAndAligned) {
     const std::uintptr_t alignment = bytes >= (std::size_t{2} << 20) ? std::uintptr_t{2} << 20 : 256;
     EXPECT_EQ(reinterpret_cast<std::uintptr_t>(arena.data()) % alignment, 0U);
     for (std::size_t i = 0; i < bytes; ++i) ASSERT_EQ(arena.data()[i], std::byte{0});
+  }
+}
+
+TEST(CpuDevice, MemoryThatNoMachineHasIsOutOfMemory) {
+  const auto device = make_cpu_device();
+  for (const std::size_t bytes : {SIZE_MAX, SIZE_MAX - 100}) {
+    const std::string text = testing::error_text(ErrorKind::environment, [&] { (void)device->allocate(bytes); });
+    EXPECT_NE(text.find("out of memory"), std::string::npos) << text;
   }
 }
 

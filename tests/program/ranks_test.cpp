@@ -213,5 +213,24 @@ TEST_F(Signals, AReaderThatGoesAwayEndsNothing) {
   EXPECT_EQ(metrics_lines(), 20);
 }
 
+TEST_F(Ranks, ATextIsGeneratedOnceHoweverManyAreStarted) {
+  std::string text;
+  for (int i = 0; i < 200; ++i) text += "three lambs by five rivers.\n";
+  write_text(path("text.txt"), text);
+  write_text(path("gpt.yaml"),
+             "model: {type: gpt2, n_layer: 1, n_head: 1, n_embd: 16, block_size: 16}\n"
+             "data: {type: text, path: text.txt}\n"
+             "run: {name: gpt, output_dir: runs, steps: 2}\n"
+             "train_batch_size: 4\n");
+  ASSERT_EQ(run("lockstep train gpt.yaml").exit_code, 0);
+
+  const Outcome alone = run("lockstep generate runs/gpt --prompt three --tokens 8");
+  const Outcome two = run("mpirun -n 2 lockstep generate runs/gpt --prompt three --tokens 8");
+
+  EXPECT_EQ(alone.exit_code, 0) << alone.all();
+  EXPECT_EQ(two.exit_code, 0) << two.all();
+  EXPECT_EQ(two.out, alone.out);
+}
+
 }  // namespace
 }  // namespace lockstep::testing
