@@ -86,8 +86,8 @@ TEST(Plan, NoPassHoldsTheLogitsOfAllPositions) {
       make_gpt2({.n_layer = 1, .n_head = 1, .n_embd = 16, .block_size = 1024, .vocab_size = 50257});
   const std::size_t logits = std::size_t{1024} * 50304 * 4;
   for (const bool train : {true, false}) {
-    const std::size_t one = plan(*model, {1, 1024}, DType::f32, train).train_bytes;
-    const std::size_t four = plan(*model, {4, 1024}, DType::f32, train).train_bytes;
+    const std::size_t one = plan(*model, kernels::cpu_table(), {1, 1024}, DType::f32, train).train_bytes;
+    const std::size_t four = plan(*model, kernels::cpu_table(), {4, 1024}, DType::f32, train).train_bytes;
     EXPECT_LT(one, logits / 2);
     EXPECT_LT(four, logits / 2) << "more rows are more chunks";
   }
