@@ -10,7 +10,7 @@ namespace lockstep {
 
 /// A device for tests, in host memory: streams whose work is put off and then runs in a random permitted order, so
 /// that a missing event wait, a host buffer that is reused too early or a read before a synchronisation gives a wrong
-/// answer under some seed. Kernels run under the SIMT emulator (kernels/simt).
+/// answer under some seed. Kernels run under the SIMT emulator (simt_emu.hpp).
 ///
 /// Nothing runs when it is enqueued. synchronize() runs, in random order, work that is permitted until the event or
 /// stream is finished; done() runs at most one piece of work, so that polling ends. A task given to call_host may block
