@@ -254,7 +254,7 @@ TEST(Head, ChunksFollowFromShapesAndAreEven) {
 /// Plans, so no kernel runs.
 TEST(Head, RefusesWhatCannotWork) {
   Workspace workspace;
-  Context context({.workspace = &workspace, .mode = Mode::plan});
+  Context context({.exec = {.table = &kernels::reference_table()}, .workspace = &workspace, .mode = Mode::plan});
   EXPECT_THROW(head_loss(context, context.make({2, 5}), {.wte = 0, .rows = 5, .classes = 6}, {}, 64), Error);
   EXPECT_THROW(head_loss(context, context.make({2, 5}), head, {}, 100), Error);
   EXPECT_THROW((void)last_logits(context, context.make({2, 3, 5}), head), Error) << "training";
