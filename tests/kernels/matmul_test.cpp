@@ -226,12 +226,14 @@ std::vector<float> product_of(const Session& session, const Exec& exec, std::int
 }
 
 template <class T>
-void expect_invariant_products(const Session& session) {
+void expect_invariant_products(const Session& session, bool library) {
   struct Sizes {
     std::int64_t m, n, k;
   };
-  // The last two are what a library cuts in k: a small result with a long sum.
-  for (const Sizes& size : {Sizes{1, 1, 3}, Sizes{130, 515, 64}, Sizes{384, 384, 2048}, Sizes{33, 65, 5000}})
+  // The last two are what a library cuts in k: a small result with a long sum. Plain loops take long for them.
+  std::vector<Sizes> sizes = {{1, 1, 3}, {130, 515, 64}, {384, 384, 2048}, {33, 65, 5000}};
+  if (!library) sizes.resize(2);
+  for (const Sizes& size : sizes)
     for (const bool transpose_a : {false, true})
       for (const bool transpose_b : {false, true}) {
         SCOPED_TRACE(fmt::format("{} x {} x {}, {}, {}", size.m, size.n, size.k, transpose_a, transpose_b));
@@ -253,9 +255,10 @@ void expect_invariant_products(const Session& session) {
 }
 
 TEST_P(Matmul, AnInvariantProductHasTheSameBitsOnAnyNumberOfThreads) {
-  expect_invariant_products<float>(session());
-  expect_invariant_products<bf16>(session());
-  expect_invariant_products<f16>(session());
+  const bool library = GetParam().kind == Backend::Kind::cpu;
+  expect_invariant_products<float>(session(), library);
+  expect_invariant_products<bf16>(session(), library);
+  expect_invariant_products<f16>(session(), library);
 }
 
 template <class T>
