@@ -44,6 +44,9 @@ Engine::Engine(nn::Model& model, comm::Communicator& comm, Place place, EngineOp
   require(options_.schedule == nullptr || options_.schedule->groups() == options_.groups.size(),
           "engine: the schedule was made for another number of parameter groups");
   user_values_.assign(options_.groups.begin(), options_.groups.end());
+  std::vector<MatmulArgs> products = plan_.weight_products;
+  products.insert(products.end(), eval_plan_.weight_products.begin(), eval_plan_.weight_products.end());
+  packed_weight_bytes_ = kernels::packed_weight_bytes(exec(), products);
   write_state(initial_state(options_.scaler));
   initialise_parameters();
 }

@@ -132,9 +132,11 @@ class Engine {
   /// A sentence on where numbers went bad: the first parameter that is not finite, if one is (then every gradient is
   /// bad, and which one came first says nothing), else the gradient at `first_bad`.
   [[nodiscard]] std::string first_non_finite(std::int64_t first_bad);
-  /// Everything that this engine has allocated: flat buffers, activations, staging and results. Not what kernel
-  /// libraries keep for themselves.
+  /// Everything that this engine allocates: flat buffers, activations, staging, results and packed weights. Not what
+  /// kernel libraries keep for themselves beside those.
   [[nodiscard]] std::size_t bytes() const;
+  /// Of it, copies of weights in a layout that the kernels prefer; they are made when they are first used.
+  [[nodiscard]] std::size_t packed_weight_bytes() const { return packed_weight_bytes_; }
 
  private:
   struct Device;
@@ -163,6 +165,7 @@ class Engine {
   FlatBuffers buffers_;
   std::unique_ptr<Device> device_;
   std::unique_ptr<LeafSums> leaf_sums_;  ///< with options.leaves
+  std::size_t packed_weight_bytes_ = 0;
   GradientSync sync_;
   FlatStore store_;
   std::optional<nn::Workspace> workspace_;  ///< of the pass under way

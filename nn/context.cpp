@@ -140,6 +140,7 @@ Plan Context::finish_plan(int parameter_count) {
   for (const ParamId id : contributions_)
     if (--left[static_cast<std::size_t>(id)] == 0) plan.completion_order.push_back(id);
   plan.train_bytes = options_.workspace->peak();
+  plan.weight_products = std::move(weight_products_);
   for (const OpPlan& op : plan.ops) {
     plan.forward += op.forward;
     plan.backward += op.backward;

@@ -4,6 +4,7 @@
 #include <map>
 #include <set>
 #include <string_view>
+#include <type_traits>
 #include <vector>
 
 #include "kernels/table.hpp"
@@ -66,10 +67,12 @@ class Context {
   [[nodiscard]] Tensor make(const Shape& shape) { return make(shape, options_.compute); }
   /// Announces an operation: checks it against the plan, counts its cost. Call before its kernels.
   void begin(std::string_view name, const Shape& out, Cost forward, Cost backward);
-  /// Runs a kernel unless planning.
+  /// Runs a kernel; while planning only notes products with weights.
   template <class Args>
   void run(void (*kernel)(const Exec&, const Args&), const Args& args) {
-    if (options_.mode != Mode::plan) kernel(options_.exec, args);
+    if (!planning()) return kernel(options_.exec, args);
+    if constexpr (std::is_same_v<Args, MatmulArgs>)
+      if (args.b_param >= 0) weight_products_.push_back(args);
   }
   /// The same for a kernel that needs scratch: takes as much as the table asks for, for as long as the kernel runs.
   template <class Args>
@@ -124,6 +127,7 @@ class Context {
   int next_id_ = 0;
   int next_op_ = 0;
   std::vector<OpPlan> ops_;
+  std::vector<MatmulArgs> weight_products_;
   std::vector<ParamId> contributions_;  ///< in backward order, while planning
   std::vector<int> unit_order_;         ///< in forward order, while planning
   friend class UnitScope;

@@ -9,6 +9,13 @@
 namespace lockstep::nn {
 namespace {
 
+/// Null while planning.
+std::byte* row_of(const Tensor& tensor, std::int64_t row) {
+  auto* const data = tensor.as<std::byte>();
+  if (data == nullptr) return nullptr;
+  return data + static_cast<std::size_t>(row * tensor.shape().last()) * size_of(tensor.dtype());
+}
+
 /// The head's products over all rows of x; each member does a chunk of them.
 class Head {
  public:
@@ -19,10 +26,9 @@ class Head {
         logits_(context.make({std::min(chunk_rows, x.shape().rows()), head.rows}, x.dtype())),
         losses_(context.make({logits_.shape().rows()}, DType::f32)) {}
 
-  /// Calls `work(first row, rows)` for each chunk. Not while planning: what a chunk needs is there already.
+  /// Calls `work(first row, rows)` for each chunk.
   template <class Work>
   void for_each_chunk(Work work) const {
-    if (context_.planning()) return;
     const std::int64_t rows = x_.shape().rows(), most = logits_.shape().rows();
     for (std::int64_t first = 0; first < rows; first += most) work(first, std::min(most, rows - first));
   }
@@ -33,23 +39,25 @@ class Head {
     args.b = context_.value(head_.wte);
     args.c = logits_.data();
     args.transpose_b = 1;
+    args.b_param = head_.wte;
     args.b_version = context_.version(head_.wte);
     context_.run(kernels::matmul, args);
   }
   /// In training the logits become their gradient.
   void losses(std::int64_t first, std::int64_t rows, const Targets& targets) {
-    context_.run(kernels::cross_entropy, CrossEntropyArgs{.logits = logits_.data(),
-                                                          .targets = targets.target + first,
-                                                          .losses = losses_.as<float>(),
-                                                          .sum = context_.options().loss,
-                                                          .rows = rows,
-                                                          .first_row = first,
-                                                          .classes = head_.classes,
-                                                          .stride = head_.rows,
-                                                          .want_grad = context_.training() ? 1 : 0,
-                                                          .grad_factor = targets.grad_factor,
-                                                          .state = context_.options().state,
-                                                          .dtype = logits_.dtype()});
+    context_.run(kernels::cross_entropy,
+                 CrossEntropyArgs{.logits = logits_.data(),
+                                  .targets = targets.target == nullptr ? nullptr : targets.target + first,
+                                  .losses = losses_.as<float>(),
+                                  .sum = context_.options().loss,
+                                  .rows = rows,
+                                  .first_row = first,
+                                  .classes = head_.classes,
+                                  .stride = head_.rows,
+                                  .want_grad = context_.training() ? 1 : 0,
+                                  .grad_factor = targets.grad_factor,
+                                  .state = context_.options().state,
+                                  .dtype = logits_.dtype()});
   }
   /// dwte (+)= dlogits^T x
   void weight_grad(std::int64_t first, std::int64_t rows, const GradView& dwte) {
@@ -69,6 +77,7 @@ class Head {
     args.a = logits_.data();
     args.b = context_.value(head_.wte);
     args.c = row_of(dx, first);
+    args.b_param = head_.wte;
     args.b_version = context_.version(head_.wte);
     context_.run(kernels::matmul, args);
   }
@@ -78,10 +87,6 @@ class Head {
   [[nodiscard]] MatmulArgs product(std::int64_t m, std::int64_t n, std::int64_t k) const {
     return {.m = m, .n = n, .k = k, .lda = k, .ldb = width(), .ldc = n, .dtype = x_.dtype(), .c_dtype = x_.dtype()};
   }
-  [[nodiscard]] static std::byte* row_of(const Tensor& tensor, std::int64_t row) {
-    return tensor.as<std::byte>() + static_cast<std::size_t>(row * tensor.shape().last()) * size_of(tensor.dtype());
-  }
-
   Context& context_;
   const Tensor& x_;
   const TiedHead& head_;
@@ -146,23 +151,21 @@ Tensor last_logits(Context& context, const Tensor& x, const TiedHead& head) {
   const Shape shape{batch, head.rows};
   context.begin("last_logits", shape, matmul_cost(batch, head.rows, width, x.dtype()), {});
   Tensor logits = context.make(shape);
-  if (!context.planning()) {
-    // The last position of each sample: rows that lie `length` apart.
-    const std::size_t last = static_cast<std::size_t>((length - 1) * width) * size_of(x.dtype());
-    context.run(kernels::matmul, MatmulArgs{.a = x.as<std::byte>() + last,
-                                            .b = context.value(head.wte),
-                                            .c = logits.data(),
-                                            .m = batch,
-                                            .n = head.rows,
-                                            .k = width,
-                                            .lda = length * width,
-                                            .ldb = width,
-                                            .ldc = head.rows,
-                                            .transpose_b = 1,
-                                            .dtype = x.dtype(),
-                                            .c_dtype = logits.dtype(),
-                                            .b_version = context.version(head.wte)});
-  }
+  // The last position of each sample: rows that lie `length` apart.
+  context.run(kernels::matmul, MatmulArgs{.a = row_of(x, length - 1),
+                                          .b = context.value(head.wte),
+                                          .c = logits.data(),
+                                          .m = batch,
+                                          .n = head.rows,
+                                          .k = width,
+                                          .lda = length * width,
+                                          .ldb = width,
+                                          .ldc = head.rows,
+                                          .transpose_b = 1,
+                                          .dtype = x.dtype(),
+                                          .c_dtype = logits.dtype(),
+                                          .b_param = head.wte,
+                                          .b_version = context.version(head.wte)});
   context.end({});
   return logits;
 }

@@ -27,6 +27,7 @@ void forward_product(Context& context, const Tensor& x, ParamId weight, ParamId 
                                           .ldc = out,
                                           .dtype = x.dtype(),
                                           .c_dtype = y.dtype(),
+                                          .b_param = weight,
                                           .b_version = context.version(weight)});
 }
 
@@ -66,6 +67,7 @@ Tensor input_grad(Context& context, const Shape& shape, const Tensor& dy, ParamI
                                           .transpose_b = 1,
                                           .dtype = dy.dtype(),
                                           .c_dtype = dx.dtype(),
+                                          .b_param = weight,
                                           .b_version = context.version(weight)});
   return dx;
 }

@@ -54,7 +54,7 @@ class ParameterStore {
   virtual void release(int unit, Phase phase) = 0;
   /// [stored_rows, ...] in the compute dtype, on the device.
   [[nodiscard]] virtual const void* value(ParamId id) = 0;
-  /// Changes whenever the values do; keys packed copies.
+  /// Changes whenever the values do; (id, version) keys packed copies, whatever value(id) is.
   [[nodiscard]] virtual std::uint64_t version(ParamId id) = 0;
   /// `first` until grad_contributed(id) is called for the first time in the sum that is being made: over the
   /// micro-batches of a step, or over one micro-batch where a store adds those up itself.

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/matmul/matmul.hpp"
 #include "nn/parameter.hpp"
 #include "nn/tensor.hpp"
 
@@ -38,7 +39,9 @@ struct Plan {
   /// pass acquires them in reverse.
   std::vector<int> unit_order;
   std::size_t train_bytes = 0;  ///< activation memory of a training pass, exactly
-  Cost forward;                 ///< of one micro-batch
+  /// Every product with a weight, in order and without buffers: what kernels::packed_weight_bytes is asked about.
+  std::vector<MatmulArgs> weight_products;
+  Cost forward;  ///< of one micro-batch
   Cost backward;
 };
 

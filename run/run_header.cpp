@@ -41,6 +41,7 @@ void print_run_header(const RunParts& parts) {
   const nn::Plan& plan = engine.plan();
   const sched::Schedule& schedule = *engine.options().schedule;
   const std::int64_t first = parts.beginning.first_step();
+  const std::size_t packed = engine.packed_weight_bytes();
   log::print("model     {}\n", parts.engine.model().describe());
   log::print("data      {}\n", parts.dataset.describe());
   log::print("ranks     {}\n", parts.rank.summary);
@@ -49,9 +50,10 @@ void print_run_header(const RunParts& parts) {
              to_string(engine.options().compute), engine.optimizer().name(), parts.job.gradient_clipping);
   log::print("schedule  {}; first update uses lr {}\n", schedule.type(), engine.lr().front());
   log::print(
-      "memory    {} a rank, of it activations {}; {:.2f} GFLOP a micro-batch; gradient exchange {} a step in {} "
+      "memory    {} a rank, of it activations {}{}; {:.2f} GFLOP a micro-batch; gradient exchange {} a step in {} "
       "buckets\n",
       human_bytes(static_cast<double>(engine.bytes())), human_bytes(static_cast<double>(plan.train_bytes)),
+      packed == 0 ? "" : fmt::format(" and packed weights {}", human_bytes(static_cast<double>(packed))),
       (plan.forward.flops + plan.backward.flops) * 1e-9,
       human_bytes(static_cast<double>(engine.gradient_sync().bytes_per_step())), engine.gradient_sync().bucket_count());
   log::print("run       {}, steps {} to {}, determinism {}\n", run_folder(parts.job), first + 1, parts.job.run.steps,

@@ -85,13 +85,13 @@ void run(const Exec& exec, const Product& p, int rounds) {
     half.c_dtype = DType::bf16;
   }
   MatmulArgs kept = half;
-  kept.b_version = p.weight ? 1 : 0;
+  kept.b_param = p.weight ? 0 : -1;
   std::uint64_t version = 1;
 
   const std::function<void()> variants[] = {[&] { kernels::matmul(exec, single); },
                                             [&] { kernels::matmul(exec, half); },
                                             [&] {
-                                              kept.b_version = p.weight ? ++version : 0;
+                                              kept.b_version = ++version;
                                               kernels::matmul(exec, kept);
                                             },
                                             [&] { kernels::matmul(exec, kept); }};

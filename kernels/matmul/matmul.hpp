@@ -1,5 +1,7 @@
 #pragma once
 
+#include <vector>
+
 #include "kernels/exec.hpp"
 
 namespace lockstep {
@@ -21,14 +23,20 @@ struct MatmulArgs {
   std::int32_t accumulate = 0;  ///< add to c instead of replacing it
   DType dtype = DType::f32;     ///< of a, b and bias
   DType c_dtype = DType::f32;   ///< dtype or f32
-  /// Nonzero: b is a weight with this version, so a packed copy may be kept under (b, version, shape) until the
-  /// version changes.
+  /// >= 0: b is the weight with this number, and b_version changes whenever its values do. So a packed copy may be kept
+  /// under number and shape until the version changes, wherever b lies by then: a store may move weights, and put
+  /// others where they were. The numbers of one Exec::context are those of one set of parameters.
+  std::int32_t b_param = -1;
   std::uint64_t b_version = 0;
 };
 
 namespace kernels {
 /// fp32 accumulation for every dtype. A free reduction inside the library: equal bits for equal thread counts only.
 void matmul(const Exec& exec, const MatmulArgs& args);
+
+/// Bytes that exec's context will keep for packed copies of the weights among `products`, which may be listed several
+/// times and need no buffers yet. 0 where nothing is packed: today all but bf16 on CPUs with AMX.
+[[nodiscard]] std::size_t packed_weight_bytes(const Exec& exec, const std::vector<MatmulArgs>& products);
 }  // namespace kernels
 
 }  // namespace lockstep

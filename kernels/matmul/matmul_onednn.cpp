@@ -11,6 +11,7 @@
 #include "core/error.hpp"
 #include "core/isa.hpp"
 #include "kernels/matmul/onednn_context.hpp"
+#include "kernels/table.hpp"
 
 namespace lockstep::kernels {
 namespace {
@@ -68,7 +69,7 @@ bool onednn_matmul_bf16(const Exec& exec, const MatmulArgs& args) {
   thread_local OnednnContext fallback;
   OnednnContext& context = exec.context != nullptr ? *static_cast<OnednnContext*>(exec.context) : fallback;
   MatmulArgs call = args;
-  if (exec.context == nullptr) call.b_version = 0;
+  if (exec.context == nullptr) call.b_param = -1;
 
   const ThreadLimit limit(exec.threads);
   try {
@@ -78,7 +79,7 @@ bool onednn_matmul_bf16(const Exec& exec, const MatmulArgs& args) {
     if (product->packed_b) {
       b = context.packed_weight(call, *product);
       if (b.get(true) == nullptr) {
-        call.b_version = 0;
+        call.b_param = -1;
         product = &context.product(call, exec.threads);
         if (!product->supported) return false;
         b = product->b;
@@ -99,6 +100,17 @@ bool onednn_matmul_bf16(const Exec& exec, const MatmulArgs& args) {
     fail(ErrorKind::environment, "matmul {} x {} x {} in bf16: oneDNN: {}", args.m, args.n, args.k, error.what());
   }
   return true;
+}
+
+std::size_t packed_weight_bytes(const Exec& exec, const std::vector<MatmulArgs>& products) {
+  // As in matmul: only this table may use AMX, and not for invariant products.
+  if (exec.context == nullptr || exec.invariant || !has_amx_bf16() || exec.table != &cpu_table(Isa::avx512)) return 0;
+  const ThreadLimit limit(exec.threads);
+  try {
+    return static_cast<OnednnContext*>(exec.context)->packed_bytes_of(products, exec.threads);
+  } catch (const dnnl::error& error) {
+    fail(ErrorKind::environment, "packed weights of {} products in bf16: oneDNN: {}", products.size(), error.what());
+  }
 }
 
 float* matmul_scratch(std::int64_t floats) {

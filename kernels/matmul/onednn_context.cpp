@@ -38,7 +38,7 @@ OnednnContext::OnednnContext() : engine_(dnnl::engine::kind::cpu, 0), stream_(en
 
 OnednnContext::Product OnednnContext::compile(const MatmulArgs& args) const {
   Product product;
-  product.packed_b = args.b_version != 0;
+  product.packed_b = args.b_param >= 0;
   const auto c_type = args.c_dtype == DType::f32 ? memory::data_type::f32 : memory::data_type::bf16;
   const auto a = matrix(args.m, args.k, args.lda, args.transpose_a != 0, memory::data_type::bf16);
   const auto c = matrix(args.m, args.n, args.ldc, false, c_type);
@@ -73,11 +73,31 @@ OnednnContext::Product& OnednnContext::product(const MatmulArgs& args, int threa
                           args.accumulate,
                           static_cast<std::int64_t>(args.c_dtype),
                           args.bias != nullptr ? 1 : 0,
-                          args.b_version != 0 ? 1 : 0,
+                          args.b_param >= 0 ? 1 : 0,
                           threads};
   if (const auto known = products_.find(key); known != products_.end()) return known->second;
   if (products_.size() >= products_limit) products_.clear();
   return products_.emplace(key, compile(args)).first->second;
+}
+
+OnednnContext::WeightKey OnednnContext::weight_key(const MatmulArgs& args) {
+  return {args.b_param, args.transpose_b, args.k, args.n, args.ldb};
+}
+
+std::size_t OnednnContext::packed_bytes_of(const std::vector<MatmulArgs>& products, int threads) {
+  std::map<WeightKey, std::vector<memory::desc>> counted;
+  std::size_t total = 0;
+  for (const MatmulArgs& args : products) {
+    if (args.b_param < 0 || args.dtype != DType::bf16 || args.k == 0) continue;
+    const Product& compiled = product(args, threads);
+    const memory::desc wanted = compiled.b.get_desc();
+    std::vector<memory::desc>& layouts = counted[weight_key(args)];
+    if (!compiled.supported || std::find(layouts.begin(), layouts.end(), wanted) != layouts.end()) continue;
+    if (total + wanted.get_size() > packed_bytes_limit) continue;
+    layouts.push_back(wanted);
+    total += wanted.get_size();
+  }
+  return total;
 }
 
 bool OnednnContext::make_room(std::size_t bytes) {
@@ -96,8 +116,7 @@ bool OnednnContext::make_room(std::size_t bytes) {
 
 memory OnednnContext::packed_weight(const MatmulArgs& args, const Product& product) {
   ++uses_;
-  const WeightKey key = {static_cast<std::int64_t>(reinterpret_cast<std::intptr_t>(args.b)), args.transpose_b, args.k,
-                         args.n, args.ldb};
+  const WeightKey key = weight_key(args);
   const auto wanted = product.b.get_desc();
   auto known = weights_.find(key);
   PackedWeight* weight = nullptr;
@@ -107,7 +126,7 @@ memory OnednnContext::packed_weight(const MatmulArgs& args, const Product& produ
   if (weight == nullptr) {
     if (!make_room(wanted.get_size())) return {};
     PackedWeight fresh;
-    fresh.source = memory(weight_desc(args, false), engine_, const_cast<void*>(args.b));
+    fresh.source = memory(weight_desc(args, false), engine_, nullptr);
     fresh.packed = memory(wanted, engine_);
     fresh.reorder = dnnl::reorder(fresh.source, fresh.packed);
     packed_bytes_ += wanted.get_size();
@@ -117,6 +136,7 @@ memory OnednnContext::packed_weight(const MatmulArgs& args, const Product& produ
   }
   weight->last_use = uses_;
   if (weight->version != args.b_version) {
+    weight->source.set_data_handle(const_cast<void*>(args.b));
     weight->reorder.execute(stream_, weight->source, weight->packed);
     weight->version = args.b_version;
     ++packings_;

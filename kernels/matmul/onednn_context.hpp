@@ -11,7 +11,8 @@
 namespace lockstep::kernels {
 
 /// One rank's oneDNN state. Compiling a primitive takes milliseconds, packing a weight a pass over it, so both are
-/// kept: primitives under everything that shapes them, packed weights under address, layout and version.
+/// kept: primitives under everything that shapes them, packed weights under their number, layout and version, never
+/// under an address, which a store may give to another weight.
 ///
 /// Both stores are bounded. Not thread-safe: a rank calls kernels from one thread.
 class OnednnContext {
@@ -26,12 +27,15 @@ class OnednnContext {
 
   OnednnContext();
 
-  /// The product for args' shapes, layouts and types with bf16 operands on `threads` threads; a packed b if it has a
-  /// version.
+  /// The product for args' shapes, layouts and types with bf16 operands on `threads` threads; a packed b if it is a
+  /// weight.
   [[nodiscard]] Product& product(const MatmulArgs& args, int threads);
 
   /// args.b in the layout that `product` wants, or an empty memory if the store is full.
   [[nodiscard]] dnnl::memory packed_weight(const MatmulArgs& args, const Product& product);
+
+  /// What packed_bytes() will be once `products` have run. Compiles them, if they are not.
+  [[nodiscard]] std::size_t packed_bytes_of(const std::vector<MatmulArgs>& products, int threads);
 
   [[nodiscard]] dnnl::stream& stream() { return stream_; }
   [[nodiscard]] std::size_t packed_bytes() const { return packed_bytes_; }
@@ -41,12 +45,13 @@ class OnednnContext {
   struct PackedWeight {
     dnnl::memory source, packed;
     dnnl::reorder reorder;
-    std::uint64_t version = 0;
+    std::uint64_t version = ~std::uint64_t{0};  ///< none yet
     std::uint64_t last_use = 0;
   };
   using ProductKey = std::array<std::int64_t, 13>;
   using WeightKey = std::array<std::int64_t, 5>;
 
+  [[nodiscard]] static WeightKey weight_key(const MatmulArgs& args);
   [[nodiscard]] Product compile(const MatmulArgs& args) const;
   /// Forgets weights that a whole round of the others has passed over; says whether `bytes` more fit now.
   [[nodiscard]] bool make_room(std::size_t bytes);

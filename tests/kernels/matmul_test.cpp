@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "core/error.hpp"
+#include "core/isa.hpp"
 #include "kernels/matmul/onednn_context.hpp"
 #include "tests/support/kernel_backends.hpp"
 
@@ -20,7 +21,6 @@ struct Case {
   std::int64_t m, n, k;
   bool transpose_a = false, transpose_b = false, accumulate = false, bias = false;
   std::int64_t spare = 0;
-  std::uint64_t version = 0;
 };
 
 template <class T>
@@ -81,8 +81,7 @@ class Matmul : public KernelTest {
                              .transpose_b = c.transpose_b,
                              .accumulate = c.accumulate,
                              .dtype = dtype_of<T>,
-                             .c_dtype = dtype_of<C>,
-                             .b_version = c.version});
+                             .c_dtype = dtype_of<C>});
     const auto got = device_c.host();
     for (std::int64_t i = 0; i < c.m; ++i)
       for (std::int64_t j = 0; j < ldc; ++j) {
@@ -160,6 +159,7 @@ TEST_P(Matmul, ANewVersionOfAWeightIsSeen) {
                              .transpose_b = transpose,
                              .dtype = DType::bf16,
                              .c_dtype = DType::f32,
+                             .b_param = 0,
                              .b_version = version});
     return device_c.host();
   };
@@ -175,6 +175,61 @@ TEST_P(Matmul, ANewVersionOfAWeightIsSeen) {
     session().device().copy(weight.data(), first.data(), first.size() * sizeof(bf16), exec().stream);
     session().device().synchronize(exec().stream);
     EXPECT_EQ(product(weight.data(), 3, transpose), old_values);
+  }
+}
+
+/// A store that gathers weights for each use puts one where another was.
+TEST_P(Matmul, WeightsThatTakeTurnsAtOneAddressAreNotMixedUp) {
+  const std::int64_t n = 64;
+  const Array<bf16> a(session(), random_values<bf16>(n * n, 1));
+  const std::vector<bf16> weights[] = {random_values<bf16>(n * n, 2), random_values<bf16>(n * n, 5)};
+  const Array<bf16> place(session(), weights[0]);
+  const Array<float> c(session(), static_cast<std::size_t>(n * n));
+  const auto product = [&](int weight, bool known) {
+    session().device().copy(place.data(), weights[weight].data(), place.size() * sizeof(bf16), exec().stream);
+    kernels::matmul(exec(), {.a = a.data(),
+                             .b = place.data(),
+                             .c = c.data(),
+                             .m = n,
+                             .n = n,
+                             .k = n,
+                             .lda = n,
+                             .ldb = n,
+                             .ldc = n,
+                             .dtype = DType::bf16,
+                             .c_dtype = DType::f32,
+                             .b_param = known ? weight : -1,
+                             .b_version = 1});
+    return c.host();
+  };
+  for (int use = 0; use < 2; ++use)
+    for (const int weight : {0, 1})
+      // A library may sum in another order over a packed copy.
+      EXPECT_THAT(product(weight, true), ::testing::Pointwise(::testing::FloatNear(1e-3F), product(weight, false)))
+          << use << ", " << weight;
+}
+
+TEST_P(Matmul, PackedWeightsTakeWhatWasSaidBefore) {
+  const std::int64_t n = 64;
+  const Array<bf16> data(session(), random_values<bf16>(n * n, 1));
+  const Array<float> c(session(), static_cast<std::size_t>(n * n));
+  const MatmulArgs planned = {
+      .m = n, .n = n, .k = n, .lda = n, .ldb = n, .ldc = n, .dtype = DType::bf16, .c_dtype = DType::f32, .b_param = 3};
+
+  Exec invariant = exec();
+  invariant.invariant = true;
+  EXPECT_EQ(kernels::packed_weight_bytes(invariant, {planned}), 0U) << "their products are not the library's";
+
+  const std::size_t bytes = kernels::packed_weight_bytes(exec(), {planned, planned});
+  MatmulArgs args = planned;
+  args.a = args.b = data.data();
+  args.c = c.data();
+  kernels::matmul(exec(), args);
+
+  const bool packs = has_amx_bf16() && exec().table == &kernels::cpu_table(Isa::avx512);
+  EXPECT_EQ(bytes > 0, packs) << "elsewhere nothing is packed";
+  if (exec().context != nullptr && !session().on_gpu()) {
+    EXPECT_EQ(static_cast<const kernels::OnednnContext*>(exec().context)->packed_bytes(), bytes);
   }
 }
 
@@ -311,33 +366,98 @@ TEST_P(Matmul, RefusesImpossibleArguments) {
 
 INSTANTIATE_TEST_SUITE_P(Kernels, Matmul, all_backends(), backend_name);
 
-TEST(OnednnContext, PacksAWeightOncePerVersion) {
-  if (!has_amx_bf16()) GTEST_SKIP() << "this CPU has no bf16 tiles, so weights are not packed";
-  kernels::OnednnContext context;
-  auto weight = random_values<bf16>(64 * 96, 1);
-  MatmulArgs args = {.b = weight.data(),
-                     .m = 32,
-                     .n = 96,
-                     .k = 64,
-                     .lda = 64,
-                     .ldb = 96,
-                     .ldc = 96,
-                     .dtype = DType::bf16,
-                     .c_dtype = DType::f32,
-                     .b_version = 1};
-  const auto use = [&] { return context.packed_weight(args, context.product(args, 1)).get(true) != nullptr; };
-  EXPECT_TRUE(use());
-  EXPECT_TRUE(use());
-  EXPECT_EQ(context.packings(), 1U);
+/// The library packs bf16 weights on every CPU with AVX-512; our products ask it to where they have tiles too.
+class PackedWeights : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (current_isa() != Isa::avx512) GTEST_SKIP() << "the library has no bf16 products below AVX-512";
+  }
+  /// The product [32, 64] [64, 96] with a weight.
+  static MatmulArgs product(const std::vector<bf16>& b, std::int32_t param) {
+    return {.b = b.data(),
+            .m = 32,
+            .n = 96,
+            .k = 64,
+            .lda = 64,
+            .ldb = 96,
+            .ldc = 96,
+            .dtype = DType::bf16,
+            .c_dtype = DType::f32,
+            .b_param = param,
+            .b_version = 1};
+  }
+  bool pack(const MatmulArgs& args) {
+    return context_.packed_weight(args, context_.product(args, 1)).get(true) != nullptr;
+  }
+  /// The packed copy, back in rows.
+  std::vector<float> unpacked(const MatmulArgs& args) {
+    dnnl::memory packed = context_.packed_weight(args, context_.product(args, 1));
+    std::vector<bf16> rows(static_cast<std::size_t>(args.k * args.n));
+    dnnl::memory to(kernels::weight_desc(args, false), packed.get_engine(), rows.data());
+    dnnl::reorder(packed, to).execute(context_.stream(), packed, to);
+    context_.stream().wait();
+    return widened(rows);
+  }
+  static std::vector<float> widened(const std::vector<bf16>& values) { return {values.begin(), values.end()}; }
+
+  const std::vector<bf16> first_ = random_values<bf16>(64 * 96, 1), second_ = random_values<bf16>(64 * 96, 2);
+  kernels::OnednnContext context_;
+};
+
+TEST_F(PackedWeights, AreMadeOncePerVersion) {
+  MatmulArgs args = product(first_, 0);
+  EXPECT_TRUE(pack(args));
+  EXPECT_TRUE(pack(args));
+  EXPECT_EQ(context_.packings(), 1U);
   args.b_version = 2;
-  EXPECT_TRUE(use());
-  EXPECT_EQ(context.packings(), 2U);
-  const std::size_t bytes = context.packed_bytes();
-  EXPECT_GE(bytes, weight.size() * sizeof(bf16));
+  EXPECT_TRUE(pack(args));
+  EXPECT_EQ(context_.packings(), 2U);
+  const std::size_t bytes = context_.packed_bytes();
+  EXPECT_GE(bytes, first_.size() * sizeof(bf16));
   // A new version takes the place of the old one.
   args.b_version = 3;
-  EXPECT_TRUE(use());
-  EXPECT_EQ(context.packed_bytes(), bytes);
+  EXPECT_TRUE(pack(args));
+  EXPECT_EQ(context_.packed_bytes(), bytes);
+}
+
+TEST_F(PackedWeights, AreFoundByNumberWhateverLiesWhere) {
+  std::vector<bf16> place = first_;
+  EXPECT_EQ(unpacked(product(place, 0)), widened(first_));
+
+  // Another weight of the same shape and version where the first one was.
+  place = second_;
+  EXPECT_EQ(unpacked(product(place, 1)), widened(second_));
+  EXPECT_EQ(context_.packings(), 2U);
+
+  // The first one again, elsewhere: known.
+  const std::vector<bf16> elsewhere = first_;
+  EXPECT_EQ(unpacked(product(elsewhere, 0)), widened(first_));
+  EXPECT_EQ(context_.packings(), 2U);
+
+  // And in a new version from there.
+  MatmulArgs changed = product(second_, 0);
+  changed.b_version = 2;
+  EXPECT_EQ(unpacked(changed), widened(second_));
+}
+
+TEST_F(PackedWeights, TakeAsManyBytesAsTheListOfProductsSays) {
+  MatmulArgs back = product(first_, 0);  // the same weight transposed, as in the backward pass
+  back.n = 64;
+  back.k = 96;
+  back.lda = 96;
+  back.ldc = 64;
+  back.transpose_b = 1;
+  MatmulArgs single = product(first_, 5);
+  single.dtype = DType::f32;
+  const std::vector<MatmulArgs> products = {product(first_, 0), product(second_, 1), back,
+                                            product(first_, 0), product(first_, -1), single};
+
+  const std::size_t said = context_.packed_bytes_of(products, 1);
+
+  EXPECT_EQ(context_.packed_bytes(), 0U) << "nothing is packed by asking";
+  for (const MatmulArgs& args : {product(first_, 0), product(second_, 1), back}) EXPECT_TRUE(pack(args));
+  EXPECT_EQ(context_.packed_bytes(), said);
+  EXPECT_GE(said, 3 * first_.size() * sizeof(bf16));
 }
 
 }  // namespace

@@ -232,7 +232,8 @@ TEST(Head, ComputesNoProductTwice) {
   ASSERT_EQ(products.size(), 9U) << "logits, dwte and dx of three chunks";
   for (std::size_t i = 0; i < products.size(); ++i) {
     const MatmulArgs& args = products[i];
-    EXPECT_EQ(args.b_version, args.b == store.master(0) ? store.version(0) : 0) << "keys packed copies";
+    EXPECT_EQ(args.b_param, args.b == store.master(0) ? 0 : -1) << "keys packed copies";
+    EXPECT_EQ(args.b_version, args.b == store.master(0) ? store.version(0) : 0);
     if (args.c == store.final_grad(0)) {
       EXPECT_EQ(args.accumulate, i < 3 ? 0 : 1) << "the first chunk replaces, others add";
     }

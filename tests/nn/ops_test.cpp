@@ -306,22 +306,25 @@ Status matmul_noted(const Exec& exec, const MatmulArgs& args) {
   return kernels::reference_table().matmul(exec, args);
 }
 
-TEST(Ops, ProductsWithWeightsCarryTheVersionThatKeysPackedCopies) {
+TEST(Ops, ProductsWithWeightsCarryTheNumberAndVersionThatKeyPackedCopies) {
   KernelTable table = kernels::reference_table();
   table.matmul = matmul_noted;
   const Rig rig(table);
-  const std::vector<ParameterSpec> specs = {parameter("w", {7, 7}), parameter("b", {7})};
+  const std::vector<ParameterSpec> specs = {parameter("w", {7, 7}), parameter("b", {7}), parameter("v", {7, 7})};
   MemoryStore store(rig.device(), specs, DType::f32, testing::sine_values(specs));
   store.changed();
   const OpCase op_case{"", specs, {{4, 7}}, [](Context& c, const auto& in) -> std::vector<Tensor> {
-                         return {linear_gelu(c, linear(c, in[0], 7, 0, 1), 7, 0, 1)};
+                         return {linear_gelu(c, linear(c, in[0], 7, 0, 1), 7, 2, 1)};
                        }};
   products.clear();
 
   (void)run_case(rig, op_case, store, {std::vector<float>(28, 0.5F)});
 
   ASSERT_EQ(products.size(), 6U) << "two forward, four backward";
-  for (const MatmulArgs& args : products) EXPECT_EQ(args.b_version, args.b == store.master(0) ? store.version(0) : 0);
+  for (const MatmulArgs& args : products) {
+    EXPECT_EQ(args.b_param, args.b == store.master(0) ? 0 : args.b == store.master(2) ? 2 : -1);
+    EXPECT_EQ(args.b_version, args.b_param >= 0 ? store.version(0) : 0);
+  }
 }
 
 TEST(Ops, OnlyTheFirstContributionToAWeightsGradientReplacesIt) {

@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 
+#include <algorithm>
 #include <set>
 
 #include "core/error.hpp"
@@ -90,6 +91,24 @@ TEST(Plan, NoPassHoldsTheLogitsOfAllPositions) {
     const std::size_t four = plan(*model, kernels::cpu_table(), {4, 1024}, DType::f32, train).train_bytes;
     EXPECT_LT(one, logits / 2);
     EXPECT_LT(four, logits / 2) << "more rows are more chunks";
+  }
+}
+
+TEST(Plan, ListsEveryProductWithAWeight) {
+  const std::unique_ptr<Model> mlp = make_mlp({.features = 3, .hidden = {5}, .classes = 2});
+  std::vector<int> weights;
+  for (const MatmulArgs& args : plan(*mlp, kernels::reference_table(), {.batch = 7}, DType::f32).weight_products)
+    weights.push_back(args.b_param);
+  EXPECT_THAT(weights, ElementsAre(0, 2, 2)) << "two forward; back only through the second: features are constant";
+
+  // 1024 rows of 50304 logits are 4 chunks, each with its logits and its way back.
+  const std::unique_ptr<Model> gpt =
+      make_gpt2({.n_layer = 1, .n_head = 1, .n_embd = 16, .block_size = 1024, .vocab_size = 50257});
+  for (const bool train : {true, false}) {
+    const Plan p = plan(*gpt, kernels::reference_table(), {1, 1024}, DType::f32, train);
+    EXPECT_EQ(std::count_if(p.weight_products.begin(), p.weight_products.end(),
+                            [](const MatmulArgs& args) { return args.b_param == 0; }),
+              train ? 8 : 4);
   }
 }
 

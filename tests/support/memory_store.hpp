@@ -3,6 +3,7 @@
 // Parameter stores for tests, both on a device whose work is done at once or that the caller synchronises.
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <functional>
 #include <limits>
@@ -61,8 +62,7 @@ class MemoryStore : public nn::ParameterStore {
   }
   [[nodiscard]] const void* value(nn::ParamId id) override {
     require_open(id);
-    if (compute_ == DType::f32) return master(id);
-    return values_.data() + offset(id) * size_of(compute_);
+    return whole_value(id);
   }
   [[nodiscard]] std::uint64_t version(nn::ParamId) override { return version_; }
   [[nodiscard]] nn::GradView grad(nn::ParamId id) override {
@@ -102,6 +102,10 @@ class MemoryStore : public nn::ParameterStore {
   [[nodiscard]] const std::vector<nn::ParameterSpec>& specs() const { return specs_; }
 
  protected:
+  [[nodiscard]] DType compute() const { return compute_; }
+  [[nodiscard]] const std::byte* whole_value(nn::ParamId id) const {
+    return (compute_ == DType::f32 ? masters_ : values_).data() + offset(id) * size_of(compute_);
+  }
   void require_open(nn::ParamId id) const {
     require(open_.contains(specs_[static_cast<std::size_t>(id)].unit), "MemoryStore: used outside acquire and release");
   }
@@ -130,23 +134,33 @@ class MemoryStore : public nn::ParameterStore {
 };
 
 /// As ZeRO stage 3 has it, without ranks: between uses values exist only in uneven shards. acquire gathers a unit into
-/// fresh memory; release poisons that memory and frees it. Gradients too exist only from the unit's first backward use
-/// until its last contribution has come; then they are cut into shards. fp32, on a device whose work is done at once.
+/// one of three places that take turns, so a weight lies elsewhere at each use and others lie where it was; release
+/// poisons the place. Gradients too exist only from the unit's first backward use until its last contribution has come;
+/// then they are cut into shards. On a device whose work is done at once.
 class GatheringStore final : public MemoryStore {
  public:
-  GatheringStore(DeviceApi& device, const std::vector<nn::ParameterSpec>& specs, const InitialValue& initial,
-                 std::vector<int> grad_uses)
-      : MemoryStore(device, specs, DType::f32, initial), uses_(std::move(grad_uses)), left_(uses_) {
+  GatheringStore(DeviceApi& device, const std::vector<nn::ParameterSpec>& specs, DType compute,
+                 const InitialValue& initial, std::vector<int> grad_uses)
+      : MemoryStore(device, specs, compute, initial), uses_(std::move(grad_uses)), left_(uses_) {
+    std::map<int, std::size_t> bytes;
+    for (const nn::ParameterSpec& spec : specs) bytes[spec.unit] += aligned_bytes(spec);
+    std::size_t largest = 0;
+    for (const auto& [unit, of_unit] : bytes) largest = std::max(largest, of_unit);
+    for (Arena& place : places_) place = Arena(device, largest);
     scatter();
   }
 
   void acquire(int unit, nn::Phase phase) override {
+    require(open().empty(), "GatheringStore: units are used one after another");
     MemoryStore::acquire(unit, phase);
+    ++acquired_;
+    std::byte* at = place().data();
     for_each_of(unit, [&](nn::ParamId id, std::size_t count) {
-      std::vector<float>& whole = gathered_[id];
-      whole.clear();
-      for (const std::vector<float>& shard : shards_[id]) whole.insert(whole.end(), shard.begin(), shard.end());
-      require(whole.size() == count, "GatheringStore: shards do not make up the parameter");
+      gathered_[id] = at;
+      std::byte* end = at;
+      for (const std::vector<std::byte>& shard : shards_[id]) end = std::copy(shard.begin(), shard.end(), end);
+      require(end == at + count * size_of(compute()), "GatheringStore: shards do not make up the parameter");
+      at += aligned_bytes(specs()[static_cast<std::size_t>(id)]);
       if (phase == nn::Phase::backward && !unit_grads_.contains(id))
         unit_grads_[id].assign(count, std::numeric_limits<float>::quiet_NaN());
     });
@@ -154,16 +168,20 @@ class GatheringStore final : public MemoryStore {
   void release(int unit, nn::Phase phase) override {
     MemoryStore::release(unit, phase);
     for_each_of(unit, [&](nn::ParamId id, std::size_t) {
-      poison_and_erase(gathered_, id);
+      gathered_.erase(id);
       if (phase == nn::Phase::forward || left_[static_cast<std::size_t>(id)] > 0) return;
-      add_to_step(id, unit_grads_.at(id));
-      poison_and_erase(unit_grads_, id);
+      std::vector<float>& grad = unit_grads_.at(id);
+      add_to_step(id, grad);
+      grad.assign(grad.size(), std::numeric_limits<float>::quiet_NaN());
+      unit_grads_.erase(id);
       left_[static_cast<std::size_t>(id)] = uses_[static_cast<std::size_t>(id)];
     });
+    // All bits set are a NaN in every type.
+    std::fill_n(place().data(), place().bytes(), std::byte{0xFF});
   }
   [[nodiscard]] const void* value(nn::ParamId id) override {
     require_open(id);
-    return gathered_.at(id).data();
+    return gathered_.at(id);
   }
   [[nodiscard]] nn::GradView grad(nn::ParamId id) override {
     require_open(id);
@@ -175,16 +193,17 @@ class GatheringStore final : public MemoryStore {
     require(--left_[static_cast<std::size_t>(id)] >= 0, "GatheringStore: more contributions than planned");
   }
 
-  /// Cuts the masters into shards and poisons nothing else: to be called after masters were written.
+  /// Cuts the values into shards: to be called after masters were written.
   void scatter() {
     changed();
     for (std::size_t p = 0; p < specs().size(); ++p) {
       const auto id = static_cast<nn::ParamId>(p);
       const auto count = static_cast<std::size_t>(specs()[p].stored_elements());
-      const float* from = master(id);
+      const std::byte* from = whole_value(id);
       const std::size_t cuts[] = {0, count / 5, count / 2, count};
       shards_[id].clear();
-      for (int s = 0; s < 3; ++s) shards_[id].emplace_back(from + cuts[s], from + cuts[s + 1]);
+      for (int s = 0; s < 3; ++s)
+        shards_[id].emplace_back(from + cuts[s] * size_of(compute()), from + cuts[s + 1] * size_of(compute()));
     }
   }
   /// Nothing is gathered any more and no gradient waits for a contribution.
@@ -197,14 +216,18 @@ class GatheringStore final : public MemoryStore {
       if (specs()[p].unit == unit)
         f(static_cast<nn::ParamId>(p), static_cast<std::size_t>(specs()[p].stored_elements()));
   }
-  static void poison_and_erase(std::map<nn::ParamId, std::vector<float>>& buffers, nn::ParamId id) {
-    std::vector<float>& buffer = buffers.at(id);
-    buffer.assign(buffer.size(), std::numeric_limits<float>::quiet_NaN());
-    buffers.erase(id);
+  /// Of the unit that was acquired last. Each place serves two units, one after the other: neighbouring blocks lie at
+  /// the same address within one pass.
+  [[nodiscard]] const Arena& place() const { return places_[acquired_ / 2 % 3]; }
+  /// What a parameter takes of a place: whole pieces of 256 bytes.
+  [[nodiscard]] std::size_t aligned_bytes(const nn::ParameterSpec& spec) const {
+    return (static_cast<std::size_t>(spec.stored_elements()) * size_of(compute()) + 255) / 256 * 256;
   }
 
-  std::map<nn::ParamId, std::vector<std::vector<float>>> shards_;
-  std::map<nn::ParamId, std::vector<float>> gathered_;
+  std::map<nn::ParamId, std::vector<std::vector<std::byte>>> shards_;
+  std::array<Arena, 3> places_;
+  std::size_t acquired_ = 0;  ///< units so far
+  std::map<nn::ParamId, const std::byte*> gathered_;
   std::map<nn::ParamId, std::vector<float>> unit_grads_;
   std::vector<int> uses_;
   std::vector<int> left_;  ///< contributions still to come in this micro-batch
