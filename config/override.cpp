@@ -40,7 +40,8 @@ void apply_override(Node& root, const std::string& option, Diagnostics& diagnost
   Diagnostics inner;
   Node value = parse_document("--set", option.substr(equals + 1), Syntax::yaml, inner);
   if (inner.error_count() > 0)
-    return diagnostics.error(here, fmt::format("the value '{}' is not valid YAML", option.substr(equals + 1)));
+    return diagnostics.error(
+        here, fmt::format("the value '{}' cannot be read: {}", option.substr(equals + 1), inner.first_message()));
   move_to(here, value);
 
   Node* at = &root;
