@@ -41,6 +41,8 @@ void print_run_header(const RunParts& parts) {
   const nn::Plan& plan = engine.plan();
   const sched::Schedule& schedule = *engine.options().schedule;
   const std::int64_t first = parts.beginning.first_step();
+  const std::vector<std::string> keys = job::deepspeed_lines(parts.loaded);
+  for (const std::string& line : keys) log::print("{}{}\n", &line == &keys.front() ? "deepspeed " : "          ", line);
   log::print("model     {}\n", parts.engine.model().describe());
   log::print("data      {}\n", parts.dataset.describe());
   log::print("ranks     {}\n", parts.rank.summary);
