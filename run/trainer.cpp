@@ -58,7 +58,7 @@ class Training {
     together("opening the run's folder", [&] {
       if (is_root()) open_folder();
     });
-    if (is_root()) print_run_header({loaded_, job_, rank_, *dataset_, batch_, *engine_, beginning_});
+    if (is_root()) print_run_header({loaded_, rank_, *dataset_, batch_, *engine_, beginning_});
     Progress progress(first, job_.run.steps, job_.print_every(), is_root());
     const StopSignals::Graceful graceful;
     const auto begin = Clock::now();

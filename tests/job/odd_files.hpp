@@ -355,10 +355,38 @@ inline OddFiles odd_options() {
   return all;
 }
 
+/// What looks odd and is right.
+inline OddFiles unusual_but_right() {
+  OddFiles all;
+  for (const char* value : {"1e3", "+7", "5.", "0", "9007199254740992"}) {
+    all.push_back(job_with({"run", "seed"}, value, ""));
+    all.push_back(json_with({"run", "seed"}, value, ""));
+  }
+  for (const char* value : {"it.s", "\"quoted\"", "'single'", "2024-05-01", "a_b-c.d # remark", "null_", "true1"})
+    all.push_back(job_with({"run", "name"}, value, ""));
+  for (const char* value : {"it's", "'it''s here'", "\"a \\\"b\\\"\"", "s3://x/a#b", "a: b"}) {
+    const std::string text = std::string(value) == "a: b" ? "'a: b'" : value;
+    all.push_back(job_with({"run", "output_dir"}, text, ""));
+  }
+  for (const char* value : {"null", "~", ""}) all.push_back(job_with({"", "steps_per_print"}, value, ""));
+  for (const char* value : {"null", "{}", "{params: {lr: 1}}", "{type: ADAM}"})
+    all.push_back(job_with({"", "optimizer"}, value, ""));
+  const std::string json = "\"model\": {\"type\": \"mlp\"}, \"data\": {\"type\": \"clusters\"},";
+  for (const std::string& rest : std::vector<std::string>{
+           "\"run\": {\"steps\": 2}, \"train_batch_size\": 8,}",
+           "\"run\": {\"steps\": 2}, # it's \"quoted\n \"train_batch_size\": 8}",
+           "\"run\": {steps: 2}, // [ {\n train_batch_size: 8}", "\"run\":{\"steps\":2},\"train_batch_size\":8}",
+           "\t\"run\": {\t\"steps\": 2}, /* \" */ \"train_batch_size\": 8}",
+           "\"run\": {\"steps\": 2, \"name\": \"\\u0061\"}, \"train_batch_size\": 8}"})
+    all.push_back({"{" + json + rest, "", "", {}, "job.json"});
+  for (OddFile& file : all) file.place.clear();
+  return all;
+}
+
 inline OddFiles odd_files() {
   OddFiles all;
-  for (const OddFiles& some :
-       {wrong_values(), broken_structure(), odd_bytes(), absurd_sizes(), words_of_others(), odd_options()})
+  for (const OddFiles& some : {wrong_values(), broken_structure(), odd_bytes(), absurd_sizes(), words_of_others(),
+                               odd_options(), unusual_but_right()})
     all.insert(all.end(), some.begin(), some.end());
   return all;
 }
