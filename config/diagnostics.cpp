@@ -109,7 +109,10 @@ void Diagnostics::warning(const Position& position, const std::string& message) 
   warnings_.push_back(fmt::format("{}: warning: {}", to_string(position), printable(message)));
 }
 
-std::string Diagnostics::first_message() const { return errors_.empty() ? "" : errors_.front().message; }
+Diagnostics::Words Diagnostics::first_error() const {
+  if (errors_.empty()) return {};
+  return {errors_.front().message, errors_.front().remedy};
+}
 
 std::string Diagnostics::render() const {
   constexpr std::size_t shown_at_most = 100;

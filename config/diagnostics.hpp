@@ -27,8 +27,11 @@ class Diagnostics {
   void warning(const Position& position, const std::string& message);
 
   [[nodiscard]] std::size_t error_count() const { return errors_.size(); }
-  /// What the error that was reported first says; empty without errors.
-  [[nodiscard]] std::string first_message() const;
+  struct Words {
+    std::string message, remedy;
+  };
+  /// Those of the error that was reported first; empty without errors.
+  [[nodiscard]] Words first_error() const;
   [[nodiscard]] const std::vector<std::string>& warnings() const { return warnings_; }
 
   /// All errors in the order of their positions, as one text. The first 100 are shown in full.

@@ -72,7 +72,9 @@ class Explainer {
     if (complaint_ == "illegal map value") return misplaced_colon();
     if (complaint_ == "end of map not found") return strayed_from("keys");
     if (complaint_ == "end of sequence not found") return strayed_from("list");
-    if (complaint_.find("flow") != none) return here("a comma or a closing bracket should stand here", "");
+    if (complaint_.find("flow") != none)
+      return here("a comma or a closing bracket should stand here",
+                  follows_colon() ? "or a blank, after the colon" : "");
     return here("this cannot be read as YAML", "");
   }
 
@@ -83,6 +85,12 @@ class Explainer {
 
   [[nodiscard]] SyntaxError here(std::string message, std::string remedy) const {
     return {line_, column_, std::move(message), std::move(remedy)};
+  }
+
+  /// As in {match:[x]}: without a blank the colon is a part of the word.
+  [[nodiscard]] bool follows_colon() const {
+    const auto before = static_cast<std::size_t>(column_ - 2);
+    return column_ >= 2 && before < text_of(line_).size() && text_of(line_)[before] == ':';
   }
 
   [[nodiscard]] std::string character() const {

@@ -55,6 +55,11 @@ TEST(SyntaxErrors, AMissingCommaIsNamedWhereItShouldStand) {
   EXPECT_EQ(first_error("r: {a: 1 b: 2}\n"), "1:10: " + text);
 }
 
+TEST(SyntaxErrors, AColonWithoutABlankIsNamed) {
+  EXPECT_EQ(first_error("a: {b:[1]}\n"),
+            "1:7: error: a comma or a closing bracket should stand here | or a blank, after the colon");
+}
+
 TEST(SyntaxErrors, VariablesAndTemplatesAreNamed) {
   EXPECT_EQ(first_error("run: {steps: ${STEPS}}\n"),
             "1:14: error: ${STEPS} is not filled in: a job file has no variables | write the value, or give it with "
