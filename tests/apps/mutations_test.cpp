@@ -33,14 +33,14 @@ const std::vector<std::string>& jobs() {
       "optimizer: {type: AdamW, params: {lr: 1.0e-3, betas: [0.9, 0.95], weight_decay: 0.1}}\n"
       "scheduler: {type: WarmupCosineLR, params: {warmup_num_steps: 10, total_num_steps: auto}}\n"
       "fp16: {enabled: true, loss_scale: 0, initial_scale_power: 12, hysteresis: 4}\n"
-      "parameter_groups: [{match: [\"*.bias\", \"*.ln_*\"], weight_decay: 0.0}, {match: [\"wte\"], lr: 0.1}]\n",
+      "parameter_groups: [{match: [\"*.bias\", \"*.ln_*\"], weight_decay: 0.0}, {match: [\"*wte*\"], lr: 0.1}]\n",
       "model:\n  type: mlp\n  hidden: [16, 8]\ndata:\n  type: clusters\n  samples: 64\nrun: {steps: 20}\n"
       "comm: {backend: local, ranks: 2, timeout_s: 5}\ntrain_batch_size: 8\n"
       "optimizer:\n  type: SGD\n  params:\n    lr: 0.1\n    momentum: 0.9\n"
       "scheduler:\n  type: ExponentialDecay\n  params: {gamma: 0.99, warmup_steps: 3}\n",
       "{ // JSON\n  \"model\": {\"type\": \"mlp\"}, \"data\": {\"type\": \"clusters\"},\n"
-      "  \"run\": {\"steps\": 10, \"name\": \"j\\u00e9\"}, /* and */ \"train_batch_size\": 8,\n"
-      "  \"scheduler\": {\"type\": \"OneCycle\", \"params\": {\"cycle_min_lr\": 0.1, \"cycle_max_lr\": [1, 2],\n"
+      "  \"run\": {\"steps\": 10, \"output_dir\": \"r\\u00e9\"}, /* and */ \"train_batch_size\": 8,\n"
+      "  \"scheduler\": {\"type\": \"OneCycle\", \"params\": {\"cycle_min_lr\": 0.1, \"cycle_max_lr\": [1],\n"
       "    \"cycle_first_step_size\": 4, \"decay_step_size\": 2, \"decay_lr_rate\": 0.5}} # tail\n}\n",
       "model: {type: mlp}\ndata: {type: clusters}\nrun: {steps: 10}\ndeepspeed: ds.json\n"};
   return all;
@@ -109,22 +109,24 @@ TEST(Mutations, DamagedFilesAreTakenOrRefusedInWords) {
   std::map<std::string, int> seen;
 
   for (int i = 0; i < count(); ++i) {
-    const std::size_t which = random() % jobs().size();
+    const std::size_t which = static_cast<std::size_t>(i) % jobs().size();
+    const bool damaged = static_cast<std::size_t>(i) >= jobs().size();  // the first ones are as they are
     const bool through_deepspeed = which + 1 == jobs().size();
-    const std::string text = through_deepspeed ? jobs()[which] : mutated(jobs()[which], random);
-    const std::string ds = through_deepspeed ? mutated(deepspeed, random) : deepspeed;
+    const std::string text = damaged && !through_deepspeed ? mutated(jobs()[which], random) : jobs()[which];
+    const std::string ds = damaged && through_deepspeed ? mutated(deepspeed, random) : deepspeed;
     testing::write_text(folder / "job.yaml", text);
     testing::write_text(folder / "ds.json", ds);
     SCOPED_TRACE(through_deepspeed ? ds : text);
     const auto begin = std::chrono::steady_clock::now();
     try {
-      const std::string shown =
-          config_text({.job = folder / "job.yaml", .ranks = static_cast<std::int64_t>(random() % 4)});
+      const std::int64_t ranks = damaged ? static_cast<std::int64_t>(random() % 3) : 0;
+      const std::string shown = config_text({.job = folder / "job.yaml", .ranks = ranks});
       const std::string curve = lr_of(job::load_job(folder / "job.yaml"));
       ++seen["taken"];
       ASSERT_FALSE(obeyed_by_a_terminal(shown)) << printable(shown);
       ASSERT_FALSE(obeyed_by_a_terminal(curve)) << printable(curve);
     } catch (const Error& error) {
+      ASSERT_TRUE(damaged) << error.what();
       ++seen[std::string(to_string(error.kind()))];
       ASSERT_TRUE(error.kind() == ErrorKind::config || error.kind() == ErrorKind::data ||
                   error.kind() == ErrorKind::environment)
@@ -139,7 +141,7 @@ TEST(Mutations, DamagedFilesAreTakenOrRefusedInWords) {
   RecordProperty("outcomes", figures);
   std::printf("%d files, %s\n", count(), figures.c_str());
   EXPECT_GT(seen["taken"], count() / 100);
-  EXPECT_GT(seen["configuration error"] + seen["config error"] + seen["config"], count() / 10);
+  EXPECT_GT(seen["configuration error"], count() / 10);
 }
 
 }  // namespace
