@@ -1,4 +1,6 @@
 // `config` refuses what `train` would, in the same words.
+#include <sys/stat.h>
+
 #include "tests/program/jobs.hpp"
 
 namespace lockstep::testing {
@@ -70,9 +72,14 @@ TEST_F(ConfigAgrees, OnWhatBecameOfADeepSpeedFile) {
 }
 
 TEST_F(ConfigAgrees, OnJobsThatAreNoFiles) {
-  ASSERT_EQ(run("lockstep config /dev/null").exit_code, 2);
-  EXPECT_EQ(run("lockstep train /dev/null").exit_code, 2);
-  EXPECT_EQ(run("mkfifo pipe && lockstep train pipe").exit_code, 2) << "a pipe that nobody writes into";
+  ASSERT_EQ(::mkfifo(path("pipe").c_str(), 0600), 0);  // nobody writes into it
+  for (const std::string job : {"/dev/null", "/dev/zero", ".", "pipe"})
+    for (const std::string command : {"config ", "lr ", "train "}) {
+      const Outcome outcome = run_program("lockstep " + command + job, options(), Seconds(20));
+
+      EXPECT_EQ(outcome.exit_code, 2) << command << job << outcome.all();
+      EXPECT_NE(outcome.err.find("not a file"), std::string::npos) << command << job << outcome.all();
+    }
 }
 
 }  // namespace
