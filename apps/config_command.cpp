@@ -6,29 +6,61 @@
 
 #include "config/schema_text.hpp"
 #include "core/error.hpp"
+#include "core/text.hpp"
 #include "job/job.hpp"
 #include "job/schema.hpp"
+#include "run/errors.hpp"
+#include "run/launch.hpp"
+#include "run/place.hpp"
+#include "run/setup.hpp"
 
 namespace lockstep {
 namespace {
 
-std::string comment_lines(const std::string& title, const std::vector<std::string>& lines) {
-  if (lines.empty()) return {};
-  std::string text = fmt::format("# {}\n", title);
-  for (const std::string& line : lines) text += fmt::format("#   {}\n", line);
-  return text;
+/// Ranks as the launcher or the job says, 1 if neither does.
+struct Ranks {
+  std::int64_t number;
+  const char* source;  ///< as `lockstep train` names it
+  bool said;
+};
+Ranks ranks_of(const job::JobConfig& job, std::int64_t asked) {
+  if (asked > 0) return {asked, "from MPI", true};
+  if (job.comm.ranks > 1) return {job.comm.ranks, "comm.ranks", true};
+  return {1, "no launcher", false};
 }
 
-std::string remarks(const job::LoadedJob& job) {
-  std::string text;
-  if (job.deepspeed) {
-    const job::DeepSpeedReport& report = *job.deepspeed;
-    text += comment_lines(fmt::format("{}: acted on", report.path), report.acted_on);
-    text += comment_lines("known and without effect here", report.without_effect);
-    text += comment_lines("\"auto\", taken as absent", report.taken_as_absent);
-    text += "# known and refused: none (a refused key is an error)\n";
+std::unique_ptr<nn::Model> model_of(const job::JobConfig& job) {
+  // Generated points are as the job says: they need not be made to know it.
+  if (job.data.type == "clusters")
+    return run::make_model(job, static_cast<int>(job.data.clusters.classes),
+                           static_cast<int>(job.data.clusters.features));
+  const auto dataset = run::make_dataset(job);
+  return run::make_model(job, dataset->classes(), dataset->features());
+}
+
+/// Goes as far as `lockstep train` does before it allocates anything. Returns remarks.
+std::vector<std::string> check_as_train_does(const job::JobConfig& job, std::int64_t asked) {
+  const Ranks ranks = ranks_of(job, asked);
+  if (job.comm.backend == "local" && asked > 1) run::refuse_nested_ranks();
+  (void)run::select_place(job);
+  const auto model = model_of(job);
+  std::vector<std::string> remarks;
+  try {
+    const job::BatchSizes batch = run::batch_sizes(job, ranks.number, ranks.source);
+    if (ranks.said) remarks.push_back("batch: " + batch.text);
+  } catch (const Error& error) {
+    if (ranks.said) throw;
+    remarks.push_back(
+        fmt::format("one rank alone cannot train it: {}; lockstep config -n N asks for N ranks", error.what()));
   }
-  for (const std::string& warning : job.warnings) text += fmt::format("# {}\n", warning);
+  (void)run::assign_groups(job, *model);
+  return remarks;
+}
+
+std::string as_comments(const std::vector<std::string>& lines, const char* indent) {
+  std::string text;
+  for (const std::string& line : lines)
+    text += fmt::format("# {}{}\n", &line == &lines.front() ? "" : indent, printable(line));
   return text;
 }
 
@@ -56,11 +88,20 @@ std::string config_text(const ConfigOptions& options) {
   if (options.show == ConfigOptions::Show::reference) return config::reference_markdown(job::job_section());
   if (options.show == ConfigOptions::Show::schema) return config::json_schema(job::job_section());
   const job::LoadedJob job = job::load_job(options.job, options.overrides);
-  return remarks(job) + body(job.config, options.show);
+  const std::vector<std::string> remarks = check_as_train_does(job.config, options.ranks);
+  return as_comments(job::deepspeed_lines(job), "  ") + as_comments(job.warnings, "") + as_comments(remarks, "") +
+         body(job.config, options.show);
 }
 
 int config_command(const ConfigOptions& options) {
-  const std::string text = config_text(options);
+  std::string text;
+  try {
+    text = config_text(options);
+  } catch (const Error& error) {
+    if (error.kind() == ErrorKind::config) throw;
+    run::print_failure({error.kind(), error.what()});
+    return exit_code(error.kind());
+  }
   std::fwrite(text.data(), 1, text.size(), stdout);
   return 0;
 }

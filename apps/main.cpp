@@ -128,6 +128,10 @@ int run_program(int argc, char** argv) {
   ConfigOptions config_options;
   bool full = false, minimal = false, diff = false, reference = false, schema = false;
   job.add_to(config, false);
+  config
+      ->add_option("-n,--ranks", config_options.ranks,
+                   "check the job for N ranks, as mpirun -n N starts them (default: comm.ranks)")
+      ->check(between<std::int64_t>(1, 1'000'000));
   config->add_flag("--full", full, "with the keys that have no value, as comments");
   config->add_flag("--minimal", minimal, "only what differs from the defaults");
   config->add_flag("--diff", diff, "one line for each difference from the defaults");

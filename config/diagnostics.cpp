@@ -34,20 +34,37 @@ std::string blanks_for(std::string_view shown_text) {
   return blanks;
 }
 
+/// A long line (minified JSON) is shown around the place: what of it, and what stands for the rest.
+struct Window {
+  std::size_t begin, end;
+};
+Window window_around(std::string_view line, std::size_t place, std::size_t length) {
+  constexpr std::size_t longest = 300, before = 60, behind = 100;
+  if (line.size() <= longest) return {0, line.size()};
+  std::size_t begin = place > before ? place - before : 0;
+  std::size_t end = std::min(line.size(), place + std::min(length, behind) + behind);
+  while (begin > 0 && is_continuation_byte(line[begin])) --begin;
+  while (end < line.size() && is_continuation_byte(line[end])) ++end;
+  return {begin, end};
+}
+
 /// The source line with a caret under the position.
 std::string excerpt(const Position& position, const std::string& remedy) {
   if (!position.source || position.line < 1 || static_cast<std::size_t>(position.line) > position.source->lines.size())
     return remedy.empty() ? std::string() : fmt::format("   {}\n", remedy);
-  const std::string_view line = position.source->lines[static_cast<std::size_t>(position.line - 1)];
-  if (line.size() > 300) return fmt::format("   {}\n", remedy.empty() ? "(a long line)" : remedy);
-  const auto start = std::min(line.size(), static_cast<std::size_t>(std::max(position.column - 1, 0)));
+  const std::string_view whole = position.source->lines[static_cast<std::size_t>(position.line - 1)];
+  const auto place = std::min(whole.size(), static_cast<std::size_t>(std::max(position.column - 1, 0)));
+  const Window window = window_around(whole, place, static_cast<std::size_t>(std::max(position.length, 1)));
+  const std::string_view line = whole.substr(window.begin, window.end - window.begin);
+  const std::string left = window.begin > 0 ? "..." : "", right = window.end < whole.size() ? "..." : "";
+  const std::size_t start = place - window.begin;
   const auto length = std::min(line.size() - start, static_cast<std::size_t>(std::max(position.length, 1)));
   const int width = std::max(1, characters(shown(line.substr(start, length))));
   std::string caret(static_cast<std::size_t>(width), '~');
   caret[0] = '^';
   if (!remedy.empty()) caret.append(1, ' ').append(remedy);
-  return fmt::format("{:>5} | {}\n      | {}{}\n", position.line, shown(line), blanks_for(shown(line.substr(0, start))),
-                     caret);
+  return fmt::format("{:>5} | {}{}{}\n      | {}{}\n", position.line, left, shown(line), right,
+                     blanks_for(left + shown(line.substr(0, start))), caret);
 }
 
 }  // namespace
@@ -90,6 +107,11 @@ void Diagnostics::error(const Position& position, const std::string& message, co
 
 void Diagnostics::warning(const Position& position, const std::string& message) {
   warnings_.push_back(fmt::format("{}: warning: {}", to_string(position), printable(message)));
+}
+
+Diagnostics::Words Diagnostics::first_error() const {
+  if (errors_.empty()) return {};
+  return {errors_.front().message, errors_.front().remedy};
 }
 
 std::string Diagnostics::render() const {

@@ -16,6 +16,8 @@ namespace lockstep::config {
 ///        14 |     warmup_num_step: 500
 ///           |     ^~~~~~~~~~~~~~~ did you mean 'warmup_num_steps'?
 ///        allowed: warmup_min_lr, warmup_num_steps
+///
+/// Of a line of more than 300 bytes a piece around the place is shown.
 class Diagnostics {
  public:
   /// `remedy` stands beside the caret; `allowed` is a list of what would have been accepted. Both may be empty.
@@ -25,6 +27,11 @@ class Diagnostics {
   void warning(const Position& position, const std::string& message);
 
   [[nodiscard]] std::size_t error_count() const { return errors_.size(); }
+  struct Words {
+    std::string message, remedy;
+  };
+  /// Those of the error that was reported first; empty without errors.
+  [[nodiscard]] Words first_error() const;
   [[nodiscard]] const std::vector<std::string>& warnings() const { return warnings_; }
 
   /// All errors in the order of their positions, as one text. The first 100 are shown in full.

@@ -6,10 +6,13 @@
 #include <yaml-cpp/parser.h>
 
 #include <algorithm>
-#include <fstream>
 #include <sstream>
 
+#include "config/bytes.hpp"
 #include "config/json_comments.hpp"
+#include "config/outline.hpp"
+#include "config/syntax_errors.hpp"
+#include "config/text_file.hpp"
 #include "core/error.hpp"
 #include "core/text.hpp"
 
@@ -26,8 +29,9 @@ struct Stop {};
 /// Maps the parser's marks to positions in the user's text.
 class Positions {
  public:
-  Positions(std::shared_ptr<const Source> source, std::vector<BlankedJson::Shift> shifts)
-      : source_(std::move(source)), shifts_(std::move(shifts)) {}
+  /// `parsed` is what the parser sees: the user's text, or JSON made readable.
+  Positions(std::shared_ptr<const Source> source, std::vector<BlankedJson::Shift> shifts, const std::string& parsed)
+      : source_(std::move(source)), shifts_(std::move(shifts)), parsed_(make_source("", parsed)) {}
 
   [[nodiscard]] Position at(const YAML::Mark& mark, std::size_t length = 1) const {
     Position position{source_, mark.line + 1, mark.column + 1, static_cast<int>(std::max<std::size_t>(length, 1))};
@@ -37,11 +41,15 @@ class Positions {
     position.column += moved;
     return position;
   }
-  [[nodiscard]] const Source& source() const { return *source_; }
+  [[nodiscard]] std::string_view parsed_line(const YAML::Mark& mark) const {
+    const auto line = static_cast<std::size_t>(mark.line);
+    return line < parsed_->lines.size() ? std::string_view(parsed_->lines[line]) : std::string_view();
+  }
 
  private:
   std::shared_ptr<const Source> source_;
   std::vector<BlankedJson::Shift> shifts_;
+  std::shared_ptr<const Source> parsed_;
 };
 
 /// Builds the tree from the parser's events. Working on events, not on yaml-cpp's own nodes, shows anchors and
@@ -52,6 +60,13 @@ class TreeBuilder : public YAML::EventHandler {
       : positions_(positions), diagnostics_(diagnostics) {}
 
   [[nodiscard]] Node take_root() { return std::move(root_); }
+
+  /// Values that run over lines; where the parser itself loses the thread, its explanation is enough.
+  void report_long_values() {
+    for (const Position& position : long_values_)
+      diagnostics_.error(position, "this goes on in the next line",
+                         "end it on its line; a key of the next line needs a colon there");
+  }
 
   void OnDocumentStart(const YAML::Mark&) override {}
   void OnDocumentEnd() override {}
@@ -72,6 +87,7 @@ class TreeBuilder : public YAML::EventHandler {
     check_tag(mark, tag);
     Node node{Node::Kind::scalar, positions_.at(mark, value.size() + (tag == "!" ? 2 : 0)), value};
     node.quoted = tag == "!";
+    check_line(mark, node);
     add(std::move(node));
   }
 
@@ -152,6 +168,25 @@ class TreeBuilder : public YAML::EventHandler {
     }
   }
 
+  /// A text that goes on behind its line swallows what was meant as keys; the parser finds nothing wrong with it.
+  void check_line(const YAML::Mark& mark, const Node& node) {
+    const std::string_view line = positions_.parsed_line(mark);
+    const auto column = static_cast<std::size_t>(mark.column);
+    const char first = column < line.size() ? line[column] : ' ';
+    if (node.quoted && (first == '|' || first == '>'))
+      return diagnostics_.error(node.position, "a text over several lines (| or >) is not supported",
+                                "write it in one line");
+    if (node.quoted && (first == '"' || first == '\'') && end_of_quoted(line, column) == std::string_view::npos) {
+      const SyntaxError error = unclosed_quote(0, 0, first);
+      diagnostics_.error({node.position.source, node.position.line, node.position.column}, error.message, error.remedy);
+      throw Stop{};
+    }
+    // A whole file that is one text has no keys, which the reader of the keys says.
+    if (!node.quoted && !levels_.empty() && line.substr(std::min(column, line.size()), node.text.size()) != node.text) {
+      long_values_.push_back({node.position.source, node.position.line, node.position.column});
+    }
+  }
+
   void check_anchor(const YAML::Mark& mark, YAML::anchor_t anchor) {
     if (anchor != YAML::NullAnchor)
       diagnostics_.error(positions_.at(mark), "anchors (&name) are not supported",
@@ -166,6 +201,7 @@ class TreeBuilder : public YAML::EventHandler {
   Diagnostics& diagnostics_;
   Node root_;
   std::vector<Level> levels_;
+  std::vector<Position> long_values_;
   std::size_t nodes_ = 0;
 };
 
@@ -191,38 +227,18 @@ class FirstEvent : public YAML::EventHandler {
   YAML::Mark mark_;
 };
 
-bool is_utf8(const std::string& text, std::size_t& bad) {
-  for (std::size_t i = 0; i < text.size();) {
-    const auto c = static_cast<unsigned char>(text[i]);
-    const std::size_t n = c < 0x80 ? 1 : (c >> 5U) == 6 ? 2 : (c >> 4U) == 14 ? 3 : (c >> 3U) == 30 ? 4 : 0;
-    bool good = n != 0 && i + n <= text.size() && c != 0;
-    for (std::size_t k = 1; good && k < n; ++k) good = (static_cast<unsigned char>(text[i + k]) & 0xC0U) == 0x80U;
-    if (!good) {
-      bad = i;
-      return false;
-    }
-    i += n;
-  }
-  return true;
-}
-
-Position position_of_byte(const std::shared_ptr<const Source>& source, const std::string& text, std::size_t byte) {
-  const auto head = std::string_view(text).substr(0, byte);
-  const auto line = std::count(head.begin(), head.end(), '\n');
-  const auto start = head.rfind('\n');
-  return {source, static_cast<int>(line) + 1, static_cast<int>(start == head.npos ? byte : byte - start - 1) + 1};
-}
-
-std::string tab_hint(const Source& source, int line) {
-  // The parser notices a tab where it stops making sense, which may be one line late.
-  for (int i = line; i >= std::max(1, line - 1); --i) {
-    if (static_cast<std::size_t>(i) > source.lines.size()) continue;
-    const std::string& text = source.lines[static_cast<std::size_t>(i - 1)];
-    const auto indent = text.substr(0, text.find_first_not_of(" \t"));
-    if (indent.find('\t') != std::string::npos)
-      return fmt::format("line {} is indented with a tab; YAML indents with spaces", i);
-  }
-  return {};
+/// A second document, or what the parser takes for one: text behind the end of the first.
+void report_second(YAML::Mark mark, const Positions& positions, Diagnostics& diagnostics) {
+  YAML::Mark above = mark;
+  above.line = std::max(0, mark.line - 1);
+  if (positions.parsed_line(above).starts_with("...")) mark = above;
+  const std::string_view line = positions.parsed_line(mark);
+  if (line.starts_with("---") || line.starts_with("..."))
+    diagnostics.error(positions.at(mark, 3), "a second document begins here; a job is one document",
+                      fmt::format("remove the line with {}", line.substr(0, 3)));
+  else
+    diagnostics.error(positions.at(mark), "this does not go on with what stands above",
+                      "a job is one block of keys, in one pair of braces or without any");
 }
 
 void parse_blanked(const std::string& text, const Positions& positions, Diagnostics& diagnostics, Node& root) {
@@ -233,18 +249,21 @@ void parse_blanked(const std::string& text, const Positions& positions, Diagnost
     YAML::Parser parser(stream);
     const bool any = parser.HandleNextDocument(builder);
     root = builder.take_root();
+    builder.report_long_values();
     bool second = false;
     try {
       second = any && parser.HandleNextDocument(rest);
     } catch (const Stop&) {
       second = true;
     }
-    if (second)
-      diagnostics.error(positions.at(rest.mark(), 3), "a second document begins here; a job is one document",
-                        "remove the line with ---");
+    if (second) report_second(rest.mark(), positions, diagnostics);
   } catch (const YAML::Exception& error) {
-    const Position position = positions.at(error.mark.is_null() ? YAML::Mark() : error.mark);
-    diagnostics.error(position, error.msg, tab_hint(positions.source(), position.line));
+    const YAML::Mark lost = error.mark.is_null() ? YAML::Mark() : error.mark;
+    const SyntaxError found = explain_syntax(text, error.msg, lost.line + 1, lost.column + 1);
+    YAML::Mark mark;
+    mark.line = found.line - 1;
+    mark.column = found.column - 1;
+    diagnostics.error(positions.at(mark), found.message, found.remedy);
   } catch (const Stop&) {
     // already reported
   }
@@ -272,33 +291,21 @@ Node parse_document(const std::string& name, const std::string& text, Syntax syn
   const std::string body = text.starts_with("\xEF\xBB\xBF") ? text.substr(3) : text;
   const auto source = make_source(name, body);
   root.position = {source, 1, 1};
-  std::size_t bad = 0;
-  if (!is_utf8(body, bad)) {
-    diagnostics.error(position_of_byte(source, body, bad), "the text is not UTF-8", "save the file as UTF-8");
-    return root;
-  }
+  if (!check_bytes(body, source, diagnostics)) return root;
   if (syntax == Syntax::yaml) {
-    parse_blanked(body, Positions(source, {}), diagnostics, root);
+    parse_blanked(body, Positions(source, {}, body), diagnostics, root);
   } else {
     const BlankedJson json = blank_json_comments(body);
     for (const auto& problem : json.problems)
-      diagnostics.error(Position{source, problem.line, problem.column}, problem.message);
-    if (json.problems.empty()) parse_blanked(json.text, Positions(source, json.shifts), diagnostics, root);
+      diagnostics.error(Position{source, problem.line, problem.column}, problem.message, problem.remedy);
+    if (json.problems.empty()) parse_blanked(json.text, Positions(source, json.shifts, json.text), diagnostics, root);
   }
   if (!root.position.source) root.position = {source, 1, 1};
   return root;
 }
 
 Node read_document(const std::string& path, Diagnostics& diagnostics) {
-  std::ifstream file(path, std::ios::binary);
-  std::ostringstream text;
-  // A folder opens as a file and fails at the first read.
-  if (!file || (file.peek() == std::ifstream::traits_type::eof() && file.bad()))
-    fail(ErrorKind::config, "{}: cannot be opened for reading; check the path", printable(path));
-  file.clear();
-  std::string content(max_bytes + 1, '\0');
-  file.read(content.data(), static_cast<std::streamsize>(content.size()));
-  content.resize(static_cast<std::size_t>(file.gcount()));
+  const std::string content = read_text_file(path, max_bytes + 1);
   return parse_document(path, content, syntax_of(path, content), diagnostics);
 }
 

@@ -3,6 +3,9 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <cmath>
+#include <cstdlib>
+
 namespace lockstep::config {
 namespace {
 
@@ -35,12 +38,21 @@ std::string base_type(const Field& field) {
   return "";
 }
 
+/// A limit as one would write it: 1e9 rather than nine zeros.
+std::string limit(double value) {
+  if (std::abs(value) < 1e6) return fmt::format("{}", value);
+  const std::string text = fmt::format("{:g}", value);
+  const std::size_t e = text.find("e+");
+  if (e == std::string::npos || std::strtod(text.c_str(), nullptr) != value) return fmt::format("{:.0f}", value);
+  return text.substr(0, e + 1) + text.substr(text.find_first_not_of('0', e + 2));
+}
+
 std::string range(const Field& field) {
   if (field.min && field.max)
-    return fmt::format(" in {}{}, {}{}", field.min_open ? "(" : "[", *field.min, *field.max,
-                       field.max_open ? ")" : "]");
-  if (field.min) return fmt::format(" {} {}", field.min_open ? ">" : ">=", *field.min);
-  if (field.max) return fmt::format(" {} {}", field.max_open ? "<" : "<=", *field.max);
+    return fmt::format(" {} {} {} {}", field.min_open ? "above" : "from", limit(*field.min),
+                       field.max_open ? "to below" : "to", limit(*field.max));
+  if (field.min) return fmt::format(" {} {}", field.min_open ? ">" : ">=", limit(*field.min));
+  if (field.max) return fmt::format(" {} {}", field.max_open ? "<" : "<=", limit(*field.max));
   return "";
 }
 

@@ -32,7 +32,7 @@ class Reader {
     const bool scalar = node_.kind == Node::Kind::scalar;
     // JSON has no unquoted words, so the quotes do not matter here.
     if (field_.or_auto && scalar && node_.text == "auto") return "auto";
-    if (scalar && is_refused()) return {};
+    if (scalar && (is_refused() || is_variable())) return {};
     switch (field_.type) {
       case FieldType::boolean:
         return boolean();
@@ -70,8 +70,21 @@ class Reader {
     return false;
   }
 
+  /// ${STEPS}: a shell or a template would have filled it in.
+  [[nodiscard]] bool is_variable() const {
+    const std::size_t begin = node_.text.find("${");
+    const std::size_t end = begin == std::string::npos ? begin : node_.text.find('}', begin);
+    if (end == std::string::npos) return false;
+    diagnostics_.error(node_.position,
+                       fmt::format("{}: {} is not filled in: a job file has no variables", path_,
+                                   node_.text.substr(begin, end - begin + 1)),
+                       fmt::format("write the value, or give it with --set {}=...", path_));
+    return true;
+  }
+
   [[nodiscard]] std::optional<ParamValue> number() const {
     if (node_.kind != Node::Kind::scalar) return wrong();
+    if (node_.text == "auto" && field_.nullable) return wrong("leave the key out: it is derived from the others");
     const Scalar scalar = interpret(node_.text);
     if (node_.quoted) return wrong(scalar.value.is_number() ? "remove the quotes" : "");
     if (!scalar.problem.empty() || !scalar.value.is_number()) return wrong(scalar.problem);
@@ -84,7 +97,9 @@ class Reader {
       if (field_.strict_integer)
         return wrong(whole ? fmt::format("write {}", static_cast<std::int64_t>(value))
                            : "write it without '.' and exponent");
-      if (!whole) return wrong("not a whole number");
+      if (!whole && value == std::trunc(value) && in_range(value, field_))
+        return wrong("write it without exponent: the power of ten is not exact");
+      if (!whole && value != std::trunc(value)) return wrong("not a whole number");
     }
     if (!in_range(value, field_)) return wrong("out of range");
     return integer != nullptr ? *integer : static_cast<std::int64_t>(value);
@@ -105,6 +120,7 @@ class Reader {
         if (same_ignoring_case(node_.text, word)) return wrong("write true");
       for (const char* word : {"false", "no", "off", "0", "n"})
         if (same_ignoring_case(node_.text, word)) return wrong("write false");
+      if (field_.nullable && node_.text == "None") return wrong("write null");
     }
     return wrong();
   }

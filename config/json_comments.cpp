@@ -2,8 +2,12 @@
 
 #include <fmt/format.h>
 
+#include <cctype>
 #include <charconv>
 #include <optional>
+#include <string_view>
+
+#include "config/outline.hpp"
 
 namespace lockstep::config {
 namespace {
@@ -24,9 +28,9 @@ class Blanker {
   BlankedJson run() {
     while (at_ < in_.size()) {
       const char c = in_[at_];
-      if (c == '"' || c == '\'')
+      if ((c == '"' || c == '\'') && begins_token())
         string(c);
-      else if (c == '#' || in_.compare(at_, 2, "//") == 0)
+      else if ((c == '#' && begins_token()) || (in_.compare(at_, 2, "//") == 0 && !in_address()))
         line_comment();
       else if (in_.compare(at_, 2, "/*") == 0)
         block_comment();
@@ -49,6 +53,15 @@ class Blanker {
   }
   void blank() { put(in_[at_] == '\n' || in_[at_] == '\r' ? in_[at_] : ' '); }
 
+  /// Not in the middle of an unquoted word, as in it's and a#b.
+  [[nodiscard]] bool begins_token() const {
+    return at_ == 0 || std::string_view(" \t\r\n{}[],:\"'/").find(in_[at_ - 1]) != std::string_view::npos;
+  }
+  /// The // of s3://bucket.
+  [[nodiscard]] bool in_address() const {
+    return at_ >= 2 && in_[at_ - 1] == ':' && std::isalnum(static_cast<unsigned char>(in_[at_ - 2])) != 0;
+  }
+
   void line_comment() {
     while (at_ < in_.size() && in_[at_] != '\n') blank();
   }
@@ -62,22 +75,30 @@ class Blanker {
   }
 
   void string(char quote) {
+    const int column = column_ + moved_;
     put(quote);
     while (at_ < in_.size() && in_[at_] != quote) {
+      if (in_[at_] == '\n') return unclosed(column, quote);
       if (quote == '"' && in_[at_] == '\\') {
         escape();
       } else {
         put(in_[at_]);
       }
     }
-    if (at_ < in_.size()) put(quote);
+    if (at_ == in_.size()) return unclosed(column, quote);
+    put(quote);
+  }
+  void unclosed(int column, char quote) {
+    const SyntaxError error = unclosed_quote(line_, column, quote);
+    out_.problems.push_back({line_, column, error.message, error.remedy});
+    at_ = in_.size();  // what follows is turned inside out
   }
 
   void escape() {
     const auto high = hex4(in_, at_);
     if (!high || *high < 0xD800 || *high > 0xDFFF) {
       put(in_[at_]);
-      if (at_ < in_.size()) put(in_[at_]);
+      if (at_ < in_.size() && in_[at_] != '\n') put(in_[at_]);
       return;
     }
     const auto low = hex4(in_, at_ + 6);

@@ -17,6 +17,7 @@ struct BlankedJson {
     int line;
     int column;
     std::string message;
+    std::string remedy = {};
   };
   std::string text;
   std::vector<Shift> shifts;
@@ -24,7 +25,7 @@ struct BlankedJson {
 };
 
 /// Blanks `//`, `#` and `/* */` comments and tabs outside strings, and joins surrogate pairs inside them.
-/// Reports unpaired surrogates and a comment that is never closed.
+/// Reports unpaired surrogates, a comment that is never closed, and a string that is not closed on its line.
 [[nodiscard]] BlankedJson blank_json_comments(const std::string& text);
 
 }  // namespace lockstep::config

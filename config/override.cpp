@@ -39,8 +39,11 @@ void apply_override(Node& root, const std::string& option, Diagnostics& diagnost
     return diagnostics.error(here, "expected KEY=VALUE, for example --set run.steps=100");
   Diagnostics inner;
   Node value = parse_document("--set", option.substr(equals + 1), Syntax::yaml, inner);
-  if (inner.error_count() > 0)
-    return diagnostics.error(here, fmt::format("the value '{}' is not valid YAML", option.substr(equals + 1)));
+  if (inner.error_count() > 0) {
+    const auto [message, remedy] = inner.first_error();
+    return diagnostics.error(here, fmt::format("the value '{}' cannot be read: {}", option.substr(equals + 1), message),
+                             remedy);
+  }
   move_to(here, value);
 
   Node* at = &root;

@@ -49,6 +49,17 @@ Scalar integer(const std::string& text, std::size_t sign) {
   return {value};
 }
 
+/// "1,5e-3", "1_000" and "64,".
+std::string problem_of_separators(const std::string& text, std::size_t sign) {
+  if (text.ends_with(',') && is_decimal(text.substr(0, text.size() - 1), sign)) return "remove the comma";
+  const std::size_t comma = text.find(',');
+  if (comma != std::string::npos && text.find('.') == std::string::npos && digits(text, comma + 1) != 3) {
+    const std::string point = text.substr(0, comma) + "." + text.substr(comma + 1);
+    if (is_decimal(point, sign)) return fmt::format("the decimal sign is a point: {}", point);
+  }
+  return "numbers are written without separators";
+}
+
 bool only(const std::string& s, std::size_t at, const char* characters) {
   return at < s.size() && s.find_first_not_of(characters, at) == std::string::npos;
 }
@@ -70,7 +81,13 @@ bool plain_is_safe(const std::string& text) {
 
 std::string quote(const std::string& text) {
   std::string out = "\"";
-  for (const char c : text) {
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    // U+0080 to U+009F are control characters too, which a terminal obeys.
+    if (c == '\xC2' && i + 1 < text.size() && static_cast<unsigned char>(text[i + 1]) < 0xA0) {
+      out += fmt::format("\\x{:02x}", static_cast<unsigned char>(text[++i]));
+      continue;
+    }
     switch (c) {
       case '"':
         out += "\\\"";
@@ -88,7 +105,7 @@ std::string quote(const std::string& text) {
         out += "\\r";
         break;
       default:
-        if (static_cast<unsigned char>(c) < 0x20)
+        if (static_cast<unsigned char>(c) < 0x20 || c == 0x7F)
           out += fmt::format("\\x{:02x}", static_cast<unsigned>(c));
         else
           out += c;
@@ -119,7 +136,7 @@ Scalar interpret(const std::string& text) {
     return {text, "numbers are decimal, not hexadecimal, octal or binary"};
   if (!body.empty() && is_digit(body[0]) && only(body, 0, "0123456789_.,eE+-") &&
       body.find_first_of("_,") != std::string::npos)
-    return {text, "numbers are written without separators"};
+    return {text, problem_of_separators(text, sign)};
   return {text};
 }
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "config/field_value.hpp"
+#include "config/scalar.hpp"
 #include "config/words.hpp"
 
 namespace lockstep::config {
@@ -26,12 +27,17 @@ class Validator {
       return std::move(out_);
     }
     if (node.kind != Node::Kind::map && node.kind != Node::Kind::null) {
-      diagnostics_.error(node.position, fmt::format("{}: expected a block of keys, got {}",
-                                                    path_.empty() ? "the job file" : path_, describe(node)));
+      diagnostics_.error(
+          node.position,
+          fmt::format("{}: expected a block of keys, got {}", path_.empty() ? "the job file" : path_, describe(node)),
+          instead_of(node));
       return std::move(out_);
     }
     if (section_.types) choose_type(node);
-    for (const Member& member : node.members) read_member(member);
+    for (const Member& member : node.members) {
+      read_member(member);
+      before_ = &member;
+    }
     check_required();
     return std::move(out_);
   }
@@ -54,9 +60,38 @@ class Validator {
     return nullptr;
   }
 
+  /// What to write where one word stands instead of a block.
+  [[nodiscard]] std::string instead_of(const Node& node) const {
+    if (node.kind != Node::Kind::scalar) return {};
+    if (path_.empty()) {
+      if (node.text.find(" = ") != std::string::npos) return "write key: value, with a colon";
+      return node.text.find(':') == std::string::npos ? "" : "put a space after each colon";
+    }
+    const bool flag = node.is_word("true") || node.is_word("false");
+    if (flag && find_field(section_.keys.fields, "enabled") != nullptr)
+      return fmt::format("write {}: {{enabled: {}}}", path_, node.text);
+    if (!section_.types) return {};
+    for (const Type& type : section_.types->known)
+      if (same_ignoring_case(type.name, node.text)) return fmt::format("write {}: {{type: {}}}", path_, type.name);
+    return advice_for_type(node.text);
+  }
+
+  [[nodiscard]] std::string advice_for_type(const std::string& name) const {
+    for (const auto& [word, text] : section_.types->advice)
+      if (same_ignoring_case(word, name)) return text;
+    const std::string near = nearest(name, section_.types->names());
+    return near.empty() ? "" : fmt::format("did you mean '{}'?", near);
+  }
+
   void choose_type(const Node& node) {
     const std::vector<std::string> names = section_.types->names();
     const Node* given = node.find("type");
+    if (given == nullptr && !section_.types->default_type.empty()) {
+      type_ = section_.types->find(section_.types->default_type);
+      out_.type = type_->name;
+      out_.type_position = out_.position;
+      return;
+    }
     if (given == nullptr || given->kind != Node::Kind::scalar) {
       diagnostics_.error(given == nullptr ? out_.position : given->position, fmt::format("{}: type is missing", path_),
                          "", join(names));
@@ -74,9 +109,8 @@ class Validator {
                          join(names));
       return;
     }
-    const std::string near = nearest(given->text, names);
-    diagnostics_.error(given->position, fmt::format("{}: unknown type {}", path_, describe(*given)),
-                       near.empty() ? "" : fmt::format("did you mean '{}'?", near), join(names));
+    diagnostics_.error(given->position, fmt::format("{}: unknown type '{}'", path_, given->text),
+                       advice_for_type(given->text), join(names));
   }
 
   void read_member(const Member& member) {
@@ -126,6 +160,7 @@ class Validator {
       for (const Field& f : k->fields) known.push_back(f.name);
       for (const Section& s : k->sections) known.push_back(s.name);
     }
+    if (is_half_a_number(member)) return;
     std::string remedy;
     if (const auto advice = section_.advice.find(member.key); advice != section_.advice.end()) {
       remedy = advice->second;
@@ -136,6 +171,20 @@ class Validator {
     }
     diagnostics_.error(member.key_position, fmt::format("unknown key '{}' {}", member.key, in_block()), remedy,
                        join(known));
+  }
+
+  /// {lr: 1,5e-3} reads as lr: 1 and a key 5e-3.
+  [[nodiscard]] bool is_half_a_number(const Member& member) const {
+    if (member.value.kind != Node::Kind::null || before_ == nullptr || !interpret(member.key).value.is_number())
+      return false;
+    const Node& first = before_->value;
+    const Position& here = member.key_position;
+    if (first.position.line != here.line || first.position.column + first.position.length + 1 != here.column)
+      return false;
+    diagnostics_.error(first.position,
+                       fmt::format("{}: {},{} is no number", dotted(path_, before_->key), first.text, member.key),
+                       fmt::format("the decimal sign is a point: {}.{}", first.text, member.key));
+    return true;
   }
 
   void check_required() {
@@ -173,7 +222,8 @@ class Validator {
   const std::string& path_;
   Diagnostics& diagnostics_;
   const Type* type_ = nullptr;
-  std::string owner_;  // the type of the enclosing block, for messages
+  const Member* before_ = nullptr;  // the member before the one at hand
+  std::string owner_;               // the type of the enclosing block, for messages
   std::vector<std::string> bad_;
   Values out_;
 };

@@ -36,6 +36,9 @@ struct Types {
   std::string doc = {};
   std::vector<Type> known = {};
   std::map<std::string, std::string> refused = {};  ///< understood but not supported, each with the reason
+  /// Other names that people bring, in lower case, each with what to write instead.
+  std::map<std::string, std::string> advice = {};
+  std::string default_type = {};  ///< of a block that names none; empty: it must
 
   [[nodiscard]] const Type* find(std::string_view name) const;
   [[nodiscard]] std::vector<std::string> names() const;

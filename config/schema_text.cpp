@@ -67,6 +67,15 @@ std::string explain_field(const std::string& path, const std::string& types, con
   return text;
 }
 
+std::string explain_type(const std::string& path, const Types& types) {
+  std::string text = fmt::format("{}\n  {}\n", path, types.doc);
+  text += fmt::format("  value:   one of {}\n", join(types.names()));
+  text += fmt::format("  default: {}\n", types.default_type.empty() ? "required" : types.default_type);
+  for (const Type& type : types.known) text += fmt::format("  {}: {}\n", type.name, type.doc);
+  for (const auto& [name, reason] : types.refused) text += fmt::format("  refused: {}: {}\n", name, reason);
+  return text;
+}
+
 void add_paragraph(std::string& text, const std::string& paragraph) {
   if (!text.empty()) text += '\n';
   text += paragraph;
@@ -177,7 +186,7 @@ Json block_schema(const Section& section, const Type* type) {
   Json required = Json::array();
   if (type != nullptr) {
     properties["type"] = {{"const", type->name}, {"description", section.types->doc}};
-    required.push_back("type");
+    if (type->name != section.types->default_type) required.push_back("type");
   }
   add_members(section.keys, properties, required);
   if (type != nullptr) add_members(type->keys, properties, required);
@@ -204,11 +213,13 @@ std::string explain_key(const Section& root, const std::string& key) {
   };
   std::vector<Hit> hits;
   std::string text;
-  std::vector<std::string> known;
+  std::vector<std::string> known = {"type"};
   walk(root, "", "", [&](const Block& block) {
     const std::string name = block.is_type ? block.type : block.path.empty() ? root.name : block.path;
     if (ends_with_path(name, key)) add_paragraph(text, explain_block(block));
     known.push_back(name.substr(name.rfind('.') + 1));
+    if (block.types != nullptr && ends_with_path(block.path + ".type", key))
+      add_paragraph(text, explain_type(block.path + ".type", *block.types));
     for (const Field& field : block.keys.fields) {
       const std::string path = block.path.empty() ? field.name : block.path + "." + field.name;
       known.push_back(field.name);
@@ -242,7 +253,9 @@ std::string reference_markdown(const Section& root) {
     // The top level's text stands at the head of the page already.
     if (!block.doc.empty() && !block.path.empty()) text += fmt::format("\n{}\n", block.doc);
     if (block.types != nullptr)
-      text += fmt::format("\n`type`: {} One of `{}`.\n", block.types->doc, fmt::join(block.types->names(), "`, `"));
+      text += fmt::format(
+          "\n`type`: {} One of `{}`{}.\n", block.types->doc, fmt::join(block.types->names(), "`, `"),
+          block.types->default_type.empty() ? "" : fmt::format("; default `{}`", block.types->default_type));
     if (block.keys.fields.empty()) return;
     text += "\n| key | value | default | meaning |\n|---|---|---|---|\n";
     for (const Field& field : block.keys.fields) {

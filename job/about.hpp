@@ -18,6 +18,7 @@ struct About {
   std::string doc;
   Presence presence = Presence::optional;  ///< of a block
   std::string types_doc = {};              ///< of a block with types: what the `type` key says
+  bool type_has_default = false;           ///< of a block with types: the `type` key may be left out
   bool ignore_case = false;                ///< of a type: its name may be spelled in any case
 };
 

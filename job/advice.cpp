@@ -16,21 +16,109 @@ Section& block(Section& root, std::string_view name) {
   fail(ErrorKind::internal, "the job file has no block {}", name);
 }
 
+constexpr const char* precision_text = "write bf16: {enabled: true} or fp16: {enabled: true}; neither means fp32";
+constexpr const char* epochs_text =
+    "a run is counted in optimizer steps: run.steps; an epoch is training samples / train_batch_size of them";
+constexpr const char* schedule_text = "write scheduler: {type: WarmupCosineLR, params: {...}}, or another type";
+
+/// What other programs call things, at the top level or in `run`.
+void advise_words_of_others(std::map<std::string, std::string>& advice) {
+  for (const char* word : {"precision", "mixed_precision", "dtype", "torch_dtype", "amp_dtype"})
+    advice[word] = precision_text;
+  for (const char* word : {"epochs", "num_epochs", "max_epochs", "num_train_epochs", "n_epochs"})
+    advice[word] = epochs_text;
+  for (const char* word : {"max_steps", "max_iters", "num_steps", "total_steps", "iterations"})
+    advice[word] = "did you mean 'run.steps'?";
+  for (const char* word : {"batch", "batch_size", "global_batch_size"})
+    advice[word] = "did you mean 'train_batch_size'? What of the three batch keys is left out is derived";
+  for (const char* word : {"micro_batch_size", "per_device_train_batch_size"})
+    advice[word] = "did you mean 'train_micro_batch_size_per_gpu'?";
+  for (const char* word : {"grad_accum", "grad_accum_steps", "accumulate_grad_batches"})
+    advice[word] = "did you mean 'gradient_accumulation_steps'?";
+  for (const char* word : {"max_grad_norm", "grad_clip", "gradient_clip_val", "clip_grad_norm"})
+    advice[word] = "did you mean 'gradient_clipping'?";
+  for (const char* word : {"lr", "learning_rate"}) advice[word] = "the learning rate is optimizer.params.lr";
+  for (const char* word : {"lr_scheduler_type", "lr_schedule", "cosine", "min_lr", "warmup_ratio"})
+    advice[word] = schedule_text;
+  advice["warmup_steps"] = "it is a scheduler's: scheduler.params.warmup_num_steps of WarmupCosineLR and its kin";
+  advice["vocab_size"] = "the tokenizer says it: remove it";
+  advice["dropout"] = "models of this version have no dropout: remove it";
+}
+
 void advise_top_level(Section& root) {
-  root.advice = {
-      {"lr_scheduler", "did you mean 'scheduler'?"},
-      {"lr", "the learning rate is optimizer.params.lr"},
-      {"learning_rate", "the learning rate is optimizer.params.lr"},
-      {"weight_decay", "it belongs to optimizer.params"},
-      {"betas", "it belongs to optimizer.params"},
-      {"max_grad_norm", "did you mean 'gradient_clipping'?"},
-      {"batch_size", "did you mean 'train_batch_size'?"},
-      {"micro_batch_size", "did you mean 'train_micro_batch_size_per_gpu'?"},
-      {"zero_stage", "write zero_optimization: {stage: ...}"},
-      {"stage", "write zero_optimization: {stage: ...}"},
-      {"loss_scale", "it belongs to fp16"},
-      {"params", "it belongs into optimizer or scheduler"},
-  };
+  advise_words_of_others(root.advice);
+  for (const auto& [key, text] : std::map<std::string, std::string>{
+           {"lr_scheduler", "did you mean 'scheduler'?"},
+           {"weight_decay", "it belongs to optimizer.params"},
+           {"betas", "it belongs to optimizer.params"},
+           {"zero_stage", "write zero_optimization: {stage: ...}"},
+           {"stage", "write zero_optimization: {stage: ...}"},
+           {"loss_scale", "it belongs to fp16"},
+           {"params", "it belongs into optimizer or scheduler"},
+       })
+    root.advice[key] = text;
+}
+
+void advise_model(Section& model) {
+  auto& advice = model.advice;
+  for (const char* word : {"hidden_size", "d_model", "n_embed", "embed_dim", "dim"})
+    advice[word] = "gpt2's width is 'n_embd', an mlp's list of widths 'hidden'";
+  for (const char* word : {"num_layers", "num_hidden_layers", "n_layers", "depth", "layers"})
+    advice[word] = "gpt2's number of blocks is 'n_layer'; an mlp has one layer for each entry of 'hidden'";
+  for (const char* word : {"num_heads", "num_attention_heads", "n_heads", "heads"})
+    advice[word] = "did you mean 'n_head'?";
+  for (const char* word : {"seq_len", "max_seq_len", "sequence_length", "context_length", "context", "n_ctx",
+                           "n_positions", "max_position_embeddings"})
+    advice[word] = "did you mean 'block_size'?";
+  for (const char* word : {"dropout", "resid_pdrop", "embd_pdrop", "attn_pdrop", "attention_dropout", "hidden_dropout"})
+    advice[word] = "models of this version have no dropout: remove it";
+  for (const char* word : {"vocab_size", "n_vocab"}) advice[word] = "the tokenizer says it: remove it";
+  for (const char* word : {"precision", "dtype", "torch_dtype"}) advice[word] = precision_text;
+}
+
+void advise_scheduler(Section& scheduler) {
+  config::Types& types = *scheduler.types;
+  const std::string cosine =
+      "write WarmupCosineLR (DeepSpeed's, with warm-up) or CosineDecay: half a cosine over total_num_steps updates";
+  for (const char* word :
+       {"cosine", "CosineAnnealingLR", "cosine_with_warmup", "cosine_with_min_lr", "CosineLR", "CosineAnnealing"})
+    types.advice[word] = cosine;
+  types.advice["CosineAnnealingWarmRestarts"] = "write CosineDecay with first_cycle_steps";
+  for (const char* word : {"cosine_with_restarts", "cosine_restarts"})
+    types.advice[word] = "write CosineDecay with first_cycle_steps";
+  for (const char* word : {"linear", "LinearLR", "linear_with_warmup"})
+    types.advice[word] = "write WarmupDecayLR (DeepSpeed's) or LinearDecay";
+  for (const char* word : {"constant_with_warmup", "constant"}) types.advice[word] = "write WarmupLR or Constant";
+  types.advice["StepLR"] = "write StepDecay";
+  types.advice["MultiStepLR"] = "write MultiStepDecay";
+  types.advice["ExponentialLR"] = "write ExponentialDecay";
+  types.advice["PolynomialLR"] = "write PolynomialDecay";
+  types.advice["OneCycleLR"] = "write OneCycle, which is DeepSpeed's; its parameters differ from torch's";
+  types.advice["polynomial"] = "write PolynomialDecay";
+  types.advice["inverse_sqrt"] = "write InverseSqrt";
+  for (Type& type : types.known)
+    for (Section& params : type.keys.sections) {
+      for (const Field& field : params.keys.fields)
+        scheduler.advice[field.name] =
+            fmt::format("it belongs into params: {{type: ..., params: {{{}: ...}}}}", field.name);
+      const auto has = [&params](const char* name) { return config::find_field(params.keys.fields, name) != nullptr; };
+      const auto rename = [&](const char* word, const char* ours) {
+        if (has(ours) && !has(word)) params.advice[word] = fmt::format("did you mean '{}'?", ours);
+      };
+      rename("warmup_steps", "warmup_num_steps");
+      rename("num_warmup_steps", "warmup_num_steps");
+      rename("warmup_num_steps", "warmup_steps");
+      rename("num_warmup_steps", "warmup_steps");
+      for (const char* word : {"T_max", "num_training_steps", "max_steps", "total_steps"})
+        rename(word, "total_num_steps");
+      for (const char* word : {"T_max", "num_training_steps", "max_steps", "total_num_steps"})
+        rename(word, "total_steps");
+      rename("min_lr", "warmup_min_lr");
+      rename("max_lr", "warmup_max_lr");
+      rename("eta_min", "cos_min_ratio");
+      rename("min_lr", "cos_min_ratio");
+      rename("milestone", "milestones");
+    }
 }
 
 /// A key in the wrong block: say where it belongs.
@@ -48,8 +136,19 @@ void advise_moves(Section& root) {
 void advise_optimizer(Section& optimizer) {
   optimizer.advice["scheduler"] = "it belongs at the top level, beside 'optimizer'";
   for (Type& type : optimizer.types->known)
-    for (Section& params : type.keys.sections)
+    for (Section& params : type.keys.sections) {
       params.advice["max_grad_norm"] = "clipping is the top-level key 'gradient_clipping'";
+      params.advice["learning_rate"] = "did you mean 'lr'?";
+      for (const Field& field : params.keys.fields)
+        if (type.name == optimizer.types->default_type || !optimizer.advice.contains(field.name))
+          optimizer.advice[field.name] =
+              fmt::format("it belongs into params: {{type: {}, params: {{{}: ...}}}}", type.name, field.name);
+    }
+  optimizer.advice["learning_rate"] = optimizer.advice["lr"];
+  optimizer.advice["name"] = "did you mean 'type'?";
+  for (const char* word : {"adamw_torch", "adamw_hf", "adamw_torch_fused", "FusedAdam", "DeepSpeedCPUAdam"})
+    optimizer.types->advice[word] = "write AdamW or Adam";
+  optimizer.types->advice["momentum"] = "write SGD, with params: {momentum: ...}";
   auto& refused = optimizer.types->refused;
   for (const char* name : {"OneBitAdam", "ZeroOneAdam", "OneBitLamb"})
     refused[name] =
@@ -64,7 +163,10 @@ void advise_optimizer(Section& optimizer) {
 void add_advice(Section& root) {
   advise_top_level(root);
   advise_moves(root);
+  advise_words_of_others(block(root, "run").advice);
+  advise_model(block(root, "model"));
   advise_optimizer(block(root, "optimizer"));
+  advise_scheduler(block(root, "scheduler"));
   for (const char* key : {"loss_scale", "loss_scale_window", "initial_scale_power", "hysteresis", "min_loss_scale"})
     block(root, "bf16").advice[key] = "bf16 needs no loss scaling; this key belongs to fp16";
 }

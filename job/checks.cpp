@@ -7,6 +7,7 @@
 #include <cctype>
 
 #include "core/error.hpp"
+#include "core/text.hpp"
 
 namespace lockstep::job {
 
@@ -32,6 +33,7 @@ class Checks {
 
   std::shared_ptr<const sched::Schedule> run() {
     model();
+    sizes();
     run_name();
     precision();
     batch();
@@ -70,6 +72,29 @@ class Checks {
           fmt::format("with {} heads take n_embd {}", gpt2.n_head, (gpt2.n_embd / gpt2.n_head + 1) * gpt2.n_head));
   }
 
+  /// What each field allows alone may be too much together. Whether this machine has the memory is not asked here.
+  void sizes() {
+    constexpr double most_bytes = 8.0 * (1 << 30);
+    const ClustersDataConfig& points = config_.data.clusters;
+    const double bytes = static_cast<double>(points.samples) * static_cast<double>(points.features) * sizeof(float);
+    if (config_.data.type == "clusters" && bytes > most_bytes)
+      diagnostics_.error(
+          values_.section("data").position_of("samples"),
+          fmt::format("data.samples: {} points of {} features are {}, more than the {} that generated data may take",
+                      points.samples, points.features, human_bytes(bytes), human_bytes(most_bytes)),
+          fmt::format("with {} features at most {}", points.features,
+                      static_cast<std::int64_t>(most_bytes / sizeof(float)) / points.features));
+    const std::int64_t micro = config_.train_micro_batch_size_per_gpu.value_or(1);
+    constexpr double most_symbols = 2147483647;
+    const double symbols = static_cast<double>(micro) * static_cast<double>(config_.model.gpt2.block_size);
+    if (config_.model.type == "gpt2" && symbols > most_symbols)
+      diagnostics_.error(values_.position_of("train_micro_batch_size_per_gpu"),
+                         fmt::format("train_micro_batch_size_per_gpu {} x model.block_size {} is {:.0f} symbols at "
+                                     "once; a rank takes at most {:.0f}",
+                                     micro, config_.model.gpt2.block_size, symbols, most_symbols),
+                         "make one of the two smaller");
+  }
+
   void run_name() {
     const std::string& name = config_.run.name;
     const bool good = !name.empty() && name[0] != '.' && std::all_of(name.begin(), name.end(), [](unsigned char c) {
@@ -95,10 +120,13 @@ class Checks {
     const auto& micro = config_.train_micro_batch_size_per_gpu;
     const auto& accumulation = config_.gradient_accumulation_steps;
     const bool any_bad = diagnostics_.error_count() > 0;
-    if (!train && !micro && !any_bad)
-      diagnostics_.error(values_.position_of("gradient_accumulation_steps"),
+    if (!train && !micro && !any_bad) {
+      const bool named = values_.values.contains("train_batch_size");
+      diagnostics_.error(values_.position_of(named ? "train_batch_size" : "gradient_accumulation_steps"),
                          "train_batch_size or train_micro_batch_size_per_gpu is required",
-                         "add train_batch_size: the samples of one step over all ranks");
+                         named ? "write a number here: the samples of one step over all ranks"
+                               : "add train_batch_size: the samples of one step over all ranks");
+    }
     if (config_.run.determinism == "invariant" && (!train || !micro) && !any_bad)
       diagnostics_.error(values_.section("run").position_of("determinism"),
                          "run.determinism: invariant needs train_batch_size and train_micro_batch_size_per_gpu: a "

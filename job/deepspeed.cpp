@@ -139,7 +139,7 @@ bool is_unknown(const Member& member, const std::string& path, const std::vector
 void list_keys(const Node& node, const std::string& path, std::vector<std::string>& out) {
   for (const Member& member : node.members) {
     const std::string name = child(path, member.key);
-    if (member.value.kind == Node::Kind::map && !member.value.members.empty())
+    if (member.value.kind == Node::Kind::map)
       list_keys(member.value, name, out);
     else if (member.value.kind != Node::Kind::null)
       out.push_back(name);
@@ -174,9 +174,9 @@ void filter_deepspeed(Node& root, const std::vector<std::string>& engine_keys, D
         report.without_effect.push_back(name + ": keys that begin with '_' are remarks");
         return true;
       }
-      if (value.kind == Node::Kind::scalar && value.text == "auto" && !may_be_auto(member.key)) {
-        report.taken_as_absent.push_back(name);
-        return true;
+      if (value.kind == Node::Kind::scalar && value.text == "auto") {
+        report.autos.push_back({name, value.position});
+        return !may_be_auto(member.key);
       }
       const ForeignKey* key = find_foreign(name);
       if (key == nullptr) return is_unknown(member, path, engine_keys, diagnostics);

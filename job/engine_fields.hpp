@@ -36,7 +36,9 @@ void bf16(Config& c, V& v) {
 
 template <class Config, class V>
 void zero(Config& c, V& v) {
-  const std::string why = "this version keeps the whole optimizer state on every rank, which is stage 0";
+  const std::string why =
+      "this version keeps the whole optimizer state on every rank, which is stage 0. Stage 0 computes the same, with "
+      "more memory on each rank: write stage: 0";
   v.field(c.stage, {.name = "stage",
                     .doc = "How much of the training state is divided over the ranks; the mathematics is the same.",
                     .min = 0,
@@ -92,7 +94,8 @@ void optimizer(Config& c, V& v) {
       About{.name = "optimizer",
             .doc = "How gradients change the weights. Absent: AdamW with its defaults.",
             .presence = Presence::nullable,
-            .types_doc = "Adam and AdamW may be spelled in any case, SGD not, as in DeepSpeed."},
+            .types_doc = "Adam and AdamW may be spelled in any case, SGD not, as in DeepSpeed.",
+            .type_has_default = true},
       c.type,
       Alternative{About{.name = "Adam",
                         .doc = "Adam with decoupled weight decay, which is what DeepSpeed's Adam is; adam_w_mode: "
@@ -115,18 +118,21 @@ void engine_keys(Config& c, V& v) {
                   "train_micro_batch_size_per_gpu must be given.",
            .unit = "samples",
            .nullable = true,
-           .min = 1});
+           .min = 1,
+           .max = 1e9});
   v.field(c.train_micro_batch_size_per_gpu, {.name = "train_micro_batch_size_per_gpu",
                                              .default_text = "derived",
                                              .doc = "Samples of one rank in one forward and backward pass.",
                                              .unit = "samples",
                                              .nullable = true,
-                                             .min = 1});
+                                             .min = 1,
+                                             .max = 1e6});
   v.field(c.gradient_accumulation_steps, {.name = "gradient_accumulation_steps",
                                           .default_text = "derived",
                                           .doc = "Micro-batches of one optimizer step.",
                                           .nullable = true,
-                                          .min = 1});
+                                          .min = 1,
+                                          .max = 1e6});
   v.field(c.gradient_clipping, {.name = "gradient_clipping",
                                 .doc = "Largest global L2 norm of the averaged gradient; 0 turns clipping off.",
                                 .min = 0});

@@ -42,6 +42,14 @@ void validation(Config& c, V& v) {
                                   .max_open = true});
 }
 
+/// Tokenizers of subwords that people ask for by name.
+inline std::vector<std::pair<std::string, std::string>> tokenizers_of_others() {
+  std::vector<std::pair<std::string, std::string>> refused;
+  for (const char* name : {"gpt2", "bpe", "tiktoken", "sentencepiece", "wordpiece", "word"})
+    refused.emplace_back(name, "this version has no tokenizer of subwords or words");
+  return refused;
+}
+
 template <class Config, class V>
 void text_data(Config& c, V& v) {
   v.field(c.path, {.name = "path",
@@ -50,7 +58,8 @@ void text_data(Config& c, V& v) {
                    .required = true});
   v.field(c.tokenizer, {.name = "tokenizer",
                         .doc = "char: one token for each distinct byte of the text; byte: 256 tokens.",
-                        .choices = {"char", "byte"}});
+                        .choices = {"char", "byte"},
+                        .refused = tokenizers_of_others()});
   validation(c, v);
 }
 
@@ -84,7 +93,8 @@ void run(Config& c, V& v) {
                     .doc = "Length of the run. Steps that loss scaling skips count too.",
                     .unit = "attempted optimizer steps",
                     .required = true,
-                    .min = 1});
+                    .min = 1,
+                    .max = 1e12});
   v.field(c.seed,
           {.name = "seed", .doc = "Decides the initial weights, the order of the data and all noise.", .min = 0});
   v.field(c.device, {.name = "device",
@@ -152,6 +162,7 @@ void comm(Config& c, V& v) {
                         .doc = "A rank that does not answer for so long ends the job with exit code 6.",
                         .unit = "seconds",
                         .min = 0,
+                        .max = 1e8,
                         .min_open = true});
 }
 

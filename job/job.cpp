@@ -137,6 +137,7 @@ void merge_deepspeed(Node& root, const std::string& folder, const std::vector<st
   }
   for (const std::string& option : overrides) apply_override(file, option, diagnostics);
   filter_deepspeed(file, engine_keys(), report, diagnostics);
+  report.position = file.position;
   for (Member& member : file.members) {
     if (const Node* twice = root.find(member.key); twice != nullptr) {
       const Member& first =
@@ -149,6 +150,17 @@ void merge_deepspeed(Node& root, const std::string& folder, const std::vector<st
     }
   }
   job.deepspeed = std::move(report);
+}
+
+/// Where the DeepSpeed file has, or should have, the keys that are missing: errors about them point there.
+void place_batch_keys(const LoadedJob& job, Values& values) {
+  if (!job.deepspeed) return;
+  for (const DeepSpeedReport::Auto& one : job.deepspeed->autos)
+    if (one.key.find('.') == std::string::npos && !values.values.contains(one.key))
+      values.values[one.key] = {{}, one.position};
+  for (const char* key : {"train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps"})
+    if (values.values.contains(key)) return;
+  values.values["gradient_accumulation_steps"] = {{}, job.deepspeed->position};
 }
 
 LoadedJob load(Node root, const std::string& name, const std::string& folder, const std::vector<std::string>& overrides,
@@ -171,7 +183,8 @@ LoadedJob load(Node root, const std::string& name, const std::string& folder, co
   refuse_deepspeed_keys(root, diagnostics);
   merge_deepspeed(root, folder, for_deepspeed, job, diagnostics);
 
-  const Values values = validate(root, job_section(), "", diagnostics);
+  Values values = validate(root, job_section(), "", diagnostics);
+  place_batch_keys(job, values);
   Fill fill(values);
   table::job(job.config, fill);
   if (job.config.run.name.empty() && values.section("run").find("name") == nullptr)

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "config/params.hpp"
+#include "config/source.hpp"
 #include "sched/schedule.hpp"
 
 namespace lockstep::job {
@@ -183,10 +184,16 @@ struct JobConfig {
 
 /// What became of the keys of a DeepSpeed file. A refused key is an error and so never gets here.
 struct DeepSpeedReport {
+  /// A key that was "auto", which other programs fill in: it counts as absent, or follows the run.
+  struct Auto {
+    std::string key;
+    config::Position position;
+  };
   std::string path;
+  config::Position position;  ///< where the file's keys begin
   std::vector<std::string> acted_on;
-  std::vector<std::string> without_effect;   ///< "key: why"
-  std::vector<std::string> taken_as_absent;  ///< keys that were "auto"
+  std::vector<std::string> without_effect;  ///< "key: why"
+  std::vector<Auto> autos;
 };
 
 struct LoadedJob {
@@ -196,6 +203,10 @@ struct LoadedJob {
   std::optional<DeepSpeedReport> deepspeed;
   std::vector<std::string> warnings;
 };
+
+/// What became of the keys of the job's DeepSpeed file, line by line, for people; empty without one. Keys that were
+/// "auto" are shown with the value that they have now.
+[[nodiscard]] std::vector<std::string> deepspeed_lines(const LoadedJob& job);
 
 /// Reads and checks a job file. `overrides` are "a.b=c" as given to --set; they win over the file.
 /// Paths: data.path and deepspeed are relative to the job file, run.output_dir to the current folder.

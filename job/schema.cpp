@@ -33,10 +33,11 @@ class Describe {
   }
 
   template <class... Alternatives>
-  void variant(const table::About& about, const std::string&, const Alternatives&... alternatives) {
+  void variant(const table::About& about, const std::string& type, const Alternatives&... alternatives) {
     Section section{
         .name = about.name, .doc = about.doc, .types = Types{.doc = about.types_doc}, .presence = about.presence};
     (section.types->known.push_back(type_of(alternatives)), ...);
+    if (about.type_has_default) section.types->default_type = type;
     out_.sections.push_back(std::move(section));
   }
 

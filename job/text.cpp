@@ -5,6 +5,7 @@
 #include "config/field_value.hpp"
 #include "config/scalar.hpp"
 #include "config/words.hpp"
+#include "core/text.hpp"
 #include "job/fields.hpp"
 #include "job/job.hpp"
 
@@ -179,6 +180,41 @@ std::string flat_text(const JobConfig& config) {
 }
 
 std::string full_yaml(const JobConfig& config) { return print(list_all(config)); }
+
+std::vector<std::string> deepspeed_lines(const LoadedJob& job) {
+  if (!job.deepspeed) return {};
+  const DeepSpeedReport& report = *job.deepspeed;
+  std::vector<std::string> lines = {report.path};
+  const auto list = [&lines](const char* title, const std::vector<std::string>& entries, std::string_view separator) {
+    constexpr std::size_t widest = 100;
+    const std::string indent(std::string_view(title).size() + 2, ' ');
+    std::string line;
+    for (const std::string& entry : entries) {
+      if (!line.empty() && (separator.empty() || line.size() + entry.size() > widest)) {
+        lines.push_back(line + (separator.empty() ? "" : ","));
+        line.clear();
+      }
+      if (line.empty())
+        line = entry == entries.front() ? fmt::format("{}: ", title) : indent;
+      else
+        line += separator;
+      line += entry;
+    }
+    if (!line.empty()) lines.push_back(line);
+  };
+  std::map<std::string, std::string> values;
+  for (const Line& line : list_all(job.config)) values[line.path] = line.value;
+  std::vector<std::string> autos;
+  for (const DeepSpeedReport::Auto& one : report.autos) {
+    const auto now = values.find(one.key);
+    autos.push_back(fmt::format("{}: {}", one.key, now == values.end() ? "without effect here" : now->second));
+  }
+  list("acted on", report.acted_on, ", ");
+  list("no effect here", report.without_effect, "");
+  list("auto, now", autos, "");
+  for (std::string& line : lines) line = printable(line);
+  return lines;
+}
 
 std::string minimal_yaml(const JobConfig& config) {
   const auto defaults = defaults_for(config);

@@ -173,18 +173,22 @@ int run_mpi(const Start& start, const Body& body, const PlaceOf& place_of) {
   return failure ? end_together(*comm, *ending, *failure, mpi.host_names()) : 0;
 }
 
+constexpr const char* nested_ranks_text =
+    "comm.backend: local makes its ranks in one process; start it without mpirun, or leave comm.backend and comm.ranks "
+    "out";
+
 /// Threads as ranks, inside one of several processes: each would train by itself.
 Start refusing_nested_ranks(const Start& start) {
   Start refused = start;
   const char* size = std::getenv("OMPI_COMM_WORLD_SIZE");
   if (start.job && start.job->config.comm.backend == "local" && size != nullptr && std::atoi(size) > 1)
-    refused.failure = Failure{ErrorKind::config,
-                              "comm.backend: local makes its ranks in one process; start it without mpirun, or leave "
-                              "comm.backend and comm.ranks out"};
+    refused.failure = Failure{ErrorKind::config, nested_ranks_text};
   return refused;
 }
 
 }  // namespace
+
+void refuse_nested_ranks() { throw Error(ErrorKind::config, nested_ranks_text); }
 
 Start start_with(const std::function<job::LoadedJob()>& load, std::vector<std::string> options) {
   Start start{.job = {}, .options = std::move(options), .failure = {}};

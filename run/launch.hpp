@@ -43,4 +43,7 @@ struct Start {
 [[nodiscard]] int run_on_ranks(const Start& start, const std::function<void(RankContext&)>& body,
                                const std::function<SelectedPlace(const job::JobConfig&)>& place_of = select_place);
 
+/// What a job with backend local meets under mpirun -n 2: throws ErrorKind::config.
+[[noreturn]] void refuse_nested_ranks();
+
 }  // namespace lockstep::run

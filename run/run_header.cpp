@@ -22,11 +22,11 @@ void print_resume(const RunParts& parts) {
   const engine::Engine& engine = parts.engine;
   log::print("resume    from {}: step {}, {} updates, lr {}, loss scale {}\n", printable(parts.beginning.checkpoint),
              from.step.attempted, from.step.applied, engine.lr().front(), from.step.scale);
-  print_changes(from, parts.job);
+  print_changes(from, parts.job.config);
   const std::string isa(to_string(current_isa()));
   const int ranks = parts.rank.comm.size(), threads = parts.rank.place.threads;
   if (from.world == ranks && from.threads == threads && from.isa == isa) return;
-  const bool invariant = parts.job.run.determinism == "invariant" && from.isa == isa &&
+  const bool invariant = parts.job.config.run.determinism == "invariant" && from.isa == isa &&
                          from.job.find("determinism: invariant") != std::string::npos;
   log::print(
       "          written by {} ranks x {} threads, {}; now {} x {}, {}: {}\n", from.world, from.threads,
@@ -42,12 +42,14 @@ void print_run_header(const RunParts& parts) {
   const sched::Schedule& schedule = *engine.options().schedule;
   const std::int64_t first = parts.beginning.first_step();
   const std::size_t packed = engine.packed_weight_bytes();
+  const std::vector<std::string> keys = job::deepspeed_lines(parts.job);
+  for (const std::string& line : keys) log::print("{}{}\n", &line == &keys.front() ? "deepspeed " : "          ", line);
   log::print("model     {}\n", parts.engine.model().describe());
   log::print("data      {}\n", parts.dataset.describe());
   log::print("ranks     {}\n", parts.rank.summary);
   log::print("batch     {}\n", parts.batch.text);
   log::print("numbers   {} compute, fp32 master weights and moments; {}, gradient_clipping {}\n",
-             to_string(engine.options().compute), engine.optimizer().name(), parts.job.gradient_clipping);
+             to_string(engine.options().compute), engine.optimizer().name(), parts.job.config.gradient_clipping);
   log::print("schedule  {}; first update uses lr {}\n", schedule.type(), engine.lr().front());
   log::print(
       "memory    {} a rank, of it activations {}{}; {:.2f} GFLOP a micro-batch; gradient exchange {} a step in {} "
@@ -56,8 +58,8 @@ void print_run_header(const RunParts& parts) {
       packed == 0 ? "" : fmt::format(" and packed weights {}", human_bytes(static_cast<double>(packed))),
       (plan.forward.flops + plan.backward.flops) * 1e-9,
       human_bytes(static_cast<double>(engine.gradient_sync().bytes_per_step())), engine.gradient_sync().bucket_count());
-  log::print("run       {}, steps {} to {}, determinism {}\n", run_folder(parts.job), first + 1, parts.job.run.steps,
-             parts.job.run.determinism);
+  log::print("run       {}, steps {} to {}, determinism {}\n", run_folder(parts.job.config), first + 1,
+             parts.job.config.run.steps, parts.job.config.run.determinism);
   for (const std::string& warning : schedule.warnings()) log::print("warning   {}\n", warning);
   for (const std::string& remark : parts.beginning.remarks) log::print("note      {}\n", remark);
   if (parts.beginning.manifest) print_resume(parts);

@@ -13,7 +13,7 @@ namespace lockstep::run {
 
 /// What a run is made of, when it begins.
 struct RunParts {
-  const job::JobConfig& job;
+  const job::LoadedJob& job;
   const RankContext& rank;
   const data::Dataset& dataset;
   const job::BatchSizes& batch;

@@ -31,7 +31,12 @@ using Clock = std::chrono::steady_clock;
 class Training {
  public:
   Training(const job::LoadedJob& job, const std::string& resume, RankContext& rank)
-      : job_(job.config), rank_(rank), comm_(rank.comm), drill_(drill_from_environment()), folder_(run_folder(job_)) {
+      : loaded_(job),
+        job_(job.config),
+        rank_(rank),
+        comm_(rank.comm),
+        drill_(drill_from_environment()),
+        folder_(run_folder(job_)) {
     together("reading the data", [&] { dataset_ = make_dataset(job_); });
     require_equal_data();
     model_ = make_model(job_, dataset_->classes(), dataset_->features());
@@ -53,7 +58,7 @@ class Training {
     together("opening the run's folder", [&] {
       if (is_root()) open_folder();
     });
-    if (is_root()) print_run_header({job_, rank_, *dataset_, batch_, *engine_, beginning_});
+    if (is_root()) print_run_header({loaded_, rank_, *dataset_, batch_, *engine_, beginning_});
     Progress progress(first, job_.run.steps, job_.print_every(), is_root());
     const StopSignals::Graceful graceful;
     const auto begin = Clock::now();
@@ -236,6 +241,7 @@ class Training {
     if (!text.empty()) progress.note(text);
   }
 
+  const job::LoadedJob& loaded_;
   const job::JobConfig& job_;
   RankContext& rank_;
   comm::Communicator& comm_;

@@ -76,6 +76,15 @@ TEST(Diagnostics, ControlBytesAreShownNotObeyed) {
             "1 error");
 }
 
+TEST(Diagnostics, OfALongLineThePieceAroundThePlaceIsShown) {
+  Diagnostics diagnostics;
+  const std::string line = std::string(400, 'a') + "BAD" + std::string(400, 'b');
+  diagnostics.error({make_source("f", line), 1, 401, 3}, "bad", "here");
+  EXPECT_EQ(diagnostics.render(), "f:1:401: error: bad\n    1 | ..." + std::string(60, 'a') + "BAD" +
+                                      std::string(100, 'b') + "...\n      | " + std::string(63, ' ') +
+                                      "^~~ here\n1 error");
+}
+
 TEST(Diagnostics, PlacesOutsideTheSourceAreShownAsFarAsTheyGo) {
   Diagnostics diagnostics;
   diagnostics.error({make_source("f", "x"), 9, 9, 5}, "beyond the end");

@@ -101,14 +101,14 @@ TEST(Document, RefusesWhatYamlOffersBeyondPlainValues) {
 }
 
 TEST(Document, ReportsSyntaxWithPlaceAndTabHint) {
-  expect_error("a: [1, 2\nb: 3\n", "t:2:");
-  expect_error("a:\n\tb: 1\n", "line 2 is indented with a tab");
+  expect_error("a: [1, 2\nb: 3\n", "t:1:4: error: this [ is never closed");
+  expect_error("a:\n\tb: 1\n", "t:2:1: error: a tab cannot indent");
   expect_error("{\"a\": 1 /* never", "t:1:9: error: this comment is never closed", Syntax::json);
 }
 
 TEST(Document, RefusesTextThatIsNotUtf8) {
   expect_error("a: 1\nb: \xFF\n", "t:2:4: error: the text is not UTF-8");
-  expect_error(std::string("a\0b", 3), "not UTF-8");
+  expect_error(std::string("a\0b", 3), "t:1:2: error: a NUL byte (0) stands in the text");
 }
 
 TEST(Document, CountsColumnsInCharacters) {

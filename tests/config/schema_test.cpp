@@ -119,10 +119,10 @@ TEST(Schema, AWrongValueIsRefusedWithWhatWasExpected) {
   expect_error("count: 0x10\n", "not hexadecimal");
   expect_error("count: [1]\n", "got a list");
   expect_error("count: auto\n", "got 'auto'");
-  expect_error("count: 1e300\n", "not a whole number");
+  expect_error("count: 1e300\n", "write it without exponent");
   expect_error("strict: 10.0\n", "write 10");
   expect_error("strict: 1e3\n", "write 1000");
-  expect_error("rate: 1\n", "expected a number in [0, 1)");
+  expect_error("rate: 1\n", "expected a number from 0 to below 1");
   expect_error("rate: .nan\n", "numbers must be finite");
   expect_error("rate: 1e999\n", "too large");
   expect_error("rate: fast\n", "got 'fast'");
@@ -170,7 +170,7 @@ std::string refusal_of(const Params& given) {
 
 TEST(Checked, AProgramsParametersAreRefusedWithTheTextsOfAFile) {
   const std::string file = check("rate: 7\n").text, program = refusal_of({{"rate", 7}});
-  const std::string what = "rate: expected a number in [0, 1), got '7'";
+  const std::string what = "rate: expected a number from 0 to below 1, got '7'";
   EXPECT_NE(file.find(what), std::string::npos) << file;
   EXPECT_NE(program.find("a program: error: params." + what), std::string::npos) << program;
   EXPECT_NE(program.find("out of range"), std::string::npos) << program;

@@ -112,9 +112,17 @@ TEST_F(DeepSpeedFile, AutoIsAbsentAndSaid) {
   EXPECT_EQ(job.config.optimizer.adam, (AdamConfig{.weight_decay = 0.5}));
   EXPECT_FALSE(job.config.fp16.enabled);
   EXPECT_EQ(job.config.scheduler.params.number("total_num_steps"), 10);
-  EXPECT_EQ(job.deepspeed->taken_as_absent,
-            (std::vector<std::string>{"gradient_accumulation_steps", "optimizer.params.lr", "fp16.enabled",
-                                      "zero_optimization.reduce_bucket_size"}));
+  EXPECT_EQ(deepspeed_lines(job), (std::vector<std::string>{
+                                      job.deepspeed->path,
+                                      "acted on: train_batch_size, optimizer.type, optimizer.params.weight_decay, "
+                                      "scheduler.type,",
+                                      "          scheduler.params.total_num_steps, scheduler.params.warmup_num_steps",
+                                      "auto, now: gradient_accumulation_steps: derived",
+                                      "           optimizer.params.lr: 0.001",
+                                      "           fp16.enabled: false",
+                                      "           zero_optimization.reduce_bucket_size: without effect here",
+                                      "           scheduler.params.total_num_steps: 10",
+                                  }));
 }
 
 TEST_F(DeepSpeedFile, MayHoldHjsonCommentsRemarksAndOldNames) {
@@ -185,6 +193,15 @@ TEST_F(DeepSpeedFile, GoesWithAJobFileWithoutTheSameKeys) {
   EXPECT_EQ(load(cifar, {}, "parameter_groups: [{match: [x], lr: 1}]\n").config.parameter_groups.size(), 1U);
   EXPECT_EQ(load(cifar, {"train_batch_size=32", "optimizer.params.lr=0.5"}).config.train_batch_size, 32);
   EXPECT_EQ(load(cifar, {"optimizer.params.lr=0.5"}).config.optimizer.adam.lr, 0.5);
+}
+
+TEST_F(DeepSpeedFile, WhatItLacksIsMissedThereAndNotInTheJobFile) {
+  const std::string lacking = errors_of("{\"gradient_clipping\": 1}");
+  const std::string automatic = errors_of("{\"gradient_clipping\": 1,\n \"train_batch_size\": \"auto\"}");
+
+  EXPECT_NE(lacking.find("ds_config.json:1:1: error: train_batch_size or"), std::string::npos) << lacking;
+  EXPECT_NE(automatic.find("ds_config.json:2:22: error: train_batch_size or"), std::string::npos) << automatic;
+  EXPECT_NE(automatic.find("write a number here"), std::string::npos) << automatic;
 }
 
 TEST_F(DeepSpeedFile, MissingFileIsAnErrorAtItsKey) {

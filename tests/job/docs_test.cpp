@@ -89,7 +89,7 @@ TEST(JobDocs, ErrorPageShowsTheRealMessages) {
     }
     ++jobs;
   }
-  EXPECT_EQ(jobs, 10);
+  EXPECT_EQ(jobs, 19);
 }
 
 }  // namespace
