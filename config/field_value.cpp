@@ -8,6 +8,7 @@
 #include "config/scalar.hpp"
 #include "config/words.hpp"
 #include "core/error.hpp"
+#include "core/text.hpp"
 
 namespace lockstep::config {
 namespace {
@@ -107,6 +108,8 @@ class Reader {
 
   [[nodiscard]] std::optional<ParamValue> text() const {
     if (node_.kind != Node::Kind::scalar || (node_.text.empty() && field_.type != FieldType::text)) return wrong();
+    // Names of files and parameters end up in messages, which a terminal must not obey.
+    if (printable(node_.text) != node_.text) return wrong("it holds a control character");
     const auto& choices = field_.choices;
     if (choices.empty() || std::find(choices.begin(), choices.end(), node_.text) != choices.end()) return node_.text;
     const std::string near = nearest(node_.text, choices);

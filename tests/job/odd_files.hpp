@@ -207,6 +207,10 @@ inline OddFiles odd_bytes() {
         "x\"",
         "\"\\e[2J\"", "\"a\\0b\"", "\"\\u0085\"", "a/b", "..", "\".hidden\"", "\"\"", "\"a b\"", "\xF0\x9F\x98\x80"})
     all.push_back(job_with({"run", "name"}, value, "run.name"));
+  for (const char* value : {"\"a\\eb\"", "\"a\x1b[31m\"", "\"\\x7f\"", "\"a\\nb\"", "\"\\x9b\""})
+    all.push_back(job_with({"run", "output_dir"}, value, "it holds a control character"));
+  all.push_back(job_with({"", "parameter_groups"}, "[{match: [\"*.\\ebias\"]}]", "it holds a control character"));
+  all.back().place = "9:29";
   for (const char* key : {"\x1b[2J", "\x7f", "\xC2\x9B", "\xEF\xBB\xBFseed",
                           "s\xC2\xA0"
                           "eed",
