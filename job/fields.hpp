@@ -44,13 +44,13 @@ void validation(Config& c, V& v) {
 
 template <class Config, class V>
 void text_data(Config& c, V& v) {
-  v.field(c.path, {.name = "path",
-                   .type = FieldType::path,
-                   .doc = "A UTF-8 text file, relative to the job file.",
-                   .required = true});
-  v.field(c.tokenizer, {.name = "tokenizer",
-                        .doc = "char: one token for each distinct byte of the text; byte: 256 tokens.",
-                        .choices = {"char", "byte"}});
+  v.field(c.path,
+          {.name = "path", .type = FieldType::path, .doc = "A text file, relative to the job file.", .required = true});
+  v.field(c.tokenizer,
+          {.name = "tokenizer",
+           .doc = "char: one token for each distinct character (Unicode code point) of the text, which must "
+                  "be UTF-8; byte: 256 tokens, for a file of any encoding.",
+           .choices = {"char", "byte"}});
   validation(c, v);
 }
 
