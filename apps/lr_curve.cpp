@@ -5,6 +5,11 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <limits>
+#include <optional>
+#include <utility>
+
+#include "core/text.hpp"
 
 namespace lockstep {
 namespace {
@@ -14,31 +19,39 @@ struct Range {
   double high = 1;
 };
 
-/// The span of the vertical axis: from 0 if the values allow it, never empty.
+/// The span of the vertical axis: from 0 if the values allow it, never empty, and narrow enough to calculate with.
 Range value_range(const std::vector<Curve>& curves) {
+  constexpr double widest = std::numeric_limits<double>::max() / 4;
+  constexpr double narrowest = 1e-300;
   Range range{0.0, 0.0};
   for (const Curve& curve : curves)
     for (const double value : curve.values) {
-      range.low = std::min(range.low, value);
-      range.high = std::max(range.high, value);
+      if (!std::isfinite(value)) continue;
+      range.low = std::min(range.low, std::max(value, -widest));
+      range.high = std::max(range.high, std::min(value, widest));
     }
-  if (range.high == range.low) range.high = range.low + 1.0;
+  if (range.high - range.low < narrowest) range.high = range.low + 1.0;
   return range;
 }
 
-/// The least and greatest value of the updates that fall into column `x` of `columns`, and, so that the line does
-/// not break, the last value of the column before.
-Range column_range(const std::vector<double>& values, std::size_t x, std::size_t columns) {
-  const std::size_t last = values.size() - 1;
-  const auto update_at = [&](std::size_t column) { return columns > 1 ? column * last / (columns - 1) : 0; };
-  const std::size_t end = update_at(x);
-  const std::size_t begin = x == 0 ? 0 : update_at(x - 1);
-  Range range{values[end], values[end]};
-  for (std::size_t k = begin; k <= end; ++k) {
-    range.low = std::min(range.low, values[k]);
-    range.high = std::max(range.high, values[k]);
+/// The least and greatest finite of the values begin .. end - 1, if there is one.
+std::optional<Range> range_of(const std::vector<double>& values, std::size_t begin, std::size_t end) {
+  std::optional<Range> range;
+  for (std::size_t k = begin; k < end; ++k) {
+    if (!std::isfinite(values[k])) continue;
+    if (!range) range = {values[k], values[k]};
+    range->low = std::min(range->low, values[k]);
+    range->high = std::max(range->high, values[k]);
   }
   return range;
+}
+
+/// The range of the updates that fall into column `x` of `columns`, and, so that the line does not break, of the last
+/// value of the column before.
+std::optional<Range> column_range(const std::vector<double>& values, std::size_t x, std::size_t columns) {
+  const std::size_t last = values.size() - 1;
+  const auto update_at = [&](std::size_t column) { return column * last / (columns - 1); };
+  return range_of(values, x == 0 ? 0 : update_at(x - 1), update_at(x) + 1);
 }
 
 constexpr std::size_t chart_columns = 60;
@@ -89,7 +102,7 @@ double tick_step(double span, double count) {
 
 std::string escaped(const std::string& text) {
   std::string result;
-  for (const char c : text) {
+  for (const char c : printable(text)) {
     if (c == '&')
       result += "&amp;";
     else if (c == '<')
@@ -102,19 +115,117 @@ std::string escaped(const std::string& text) {
   return result;
 }
 
+/// A line of the legend, cut to what the picture has room for.
+std::string clipped(const std::string& text) {
+  std::size_t room = 95;
+  if (text.size() <= room) return text;
+  while ((static_cast<unsigned char>(text[room]) & 0xC0U) == 0x80) --room;
+  return text.substr(0, room) + "\u2026";
+}
+
+/// Names, and where the curve is first not finite: one line each.
+std::vector<std::string> legend_of(const Curve& curve) {
+  std::vector<std::string> lines = curve.names;
+  const auto broken =
+      std::find_if(curve.values.begin(), curve.values.end(), [](double v) { return !std::isfinite(v); });
+  if (broken != curve.values.end())
+    lines.push_back(fmt::format("{} at update {}: left out", *broken, broken - curve.values.begin()));
+  return lines;
+}
+
+/// The path of a line through values: "M x y H x V y". Its pen is lifted where a value is not finite.
+class Path {
+ public:
+  void line_to(double x, double y) {
+    text_ += fmt::format("{}{:.2f} {:.2f}", std::exchange(down_, true) ? "L" : "M", x, y);
+  }
+  /// From (x, y) on to the right, after a vertical step if the pen was at another height.
+  void tread(double x, double next_x, double y) {
+    const std::string height = fmt::format("{:.2f}", y);
+    if (!down_)
+      text_ += fmt::format("M{:.2f} {}", x, height);
+    else if (height != height_)
+      text_ += fmt::format("H{:.2f}V{}", x, height);
+    down_ = true;
+    height_ = height;
+    end_ = next_x;
+  }
+  void lift() {
+    finish_tread();
+    down_ = false;
+  }
+  [[nodiscard]] std::string take() {
+    finish_tread();
+    return std::move(text_);
+  }
+
+ private:
+  void finish_tread() {
+    if (end_) text_ += fmt::format("H{:.2f}", *end_);
+    end_.reset();
+  }
+
+  std::string text_;
+  bool down_ = false;
+  std::string height_;
+  std::optional<double> end_;  ///< where the tread at hand ends
+};
+
+/// Where the picture's axes are.
+struct Frame {
+  double left = 88, right = 796, top = 52, bottom = 372;
+  double low, high;  ///< of the values
+  double updates;    ///< the right end
+
+  [[nodiscard]] double x_of(double update) const { return left + (right - left) * update / updates; }
+  [[nodiscard]] double y_of(double value) const {
+    return bottom - (bottom - top) * ((std::clamp(value, low, high) - low) / (high - low));
+  }
+};
+
+std::string path_of(const std::vector<double>& values, const Frame& frame) {
+  // At most two points a pixel: the least and the greatest value there, so that no peak is lost.
+  constexpr std::size_t columns = 1416;
+  Path path;
+  if (values.size() <= columns) {
+    for (std::size_t k = 0; k < values.size(); ++k) {
+      const auto update = static_cast<double>(k);
+      if (std::isfinite(values[k]))
+        path.tread(frame.x_of(update), frame.x_of(update + 1), frame.y_of(values[k]));
+      else
+        path.lift();
+    }
+    return path.take();
+  }
+  for (std::size_t x = 0; x < columns; ++x) {
+    const std::size_t begin = x * values.size() / columns, end = (x + 1) * values.size() / columns;
+    const std::optional<Range> column = range_of(values, begin, end);
+    if (!column) {
+      path.lift();
+      continue;
+    }
+    const double at = frame.x_of(static_cast<double>(begin));
+    const bool falling = values[end - 1] == column->low;
+    path.line_to(at, frame.y_of(falling ? column->high : column->low));
+    if (column->low != column->high) path.line_to(at, frame.y_of(falling ? column->low : column->high));
+  }
+  return path.take();
+}
+
 }  // namespace
 
 std::string terminal_chart(const std::vector<Curve>& curves) {
   const Range range = value_range(curves);
   BrailleGrid grid;
   const auto level = [&](double value) {
-    const double part = (value - range.low) / (range.high - range.low);
+    const double part = (std::clamp(value, range.low, range.high) - range.low) / (range.high - range.low);
     return static_cast<std::size_t>(std::lround(part * static_cast<double>(BrailleGrid::height - 1)));
   };
   for (const Curve& curve : curves)
     for (std::size_t x = 0; x < BrailleGrid::width; ++x) {
-      const Range column = column_range(curve.values, x, BrailleGrid::width);
-      for (std::size_t y = level(column.low); y <= level(column.high); ++y) grid.set(x, y);
+      const std::optional<Range> column = column_range(curve.values, x, BrailleGrid::width);
+      if (!column) continue;
+      for (std::size_t y = level(column->low); y <= level(column->high); ++y) grid.set(x, y);
     }
 
   std::string text;
@@ -136,16 +247,21 @@ std::string terminal_chart(const std::vector<Curve>& curves) {
 std::string svg_chart(const std::vector<Curve>& curves, const std::string& title) {
   static constexpr std::array<const char*, 6> colours = {"#2563eb", "#d97706", "#059669",
                                                          "#c026d3", "#dc2626", "#475569"};
-  constexpr double width = 820, left = 88, right = 796, top = 52, bottom = 372;
-  const bool legend = curves.size() > 1;
-  const double height = 428 + (legend ? 20.0 * static_cast<double>(curves.size()) : 0.0);
+  constexpr double width = 820;
+  std::vector<std::vector<std::string>> legends;
+  std::size_t legend_lines = 0;
+  for (const Curve& curve : curves) {
+    legends.push_back(legend_of(curve));
+    legend_lines += legends.back().size();
+  }
+  if (legend_lines == 1) legend_lines = 0;  // one name says nothing
+  const double height = 428 + 20.0 * static_cast<double>(legend_lines);
   const Range range = value_range(curves);
-  const auto last = static_cast<double>(std::max<std::size_t>(1, curves.front().values.size() - 1));
   const double step = tick_step(range.high - range.low, 5);
-  const double low = std::floor(range.low / step) * step;
-  const double high = std::ceil(range.high / step - 1e-9) * step;
-  const auto x_of = [&](double update) { return left + (right - left) * update / last; };
-  const auto y_of = [&](double value) { return bottom - (bottom - top) * (value - low) / (high - low); };
+  const Frame frame{.low = std::floor(range.low / step) * step,
+                    .high = std::ceil(range.high / step - 1e-9) * step,
+                    .updates = static_cast<double>(curves.front().values.size())};
+  const auto [left, right, top, bottom, low, high, updates] = frame;
 
   std::string svg = fmt::format(
       "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {0} {1}\" width=\"{0}\" height=\"{1}\" "
@@ -155,14 +271,14 @@ std::string svg_chart(const std::vector<Curve>& curves, const std::string& title
       width, height, left, escaped(title));
   for (int i = 0; low + i * step <= high + step * 1e-6; ++i) {
     const double value = std::abs(low + i * step) < step * 1e-6 ? 0.0 : low + i * step;
-    const double y = y_of(value);
+    const double y = frame.y_of(value);
     svg += fmt::format("<path d=\"M{:.1f} {:.1f}H{:.1f}\" stroke=\"#e2e8f0\"/>\n", left, y, right);
     svg +=
         fmt::format("<text x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"end\">{:.6g}</text>\n", left - 10, y + 4.5, value);
   }
-  const double update_step = std::max(1.0, tick_step(last, 7));
-  for (double update = 0; update <= last + 0.5; update += update_step) {
-    const double x = x_of(update);
+  const double update_step = std::max(1.0, tick_step(updates, 7));
+  for (double update = 0; update <= updates; update += update_step) {
+    const double x = frame.x_of(update);
     svg += fmt::format("<path d=\"M{:.1f} {:.1f}v6\" stroke=\"#64748b\"/>\n", x, bottom);
     svg +=
         fmt::format("<text x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"middle\">{:.0f}</text>\n", x, bottom + 22, update);
@@ -175,35 +291,18 @@ std::string svg_chart(const std::vector<Curve>& curves, const std::string& title
       "<text x=\"22\" y=\"{0:.1f}\" text-anchor=\"middle\" transform=\"rotate(-90 22 {0:.1f})\">learning rate</text>\n",
       (top + bottom) / 2);
 
-  // At most two points a pixel: the least and the greatest value there, so that no peak is lost.
-  constexpr std::size_t columns = 1416;
+  double y = 432;
   for (std::size_t c = 0; c < curves.size(); ++c) {
-    const std::vector<double>& values = curves[c].values;
-    std::string points;
-    const auto add = [&](double update, double value) {
-      points += fmt::format("{}{:.2f},{:.2f}", points.empty() ? "" : " ", x_of(update), y_of(value));
-    };
-    if (values.size() <= columns) {
-      for (std::size_t k = 0; k < values.size(); ++k) add(static_cast<double>(k), values[k]);
-      if (values.size() == 1) add(1, values[0]);
-    } else {
-      for (std::size_t x = 0; x < columns; ++x) {
-        const Range column = column_range(values, x, columns);
-        const double update = last * static_cast<double>(x) / static_cast<double>(columns - 1);
-        const bool falling = values[x * (values.size() - 1) / (columns - 1)] == column.low;
-        add(update, falling ? column.high : column.low);
-        if (column.low != column.high) add(update, falling ? column.low : column.high);
-      }
-    }
     const char* colour = colours[c % colours.size()];
     const char* dash = c < colours.size() ? "" : " stroke-dasharray=\"6 4\"";
-    svg += fmt::format(
-        "<polyline points=\"{}\" fill=\"none\" stroke=\"{}\" stroke-width=\"2\" stroke-linejoin=\"round\"{}/>\n",
-        points, colour, dash);
-    if (!legend) continue;
-    const double y = 432 + 20.0 * static_cast<double>(c);
+    svg += fmt::format("<path class=\"curve\" d=\"{}\" fill=\"none\" stroke=\"{}\" stroke-width=\"2\"{}/>\n",
+                       path_of(curves[c].values, frame), colour, dash);
+    if (legend_lines == 0) continue;
     svg += fmt::format("<path d=\"M{:.1f} {:.1f}h22\" stroke=\"{}\" stroke-width=\"3\"{}/>\n", left, y, colour, dash);
-    svg += fmt::format("<text x=\"{:.1f}\" y=\"{:.1f}\">{}</text>\n", left + 30, y + 4.5, escaped(curves[c].name));
+    for (const std::string& line : legends[c]) {
+      svg += fmt::format("<text x=\"{:.1f}\" y=\"{:.1f}\">{}</text>\n", left + 30, y + 4.5, escaped(clipped(line)));
+      y += 20;
+    }
   }
   return svg + "</svg>\n";
 }

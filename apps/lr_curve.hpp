@@ -5,9 +5,10 @@
 
 namespace lockstep {
 
-/// A named line of values over update 0, 1, 2, ...
+/// Values over update 0, 1, 2, ..., and the names of all that have them. Values that are not finite are left out of a
+/// picture.
 struct Curve {
-  std::string name;
+  std::vector<std::string> names;
   std::vector<double> values;
 };
 
@@ -15,7 +16,8 @@ struct Curve {
 /// share the axes and have the same, positive number of values.
 std::string terminal_chart(const std::vector<Curve>& curves);
 
-/// The same as one self-contained SVG document: axes, ticks, grid, title, a line and a legend entry a curve.
+/// The same as one self-contained SVG document: axes, ticks, grid, title, a line a curve, and a legend that has all
+/// names and where a curve stops being finite. A value holds from its update to the next, so a step is drawn as one.
 std::string svg_chart(const std::vector<Curve>& curves, const std::string& title);
 
 }  // namespace lockstep

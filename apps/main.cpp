@@ -7,14 +7,15 @@
 #include <cstdio>
 #include <cstring>
 #include <limits>
-#include <sstream>
+#include <utility>
 
+#include "apps/arguments.hpp"
 #include "apps/config_command.hpp"
 #include "apps/explain_command.hpp"
 #include "apps/lr_command.hpp"
-#include "config/words.hpp"
 #include "core/error.hpp"
 #include "core/log.hpp"
+#include "core/utf8.hpp"
 #include "job/job.hpp"
 #include "run/bench_step.hpp"
 #include "run/generate.hpp"
@@ -26,18 +27,6 @@
 namespace {
 
 using namespace lockstep;
-
-/// A number within [low, high]; NaN is not.
-template <class Number>
-CLI::Validator between(Number low, Number high) {
-  const auto check = [=](const std::string& text) -> std::string {
-    Number value{};
-    if (CLI::detail::lexical_cast(text, value) && value >= low && value <= high) return {};
-    return fmt::format("'{}' is not a {} from {} to {}", text, std::is_integral_v<Number> ? "whole number" : "number",
-                       low, high);
-  };
-  return {check, fmt::format("in [{}, {}]", low, high)};
-}
 
 /// Options that several commands share.
 struct JobOptions {
@@ -71,14 +60,18 @@ int lr_command(const JobOptions& options, std::int64_t updates, const std::strin
   const job::LoadedJob loaded = options.load();
   const job::JobConfig& job = loaded.config;
   LrRequest request;
-  request.updates = updates > 0 ? updates : job.run.steps;
+  const std::int64_t most = most_updates(job.parameter_groups.size() + 1);
+  request.updates = updates > 0 ? updates : std::min(job.run.steps, most);
   request.format = parse_lr_format(format);
   if (!plot.empty()) request.plot = plot;
   for (std::size_t g = 0; g <= job.parameter_groups.size(); ++g)
     request.group_names.push_back(
         g == 0 ? "group 0 (the rest)"
                : fmt::format("group {} ({})", g, fmt::join(job.parameter_groups[g - 1].match, ", ")));
-  std::fputs(lr_report(*loaded.schedule, request).c_str(), stdout);
+  const std::string report = lr_report(*loaded.schedule, request);
+  std::fwrite(report.data(), 1, report.size(), stdout);
+  if (updates == 0 && job.run.steps > most)
+    log::warning("only the first {} of run.steps {} are shown", with_separators(most), with_separators(job.run.steps));
   return 0;
 }
 
@@ -86,12 +79,17 @@ int generate_command(const std::string& run, const run::GenerateOptions& options
   const run::Start place = run::start_with([] { return job::LoadedJob(); });  // one rank, all CPUs
   return run::run_on_ranks(place, [&](run::RankContext& rank) {
     if (rank.comm.rank() != 0) return;  // one text is enough
-    std::fputs(options.prompt.c_str(), stdout);
-    run::generate(run, options, rank, [](const std::string& piece) {
-      std::fputs(piece.c_str(), stdout);
+    Utf8Stream shown;                   // a model of bytes is free to write what no terminal can show
+    const auto show = [](const std::string& text) {
+      std::fwrite(text.data(), 1, text.size(), stdout);
       std::fflush(stdout);
+    };
+    bool begun = false;  // the prompt comes with the first new piece: by then nothing is left to be refused
+    run::generate(run, options, rank, [&](const std::string& piece) {
+      if (!std::exchange(begun, true)) show(shown.push(options.prompt));
+      show(shown.push(piece));
     });
-    std::fputs("\n", stdout);
+    show(shown.finish() + "\n");
   });
 }
 
@@ -100,113 +98,143 @@ int bench_step_command(const JobOptions& options, const run::BenchStepOptions& b
   return run::run_on_ranks(start, [&](run::RankContext& rank) { run::bench_step(*start.job, bench, rank); });
 }
 
-int run_program(int argc, char** argv) {
-  CLI::App app(
-      "Lockstep trains small and mid-size models data-parallel from one YAML file:\n"
-      "  mpirun -n 8 lockstep train job.yaml");
-  app.require_subcommand(1);
-  app.set_version_flag("--version", "lockstep " LOCKSTEP_VERSION);
-  int code = 0;
-  JobOptions job;
-
-  auto* train = app.add_subcommand("train", "train a job; under mpirun on all its ranks");
-  std::string resume;
-  job.add_to(train);
-  train->add_option("--resume", resume, "auto, never, or the folder of a checkpoint (default: run.resume)");
-  train->callback([&] { code = train_command(job, resume); });
-
-  auto* lr = app.add_subcommand("lr", "print the learning-rate schedule, update by update");
-  std::int64_t updates = 0;
-  std::string format = "text", plot;
-  job.add_to(lr);
-  lr->add_option("--updates", updates, "rows (default: run.steps)")->check(between<std::int64_t>(1, 100'000'000));
-  lr->add_option("--format", format, "text, csv or json");
-  lr->add_option("--plot", plot, "also write a picture: FILE.svg");
-  lr->callback([&] { code = lr_command(job, updates, format, plot); });
-
-  auto* config = app.add_subcommand("config", "check a job file and print what it means");
-  ConfigOptions config_options;
-  bool full = false, minimal = false, diff = false, reference = false, schema = false;
-  job.add_to(config, false);
-  config
-      ->add_option("-n,--ranks", config_options.ranks,
-                   "check the job for N ranks, as mpirun -n N starts them (default: comm.ranks)")
-      ->check(between<std::int64_t>(1, 1'000'000));
-  config->add_flag("--full", full, "with the keys that have no value, as comments");
-  config->add_flag("--minimal", minimal, "only what differs from the defaults");
-  config->add_flag("--diff", diff, "one line for each difference from the defaults");
-  config->add_flag("--reference", reference, "the reference page of all keys (no job file needed)");
-  config->add_flag("--schema", schema, "the JSON Schema, for editors (no job file needed)");
-  config->callback([&] {
-    using Show = ConfigOptions::Show;
-    config_options.job = job.path;
-    config_options.overrides = job.overrides;
-    config_options.show = reference ? Show::reference
-                          : schema  ? Show::schema
-                          : full    ? Show::full
-                          : minimal ? Show::minimal
-                          : diff    ? Show::diff
-                                    : Show::effective;
-    if (job.path.empty() && !reference && !schema)
-      fail(ErrorKind::config, "config: give a job file, or --reference or --schema");
-    code = config_command(config_options);
-  });
-
-  auto* explain = app.add_subcommand("explain", "say what a key of the job file means");
-  std::string key;
-  explain->add_option("key", key, "run.steps, scheduler, WarmupLR, ...")->required();
-  explain->callback([&] { code = explain_command(key); });
-
-  auto* generate = app.add_subcommand("generate", "continue a text with a trained run");
-  std::string run_path;
-  run::GenerateOptions generate_options;
-  generate->add_option("run", run_path, "the run's folder")->required();
-  generate->add_option("--prompt", generate_options.prompt, "text to continue");
-  generate->add_option("--tokens", generate_options.tokens, "symbols to add")
-      ->check(between<std::int64_t>(1, 1'000'000'000));
-  generate->add_option("--temperature", generate_options.temperature, "0: always the likeliest")
-      ->check(between(0.0, 1e6));
-  generate->add_option("--top-k", generate_options.top_k, "choose among the k likeliest; 0: all")
-      ->check(between<std::int64_t>(0, 1'000'000'000));
-  generate->add_option("--seed", generate_options.seed, "of the drawing")
-      ->check(between<std::int64_t>(0, std::numeric_limits<std::int64_t>::max()));
-  generate->callback([&] { code = generate_command(run_path, generate_options); });
-
-  auto* bench = app.add_subcommand("bench", "measure speed on this machine");
-  bench->require_subcommand(1);
-  auto* step = bench->add_subcommand("step", "whole training steps of a job, on random samples");
-  run::BenchStepOptions bench_options;
-  job.add_to(step);
-  step->add_option("--steps", bench_options.steps, "timed steps")->check(between<std::int64_t>(1, 1'000'000));
-  step->add_option("--warmup", bench_options.warmup, "steps before them")->check(between<std::int64_t>(0, 1'000'000));
-  step->add_option("--classes", bench_options.classes,
-                   "symbols of the random data; the job's data file is then not read")
-      ->check(between(2, 10'000'000));
-  step->callback([&] { code = bench_step_command(job, bench_options); });
-
-  std::vector<std::string> commands;
-  for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; }))
-    commands.push_back(command->get_name());
-  if (argc > 1 && argv[1][0] != '-' && std::find(commands.begin(), commands.end(), argv[1]) == commands.end()) {
-    const std::string meant = config::nearest(argv[1], commands);
-    fail(ErrorKind::config, "lockstep: unknown command '{}'{}; commands: {}", argv[1],
-         meant.empty() ? "" : fmt::format(", did you mean '{}'?", meant), fmt::join(commands, ", "));
+/// The program's commands, bound to what they do. One of them runs while `app` parses.
+class Commands {
+ public:
+  explicit Commands(CLI::App& app) {
+    app.require_subcommand(1);
+    app.set_version_flag("--version", "lockstep " LOCKSTEP_VERSION);
+    add_examples(app, "mpirun -n 2 lockstep train job.yaml", "lockstep train --help");
+    add_train(app);
+    add_lr(app);
+    add_config(app);
+    add_explain(app);
+    add_generate(app);
+    add_bench(app);
   }
+  [[nodiscard]] int code() const { return code_; }
+
+ private:
+  void add_train(CLI::App& app) {
+    auto* train = app.add_subcommand("train", "train a job; under mpirun on all its ranks");
+    job_.add_to(train);
+    train->add_option("--resume", resume_, "auto, never, or the folder of a checkpoint (default: run.resume)");
+    train->callback([&] { code_ = train_command(job_, resume_); });
+    add_examples(*train, "lockstep train job.yaml",
+                 "mpirun -n 2 lockstep train job.yaml --set run.steps=100 --resume never");
+  }
+
+  void add_lr(CLI::App& app) {
+    auto* lr = app.add_subcommand("lr", "print the learning-rate schedule, update by update");
+    job_.add_to(lr);
+    lr->add_option("--updates", updates_, "rows (default: run.steps)")
+        ->check(between<std::int64_t>(1, most_updates(1)));
+    lr->add_option("--format", format_, "text, csv or json");
+    lr->add_option("--plot", plot_, "also write a picture, as SVG: NAME.svg");
+    lr->callback([&] { code_ = lr_command(job_, updates_, format_, plot_); });
+    add_examples(*lr, "lockstep lr job.yaml --plot lr.svg", "lockstep lr job.yaml --updates 50 --format csv");
+  }
+
+  void add_config(CLI::App& app) {
+    auto* config = app.add_subcommand("config", "check a job file and print what it means");
+    job_.add_to(config, false);
+    using Show = ConfigOptions::Show;
+    const auto add = [&](Show show, const char* flag, const char* doc) {
+      config->add_flag_callback(
+          flag, [this, show, flag] { shown_.emplace_back(show, flag); }, doc);
+    };
+    add(Show::full, "--full", "with the keys that have no value, as comments");
+    add(Show::minimal, "--minimal", "only what differs from the defaults");
+    add(Show::diff, "--diff", "one line for each difference from the defaults");
+    add(Show::reference, "--reference", "the reference page of all keys (no job file needed)");
+    add(Show::schema, "--schema", "the JSON Schema, for editors (no job file needed)");
+    config
+        ->add_option("-n,--ranks", ranks_,
+                     "check the job for N ranks, as mpirun -n N starts them (default: comm.ranks)")
+        ->check(between<std::int64_t>(1, 1'000'000));
+    config->callback([&] { code_ = config_command(config_options()); });
+    add_examples(*config, "lockstep config job.yaml --diff", "lockstep config job.yaml -n 8 --set run.steps=50");
+  }
+
+  [[nodiscard]] ConfigOptions config_options() const {
+    using Show = ConfigOptions::Show;
+    for (const auto& [show, flag] : shown_)
+      if (show != shown_[0].first)
+        fail(ErrorKind::config, "config: {} and {} are two ways to show a job; give one of them", shown_[0].second,
+             flag);
+    const Show show = shown_.empty() ? Show::effective : shown_[0].first;
+    if (job_.path.empty() && show != Show::reference && show != Show::schema)
+      fail(ErrorKind::config, "config: give a job file, or --reference or --schema");
+    return {.job = job_.path, .overrides = job_.overrides, .show = show, .ranks = ranks_};
+  }
+
+  void add_explain(CLI::App& app) {
+    auto* explain = app.add_subcommand("explain", "say what a key of the job file means");
+    explain->add_option("key", key_, "run.steps, scheduler, WarmupLR, ...")->required();
+    explain->callback([&] { code_ = explain_command(key_); });
+    add_examples(*explain, "lockstep explain train_batch_size", "lockstep explain WarmupCosineLR");
+  }
+
+  void add_generate(CLI::App& app) {
+    auto* generate = app.add_subcommand("generate", "continue a text with a trained run");
+    generate->add_option("run", run_, "the run's folder")->required();
+    generate->add_option("--prompt", generate_.prompt, "text to continue");
+    generate->add_option("--tokens", generate_.tokens, "symbols to add")
+        ->check(between<std::int64_t>(1, 1'000'000'000));
+    generate->add_option("--temperature", generate_.temperature, "0: always the likeliest")->check(between(0.0, 1e6));
+    generate->add_option("--top-k", generate_.top_k, "choose among the k likeliest; 0: all")
+        ->check(between<std::int64_t>(0, 1'000'000'000));
+    generate->add_option("--seed", generate_.seed, "of the drawing")
+        ->check(between<std::int64_t>(0, std::numeric_limits<std::int64_t>::max()));
+    generate->callback([&] { code_ = generate_command(run_, generate_); });
+    add_examples(*generate, "lockstep generate runs/job --prompt 'And God said'",
+                 "lockstep generate runs/job --tokens 100 --temperature 0.5 --seed 7");
+  }
+
+  void add_bench(CLI::App& app) {
+    auto* bench = app.add_subcommand("bench", "measure speed on this machine");
+    bench->require_subcommand(1);
+    auto* step = bench->add_subcommand("step", "whole training steps of a job, on random samples");
+    job_.add_to(step);
+    step->add_option("--steps", bench_.steps, "timed steps")->check(between<std::int64_t>(1, 1'000'000));
+    step->add_option("--warmup", bench_.warmup, "steps before them")->check(between<std::int64_t>(0, 1'000'000));
+    step->add_option("--classes", bench_.classes, "symbols of the random data; the job's data file is then not read")
+        ->check(between(2, 10'000'000));
+    step->callback([&] { code_ = bench_step_command(job_, bench_); });
+    for (CLI::App* command : {bench, step})
+      add_examples(*command, "lockstep bench step job.yaml", "mpirun -n 2 lockstep bench step job.yaml --steps 5");
+  }
+
+  int code_ = 0;
+  JobOptions job_;
+  std::string resume_, format_ = "text", plot_, key_, run_;
+  std::int64_t updates_ = 0, ranks_ = 0;
+  std::vector<std::pair<ConfigOptions::Show, std::string>> shown_;
+  run::GenerateOptions generate_;
+  run::BenchStepOptions bench_;
+};
+
+struct Ending {
+  int code;
+  bool has_result;  ///< what was printed is what was asked for
+};
+
+Ending run_program(int argc, char** argv) {
+  CLI::App app("Lockstep trains small and mid-size models data-parallel from one YAML file.");
+  Commands commands(app);
+  const std::vector<std::string> words(argv + 1, argv + argc);
+  require_known_command(app, words);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     // Help and version print to stdout and are no errors.
     if (error.get_exit_code() == 0) {
       if (run::launcher_rank() == 0) (void)app.exit(error);
-      return 0;
+      return {0, true};
     }
-    std::ostringstream text;
-    (void)app.exit(error, text, text);
-    std::string message = text.str();
-    while (message.ends_with('\n')) message.pop_back();
-    throw Error(ErrorKind::config, message);
+    throw Error(ErrorKind::config, complaint(app, error, words));
   }
-  return code;
+  return {commands.code(), !app.got_subcommand("train")};
 }
 
 /// Tells of a command that cannot start. Ranks of one job tell it together: once, if all of them meet it.
@@ -226,14 +254,13 @@ bool computes(int argc, char** argv) {
 
 /// A command whose result is what it prints has failed if that could not be written. Training goes on without a reader,
 /// and one that has seen enough (`| head`) is no failure.
-int flush_result(int argc, char** argv, int code) {
-  const std::string_view command = argc > 1 ? argv[1] : "";
-  if (code != 0 || command == "train") return code;
+int flush_result(const Ending& ending) {
+  if (ending.code != 0 || !ending.has_result) return ending.code;
   errno = 0;
-  if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return code;
+  if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return ending.code;
   const int reason = errno;
   pollfd output{.fd = STDOUT_FILENO, .events = POLLOUT, .revents = 0};
-  if (poll(&output, 1, 0) == 1 && (output.revents & POLLERR) != 0) return code;
+  if (poll(&output, 1, 0) == 1 && (output.revents & POLLERR) != 0) return ending.code;
   log::error("the result could not be written to standard output{}{}", reason != 0 ? ": " : "",
              reason != 0 ? std::strerror(reason) : "");
   return exit_code(ErrorKind::environment);
@@ -245,7 +272,7 @@ int main(int argc, char** argv) {
   if (computes(argc, argv)) run::bound_thread_waits(argv);
   run::secure_standard_streams();
   try {
-    return flush_result(argc, argv, run_program(argc, argv));
+    return flush_result(run_program(argc, argv));
   } catch (const Error& error) {
     return tell(argc, argv, error);
   } catch (const std::exception& error) {

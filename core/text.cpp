@@ -5,25 +5,16 @@
 #include <array>
 #include <cstddef>
 
+#include "core/utf8.hpp"
+
 namespace lockstep {
 namespace {
 
-/// Bytes of the well-formed UTF-8 character at the front of `text` that a terminal shows; 0: none is there.
+/// Bytes of the UTF-8 character at the front of `text` that a terminal shows; 0: none is there.
 std::size_t shown_bytes(std::string_view text) {
-  const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
-  const unsigned char first = byte(0);
-  if (first < 0x80) return first >= 0x20 && first != 0x7F ? 1 : 0;
-  const std::size_t length = first >= 0xF0 ? 4 : first >= 0xE0 ? 3 : 2;
-  if (first < 0xC2 || first > 0xF4 || text.size() < length) return 0;
-  char32_t code = first & (0x7FU >> length);
-  for (std::size_t i = 1; i < length; ++i) {
-    if ((byte(i) & 0xC0U) != 0x80) return 0;
-    code = code << 6 | (byte(i) & 0x3FU);
-  }
-  const bool control = code < 0xA0;  // the second row of control characters
-  const bool overlong = (length == 3 && code < 0x800) || (length == 4 && code < 0x10000);
-  const bool surrogate = code >= 0xD800 && code <= 0xDFFF;
-  return control || overlong || surrogate || code > 0x10FFFF ? 0 : length;
+  const Utf8Front front = utf8_front(text);
+  const bool control = front.code < 0x20 || (front.code >= 0x7F && front.code < 0xA0);
+  return front.form == Utf8Front::Form::whole && !control ? front.bytes : 0;
 }
 
 }  // namespace
@@ -39,6 +30,10 @@ std::string human_bytes(double bytes) {
   if (unit == 0) return fmt::format("{:.0f} bytes", bytes);
   const int decimals = bytes < 9.995 ? 2 : bytes < 99.95 ? 1 : 0;
   return fmt::format("{:.{}f} {}", bytes, decimals, units[unit]);
+}
+
+std::string counted(std::int64_t count, std::string_view noun) {
+  return fmt::format("{} {}{}", count, noun, count == 1 ? "" : "s");
 }
 
 std::string printable(std::string_view text) {

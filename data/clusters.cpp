@@ -4,6 +4,7 @@
 
 #include "core/error.hpp"
 #include "core/rng.hpp"
+#include "core/text.hpp"
 #include "data/dataset.hpp"
 #include "data/epoch.hpp"
 #include "data/permutation.hpp"
@@ -34,9 +35,9 @@ class Clusters final : public Dataset {
   }
 
   std::string describe() const override {
-    return fmt::format("clusters ({} points of {} features around {} centres, noise {}: {} to train, {} to validate)",
-                       options_.samples, options_.features, options_.classes, options_.noise, train_samples_,
-                       eval_samples());
+    return fmt::format("clusters ({} of {} around {}, noise {}: {} to train, {} to validate)",
+                       counted(options_.samples, "point"), counted(options_.features, "feature"),
+                       counted(options_.classes, "centre"), options_.noise, train_samples_, eval_samples());
   }
   std::uint64_t fingerprint() const override {
     const XXH64_hash_t content = XXH3_64bits(points_.data(), points_.size() * sizeof(float));

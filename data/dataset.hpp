@@ -42,14 +42,14 @@ class Dataset {
 
 struct TextOptions {
   std::string path;
-  std::string tokenizer = "char";    ///< char: one symbol per distinct byte of the file; byte: 256 symbols
+  std::string tokenizer = "char";    ///< char: one symbol per distinct character of the file; byte: 256
   double validation_fraction = 0.1;  ///< the file's last part
   std::int64_t length = 256;         ///< positions a sample
   std::uint64_t seed = 1;
 };
 /// Samples are windows of `length` symbols with the following symbol as target. Training windows tile the first part
 /// from an offset drawn per epoch; validation windows tile the last part exactly once, so the loss is a mean over all
-/// of it. ErrorKind::data if the file is missing, empty or too short.
+/// of it. ErrorKind::data if the file is missing, empty, too short or, with `char`, no UTF-8.
 [[nodiscard]] std::unique_ptr<Dataset> make_text(const TextOptions& options);
 
 struct ClusterOptions {

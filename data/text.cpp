@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "core/error.hpp"
+#include "core/text.hpp"
 #include "data/dataset.hpp"
 #include "data/epoch.hpp"
 #include "data/permutation.hpp"
@@ -20,6 +21,9 @@ std::vector<std::uint8_t> read_bytes(const std::string& path) {
   std::error_code error;
   if (std::filesystem::is_directory(path, error)) {
     fail(ErrorKind::data, "data.path: {} is a directory, but a text file is needed", path);
+  }
+  if (std::filesystem::exists(path, error) && !std::filesystem::is_regular_file(path, error)) {
+    fail(ErrorKind::data, "data.path: {} is a device or a pipe, but a text file is needed", path);
   }
   errno = 0;
   std::ifstream file(path, std::ios::binary);
@@ -38,20 +42,41 @@ std::vector<std::uint8_t> read_bytes(const std::string& path) {
   return bytes;
 }
 
-Tokenizer make_tokenizer(const std::string& name, std::span<const std::uint8_t> text) {
-  if (name == "char") {
-    return Tokenizer::of_text(text);
-  }
-  if (name == "byte") {
-    return Tokenizer::of_bytes();
-  }
-  fail(ErrorKind::config, "data.tokenizer is \"{}\", but it must be char or byte", name);
+std::string_view view_of(const std::vector<std::uint8_t>& bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
 
-/// The text stays in memory as one byte a symbol; windows are widened to int32 when a batch is made.
+Tokenizer make_tokenizer(const TextOptions& options, const std::vector<std::uint8_t>& text) {
+  if (options.tokenizer == "char") {
+    return Tokenizer::of_characters(view_of(text), fmt::format("data.path: {}", options.path));
+  }
+  if (options.tokenizer == "byte") {
+    return Tokenizer::of_bytes();
+  }
+  fail(ErrorKind::config, "data.tokenizer is \"{}\", but it must be char or byte", options.tokenizer);
+}
+
+/// The symbols of a text, in its own memory if they have the width of bytes: a symbol is never longer than its bytes.
+template <class Symbol>
+std::vector<Symbol> symbols_of(const Tokenizer& tokenizer, std::vector<std::uint8_t> text) {
+  if constexpr (sizeof(Symbol) == 1) {
+    std::size_t count = 0;
+    tokenizer.each_symbol(view_of(text), [&](std::int32_t symbol) { text[count++] = static_cast<Symbol>(symbol); });
+    text.resize(count);
+    return text;
+  } else {
+    std::vector<Symbol> symbols;
+    tokenizer.each_symbol(view_of(text), [&](std::int32_t symbol) { symbols.push_back(static_cast<Symbol>(symbol)); });
+    return symbols;
+  }
+}
+
+/// The text stays in memory as one integer a symbol, of the least width that holds the vocabulary; windows are widened
+/// to int32 when a batch is made.
+template <class Symbol>
 class Text final : public Dataset {
  public:
-  Text(std::string path, std::vector<std::uint8_t> symbols, Tokenizer tokenizer, std::int64_t train_symbols,
+  Text(std::string path, std::vector<Symbol> symbols, Tokenizer tokenizer, std::int64_t train_symbols,
        std::int64_t length, std::uint64_t seed, std::uint64_t fingerprint)
       : path_(std::move(path)),
         symbols_(std::move(symbols)),
@@ -69,8 +94,9 @@ class Text final : public Dataset {
   }
 
   std::string describe() const override {
-    return fmt::format("{} ({} symbols of {} kinds: {} to train, {} to validate)", path_, symbols_.size(), classes(),
-                       train_symbols_, validation_symbols());
+    return fmt::format("{} ({} of {}: {} to train, {} to validate)", path_,
+                       counted(static_cast<std::int64_t>(symbols_.size()), tokenizer_.unit()),
+                       counted(classes(), "kind"), train_symbols_, validation_symbols());
   }
   std::uint64_t fingerprint() const override { return fingerprint_; }
   int classes() const override { return tokenizer_.size(); }
@@ -122,7 +148,7 @@ class Text final : public Dataset {
   }
 
   std::string path_;
-  std::vector<std::uint8_t> symbols_;
+  std::vector<Symbol> symbols_;
   Tokenizer tokenizer_;
   std::int64_t train_symbols_;
   std::int64_t length_;
@@ -133,34 +159,38 @@ class Text final : public Dataset {
   std::int64_t eval_windows_ = 0;
 };
 
-}  // namespace
-
-std::unique_ptr<Dataset> make_text(const TextOptions& options) {
-  require(options.length >= 1, "make_text: length must be at least 1");
-  std::vector<std::uint8_t> symbols = read_bytes(options.path);
-  Tokenizer tokenizer = make_tokenizer(options.tokenizer, symbols);
-  const XXH64_hash_t content = XXH3_64bits(symbols.data(), symbols.size());
-  for (std::uint8_t& symbol : symbols) {
-    symbol = static_cast<std::uint8_t>(tokenizer.symbol(symbol));
-  }
-
+template <class Symbol>
+std::unique_ptr<Dataset> make_text_of(const TextOptions& options, Tokenizer tokenizer, std::vector<std::uint8_t> text) {
+  const XXH64_hash_t content = XXH3_64bits(text.data(), text.size());
+  std::vector<Symbol> symbols = symbols_of<Symbol>(tokenizer, std::move(text));
   const auto total = static_cast<std::int64_t>(symbols.size());
   const std::int64_t validation = validation_part(total, options.validation_fraction);
   const std::int64_t train = total - validation;
   if (train < options.length + 1) {
     fail(ErrorKind::data,
-         "data.path: {} leaves {} symbols to train on, but one sample of model.block_size {} needs {}: use a longer "
-         "text or a smaller block_size",
-         options.path, train, options.length, options.length + 1);
+         "data.path: {} leaves {} to train on, but one sample of model.block_size {} needs {}: use a longer text or a "
+         "smaller block_size",
+         options.path, counted(train, tokenizer.unit()), options.length, options.length + 1);
   }
   if (options.validation_fraction > 0.0 && validation < 2) {
     fail(ErrorKind::data,
-         "data.validation_fraction {} of the {} symbols of {} is {}, but validation needs at least 2: use a longer "
-         "text, a larger fraction, or 0 for no validation",
-         options.validation_fraction, total, options.path, validation);
+         "data.validation_fraction {} of the {} of {} is {}, but validation needs at least 2: use a longer text, a "
+         "larger fraction, or 0 for no validation",
+         options.validation_fraction, counted(total, tokenizer.unit()), options.path, validation);
   }
-  return std::make_unique<Text>(options.path, std::move(symbols), std::move(tokenizer), train, options.length,
-                                options.seed, XXH3_64bits_withSeed(&train, sizeof(train), content));
+  return std::make_unique<Text<Symbol>>(options.path, std::move(symbols), std::move(tokenizer), train, options.length,
+                                        options.seed, XXH3_64bits_withSeed(&train, sizeof(train), content));
+}
+
+}  // namespace
+
+std::unique_ptr<Dataset> make_text(const TextOptions& options) {
+  require(options.length >= 1, "make_text: length must be at least 1");
+  std::vector<std::uint8_t> text = read_bytes(options.path);
+  Tokenizer tokenizer = make_tokenizer(options, text);
+  if (tokenizer.size() <= 256) return make_text_of<std::uint8_t>(options, std::move(tokenizer), std::move(text));
+  if (tokenizer.size() <= 65536) return make_text_of<std::uint16_t>(options, std::move(tokenizer), std::move(text));
+  return make_text_of<std::int32_t>(options, std::move(tokenizer), std::move(text));
 }
 
 }  // namespace lockstep::data

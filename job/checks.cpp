@@ -264,8 +264,11 @@ std::shared_ptr<const sched::Schedule> complete(JobConfig& config, const Values&
 
 std::shared_ptr<const sched::Schedule> make_schedule(const JobConfig& config) {
   const SchedulerConfig& scheduler = config.scheduler;
-  if (!scheduler.present) return sched::make_constant(group_initials(config));
-  return sched::make_schedule(scheduler.type, scheduler.params, group_initials(config));
+  std::shared_ptr<sched::Schedule> schedule =
+      scheduler.present ? sched::make_schedule(scheduler.type, scheduler.params, group_initials(config))
+                        : sched::make_constant(group_initials(config));
+  schedule->look_ahead(config.run.steps);
+  return schedule;
 }
 
 }  // namespace lockstep::job

@@ -52,14 +52,14 @@ inline std::vector<std::pair<std::string, std::string>> tokenizers_of_others() {
 
 template <class Config, class V>
 void text_data(Config& c, V& v) {
-  v.field(c.path, {.name = "path",
-                   .type = FieldType::path,
-                   .doc = "A UTF-8 text file, relative to the job file.",
-                   .required = true});
-  v.field(c.tokenizer, {.name = "tokenizer",
-                        .doc = "char: one token for each distinct byte of the text; byte: 256 tokens.",
-                        .choices = {"char", "byte"},
-                        .refused = tokenizers_of_others()});
+  v.field(c.path,
+          {.name = "path", .type = FieldType::path, .doc = "A text file, relative to the job file.", .required = true});
+  v.field(c.tokenizer,
+          {.name = "tokenizer",
+           .doc = "char: one token for each distinct character (Unicode code point) of the text, which must "
+                  "be UTF-8; byte: 256 tokens, for a file of any encoding.",
+           .choices = {"char", "byte"},
+           .refused = tokenizers_of_others()});
   validation(c, v);
 }
 

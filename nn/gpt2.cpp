@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "core/error.hpp"
+#include "core/text.hpp"
 #include "nn/ops.hpp"
 
 namespace lockstep::nn {
@@ -37,6 +38,12 @@ Gpt2Options checked(Gpt2Options options) {
   return options;
 }
 
+/// "124.4M", "0.03M", "1732 parameters".
+std::string size_text(std::int64_t parameters) {
+  if (parameters < 10'000) return counted(parameters, "parameter");
+  return fmt::format("{:.{}f}M", static_cast<double>(parameters) / 1e6, parameters < 100'000 ? 2 : 1);
+}
+
 class Gpt2 final : public Model {
  public:
   explicit Gpt2(const Gpt2Options& options) : options_(checked(options)) {
@@ -65,8 +72,8 @@ class Gpt2 final : public Model {
   }
 
   [[nodiscard]] std::string describe() const override {
-    return fmt::format("gpt2 {:.1f}M: {} layers, {} heads, {} wide, context {}",
-                       static_cast<double>(parameter_count()) / 1e6, options_.n_layer, options_.n_head, options_.n_embd,
+    return fmt::format("gpt2 {}: {}, {}, {} wide, context {}", size_text(parameter_count()),
+                       counted(options_.n_layer, "layer"), counted(options_.n_head, "head"), options_.n_embd,
                        options_.block_size);
   }
   [[nodiscard]] int classes() const override { return options_.vocab_size; }

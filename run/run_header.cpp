@@ -61,6 +61,9 @@ void print_run_header(const RunParts& parts) {
   log::print("run       {}, steps {} to {}, determinism {}\n", run_folder(parts.job.config), first + 1,
              parts.job.config.run.steps, parts.job.config.run.determinism);
   for (const std::string& warning : schedule.warnings()) log::print("warning   {}\n", warning);
+  if (parts.batch.train > parts.dataset.train_samples())
+    log::print("warning   train_batch_size {} is more than the {}: one step takes some of them more than once\n",
+               parts.batch.train, counted(parts.dataset.train_samples(), "training sample"));
   for (const std::string& remark : parts.beginning.remarks) log::print("note      {}\n", remark);
   if (parts.beginning.manifest) print_resume(parts);
 }

@@ -30,6 +30,11 @@ class ScaledLR final : public Schedule {
           fmt::format("total_steps {} is not above warmup_steps {}: the ramp is walked to its end, then the learning "
                       "rate drops to its final value at once",
                       params.integer("total_steps"), warmup_));
+    if (params.has("final_ratio") && params.number("final_ratio") > 1)
+      warn(
+          fmt::format("final_ratio {0} is above 1: instead of decaying the learning rate rises to {0} times the "
+                      "optimizer's",
+                      params.number("final_ratio")));
   }
 
  private:
@@ -83,6 +88,14 @@ Shape cosine(const Params& p) {
     double position = static_cast<double>(j);
     double length = static_cast<double>(first);
     if (mult == 1.0) position = std::fmod(position, length);
+    // Far along many cycles that hardly grow, over all of them but a few at once: n cycles have first (mult^n - 1) /
+    // (mult - 1) updates.
+    const double cycles = std::log1p(position / length * (mult - 1.0)) / std::log(mult);
+    if (cycles > 1000) {
+      const double skipped = std::floor(cycles) - 2;
+      position -= length * std::expm1(skipped * std::log(mult)) / (mult - 1.0);
+      length *= std::pow(mult, skipped);
+    }
     for (; position >= length; length *= mult) position -= length;
     return fall(floor, half_cosine(position / length));
   };

@@ -6,6 +6,7 @@
 #include "config/words.hpp"
 #include "core/error.hpp"
 #include "core/text.hpp"
+#include "sched/outlook.hpp"
 #include "sched/parameters.hpp"
 
 namespace lockstep::sched {
@@ -72,6 +73,10 @@ void Schedule::values_at_index(std::int64_t index, std::span<StepValues> out) co
 void Schedule::values_at_construction(std::span<StepValues> out) const {
   fill_initial(out);
   if (first_index_ == -1) at_construction(out);
+}
+
+void Schedule::look_ahead(std::int64_t updates) {
+  for (std::string& sentence : outlook(*this, updates)) warn(std::move(sentence));
 }
 
 std::unique_ptr<Schedule> make_schedule(std::string_view type, const config::Params& params,

@@ -54,6 +54,10 @@ class Schedule {
   /// a `last_batch_iteration` other than -1.
   void values_at_construction(std::span<StepValues> out) const;
 
+  /// Adds to warnings() the outlook (sched/outlook.hpp) on the first `updates` updates: for whoever makes the schedule
+  /// and knows how long the run is.
+  void look_ahead(std::int64_t updates);
+
   /// Likely mistakes, each a sentence for the user.
   [[nodiscard]] const std::vector<std::string>& warnings() const { return warnings_; }
   /// Surprising but correct behaviour, each a sentence for the user.

@@ -113,6 +113,10 @@ class WarmupCosineLR final : public Schedule {
         cos_min_ratio_(params.number("cos_min_ratio")) {
     if (const std::string text = unknown_ramp_warning(params); !text.empty()) warn(text);
     if (const std::string text = short_total_warning(total_, ramp_.steps()); !text.empty()) warn(text);
+    if (cos_min_ratio_ > 1)
+      warn(fmt::format(
+          "cos_min_ratio {0} is above 1: after the ramp the learning rate rises to {0} times the optimizer's",
+          cos_min_ratio_));
     if (first_index() == -1)
       note(
           fmt::format("the first update uses lr 0 whatever warmup_min_ratio says; the second uses warmup_min_ratio {} "

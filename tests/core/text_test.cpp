@@ -24,6 +24,12 @@ TEST(HumanBytes, ReachesTheNextUnitWhereRoundingDoes) {
   EXPECT_EQ(human_bytes(std::exp2(73)), "8192 EiB") << "the last unit has no next one";
 }
 
+TEST(Counted, OneHasNoS) {
+  EXPECT_EQ(counted(1, "layer"), "1 layer");
+  EXPECT_EQ(counted(0, "layer"), "0 layers");
+  EXPECT_EQ(counted(12, "layer"), "12 layers");
+}
+
 TEST(Printable, LeavesTextAsItIs) {
   for (const char* text : {"", "runs/a b/step-10",
                            "Gr\xC3\xBC\xC3\x9F"

@@ -2,11 +2,13 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <set>
 
 #include "core/error.hpp"
+#include "core/utf8.hpp"
 #include "data/dataset.hpp"
 
 namespace lockstep::data {
@@ -198,7 +200,45 @@ TEST_F(TextFile, TheCharTokenizerKnowsTheWholeFile) {
 
   EXPECT_EQ(text->classes(), 4);
   EXPECT_EQ(text->decode(text->encode("cabz")), "cabz");
-  EXPECT_THAT(text->describe(), HasSubstr("26 symbols of 4 kinds: 24 to train, 2 to validate"));
+  EXPECT_THAT(text->describe(), HasSubstr("26 characters of 4 kinds: 24 to train, 2 to validate"));
+}
+
+TEST_F(TextFile, ACharacterOfSeveralBytesIsOneSymbol) {
+  std::string text;
+  for (int i = 0; i < 30; ++i) text += "\u00E9\u20AC";
+  TextOptions options = options_for(write(text), 4);
+  options.tokenizer = "char";
+
+  const auto characters = make_text(options);
+  HostBatch batch;
+  characters->train_batch(0, 1, batch);
+
+  EXPECT_THAT(characters->describe(), HasSubstr("60 characters of 2 kinds: 54 to train, 6 to validate"));
+  EXPECT_THAT(batch.tokens, testing::AnyOf(testing::ElementsAre(0, 1, 0, 1), testing::ElementsAre(1, 0, 1, 0)));
+  options.tokenizer = "byte";
+  EXPECT_THAT(make_text(options)->describe(), HasSubstr("150 bytes of 256 kinds: 135 to train, 15 to validate"));
+}
+
+TEST_F(TextFile, VocabulariesMayBeWiderThanAByteAndThanTwo) {
+  for (const int kinds : {256, 300, 65536, 70000}) {
+    std::string text;
+    for (int i = 0; i < kinds; ++i) append_utf8(text, static_cast<char32_t>(i < 0xD800 ? i : i + 0x800));
+    TextOptions options = options_for(write(text), 4);
+    options.tokenizer = "char";
+    options.validation_fraction = 0.0;
+    const auto rare = make_text(options);
+    HostBatch batch;
+    std::int32_t largest = 0;
+
+    for (std::int64_t epoch = 0; epoch < 8; ++epoch) {
+      rare->train_batch(epoch * rare->train_samples(), rare->train_samples(), batch);
+      for (std::size_t i = 0; i < batch.tokens.size(); ++i) ASSERT_EQ(batch.targets[i], batch.tokens[i] + 1);
+      largest = std::max(largest, *std::max_element(batch.targets.begin(), batch.targets.end()));
+    }
+
+    EXPECT_EQ(rare->classes(), kinds);
+    EXPECT_GT(largest, kinds - 6) << "an epoch leaves a sample's length out at most";
+  }
 }
 
 void expect_error(const TextOptions& options, ErrorKind kind, const std::string& part) {
@@ -214,9 +254,19 @@ void expect_error(const TextOptions& options, ErrorKind kind, const std::string&
 TEST_F(TextFile, SaysWhatIsWrongWithAFile) {
   expect_error(options_for("/nonexistent/corpus.txt", 8), ErrorKind::data, "No such file");
   expect_error(options_for(testing::TempDir(), 8), ErrorKind::data, "is a directory");
+  expect_error(options_for("/dev/null", 8), ErrorKind::data, "is a device or a pipe");
   expect_error(options_for(write(""), 8), ErrorKind::data, "is empty");
-  expect_error(options_for(write(20), 64), ErrorKind::data, "leaves 18 symbols");
+  expect_error(options_for(write(20), 64), ErrorKind::data, "leaves 18 bytes");
   expect_error(options_for(write(15), 8), ErrorKind::data, "is 1, but validation needs at least 2");
+}
+
+TEST_F(TextFile, SaysWhereATextOfCharactersIsNoUtf8) {
+  TextOptions options = options_for(write("a line\nand caf\xE9 and more of it"), 4);
+  options.tokenizer = "char";
+
+  expect_error(options, ErrorKind::data, "data.path: " + path_.string() + ": byte 14 (in line 2) is 0xe9");
+  options.tokenizer = "byte";
+  EXPECT_EQ(make_text(options)->classes(), 256);
 }
 
 TEST_F(TextFile, SaysWhatIsWrongWithAnOption) {

@@ -229,6 +229,10 @@ TEST(Gpt2, CountsTheParametersOfThePublishedModels) {
   EXPECT_EQ(make_gpt2({})->parameter_count(), 124'439'808);
   EXPECT_EQ(make_gpt2({.n_layer = 48, .n_head = 25, .n_embd = 1600})->parameter_count(), 1'557'611'200);
   EXPECT_EQ(make_gpt2({})->describe(), "gpt2 124.4M: 12 layers, 12 heads, 768 wide, context 1024");
+  EXPECT_EQ(make_gpt2({.n_layer = 1, .n_head = 1, .n_embd = 48, .block_size = 16, .vocab_size = 40})->describe(),
+            "gpt2 0.03M: 1 layer, 1 head, 48 wide, context 16");
+  EXPECT_EQ(make_gpt2({.n_layer = 1, .n_head = 1, .n_embd = 4, .block_size = 4, .vocab_size = 8})->describe(),
+            "gpt2 300 parameters: 1 layer, 1 head, 4 wide, context 4");
   EXPECT_EQ(make_gpt2({})->parameters()[0].stored_rows, 50304);
 }
 

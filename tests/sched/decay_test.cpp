@@ -1,6 +1,7 @@
 #include <gmock/gmock.h>
 
 #include <cmath>
+#include <numbers>
 
 #include "tests/sched/cases.hpp"
 
@@ -40,6 +41,14 @@ TEST(Decay, TotalBelowWarmupWarns) {
   EXPECT_EQ(f(*schedule, 10), 0.0);
 }
 
+TEST(Decay, AFinalRateAboveTheFirstWarns) {
+  for (const char* type : {"LinearDecay", "CosineDecay", "PolynomialDecay"}) {
+    const auto schedule = make_schedule(type, {{"total_steps", 20}, {"final_ratio", 1.5}}, adam_groups());
+    ASSERT_EQ(schedule->warnings().size(), 1U) << type;
+    EXPECT_NE(schedule->warnings()[0].find("final_ratio 1.5 is above 1"), std::string::npos);
+  }
+}
+
 TEST(Constant, FactorAlsoScalesTheRamp) {
   const auto schedule = make_schedule("Constant", {{"factor", 0.5}, {"warmup_steps", 4}}, adam_groups());
   EXPECT_EQ(f(*schedule, 0), 0.125);
@@ -65,6 +74,23 @@ TEST(CosineDecay, CyclesRestartAndGrow) {
   for (const std::int64_t start : {3, 13, 33}) EXPECT_EQ(f(*schedule, start), 1.0) << start;
   for (std::int64_t j = 0; j < 10; ++j) EXPECT_EQ(f(*schedule, 3 + j), f(*schedule, 13 + 2 * j)) << j;
   EXPECT_EQ(f(*schedule, 100), 0.0);
+}
+
+// Many cycles that hardly grow are passed over at once: the place in the last one is the same.
+TEST(CosineDecay, ManyCyclesAreWalkedWithoutDelay) {
+  const double mult = 1.001, first = 10;
+  const auto schedule = make_schedule(
+      "CosineDecay", {{"total_steps", 10'000'000}, {"first_cycle_steps", 10}, {"cycle_mult", mult}}, adam_groups());
+  for (const std::int64_t update : {20'000, 100'000, 9'999'999}) {
+    double begin = 0, length = first;
+    while (begin + length <= static_cast<double>(update)) begin += length, length *= mult;
+    const double place = (static_cast<double>(update) - begin) / length;
+    EXPECT_NEAR(f(*schedule, update), (1 + std::cos(std::numbers::pi * place)) / 2, 1e-6) << update;
+  }
+  const auto nearly_equal = make_schedule(
+      "CosineDecay", {{"total_steps", 2'000'000'000}, {"first_cycle_steps", 1}, {"cycle_mult", 1 + 1e-12}},
+      adam_groups());
+  for (std::int64_t k = 0; k < 10'000; ++k) EXPECT_GE(f(*nearly_equal, 1'900'000'000 + k), 0.0);  // in no time
 }
 
 TEST(CosineDecay, EqualCyclesRepeatTheSameRates) {

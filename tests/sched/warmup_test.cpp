@@ -88,6 +88,16 @@ TEST(WarmupCosineLR, EndsAtTheFloorAndStays) {
   EXPECT_EQ(lr_at(*schedule, 200), 0.0625);
 }
 
+TEST(WarmupCosineLR, AFloorAboveThePeakWarns) {
+  const auto of_floor = [](double floor) {
+    return make_schedule("WarmupCosineLR", {{"total_num_steps", 20}, {"warmup_num_steps", 4}, {"cos_min_ratio", floor}},
+                         adam_groups())
+        ->warnings();
+  };
+  EXPECT_THAT(of_floor(10), ElementsAre(HasSubstr("cos_min_ratio 10 is above 1")));
+  EXPECT_THAT(of_floor(1), IsEmpty());
+}
+
 TEST(WarmupCosineLR, ListOfRatiosIsRefusedAtOnce) {
   EXPECT_THAT(refusal("WarmupCosineLR", {{"total_num_steps", 9}, {"warmup_min_ratio", ParamValue::List{0.1}}}),
               HasSubstr("warmup_min_ratio"));
