@@ -41,6 +41,10 @@ std::string human_bytes(double bytes) {
   return fmt::format("{:.{}f} {}", bytes, decimals, units[unit]);
 }
 
+std::string counted(std::int64_t count, std::string_view noun) {
+  return fmt::format("{} {}{}", count, noun, count == 1 ? "" : "s");
+}
+
 std::string printable(std::string_view text) {
   std::string result;
   while (!text.empty()) {
