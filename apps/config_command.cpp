@@ -3,11 +3,13 @@
 #include <fmt/format.h>
 
 #include <cstdio>
+#include <sstream>
 
 #include "config/schema_text.hpp"
 #include "core/error.hpp"
 #include "job/job.hpp"
 #include "job/schema.hpp"
+#include "run/memory.hpp"
 
 namespace lockstep {
 namespace {
@@ -29,6 +31,14 @@ std::string remarks(const job::LoadedJob& job) {
     text += "# known and refused: none (a refused key is an error)\n";
   }
   for (const std::string& warning : job.warnings) text += fmt::format("# {}\n", warning);
+  return text;
+}
+
+/// What the job will need, as comments.
+std::string memory(const job::LoadedJob& job) {
+  std::istringstream lines(run::memory_forecast(job, static_cast<int>(job.config.comm.ranks)));
+  std::string text;
+  for (std::string line; std::getline(lines, line);) text += fmt::format("# {}\n", line);
   return text;
 }
 
@@ -56,7 +66,7 @@ std::string config_text(const ConfigOptions& options) {
   if (options.show == ConfigOptions::Show::reference) return config::reference_markdown(job::job_section());
   if (options.show == ConfigOptions::Show::schema) return config::json_schema(job::job_section());
   const job::LoadedJob job = job::load_job(options.job, options.overrides);
-  return remarks(job) + body(job.config, options.show);
+  return remarks(job) + memory(job) + body(job.config, options.show);
 }
 
 int config_command(const ConfigOptions& options) {

@@ -112,7 +112,8 @@ int run_program(int argc, char** argv) {
   auto* train = app.add_subcommand("train", "train a job; under mpirun on all its ranks");
   std::string resume;
   job.add_to(train);
-  train->add_option("--resume", resume, "auto, never, or the folder of a checkpoint (default: run.resume)");
+  train->add_option("--resume", resume,
+                    "auto, never, the folder of a checkpoint, or of a run: its newest (default: run.resume)");
   train->callback([&] { code = train_command(job, resume); });
 
   auto* lr = app.add_subcommand("lr", "print the learning-rate schedule, update by update");
