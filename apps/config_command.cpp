@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <cstdio>
+#include <sstream>
 
 #include "config/schema_text.hpp"
 #include "core/error.hpp"
@@ -11,6 +12,7 @@
 #include "job/schema.hpp"
 #include "run/errors.hpp"
 #include "run/launch.hpp"
+#include "run/memory.hpp"
 #include "run/place.hpp"
 #include "run/setup.hpp"
 
@@ -64,6 +66,14 @@ std::string as_comments(const std::vector<std::string>& lines, const char* inden
   return text;
 }
 
+/// What the job will need, as comments.
+std::string memory(const job::LoadedJob& job, std::int64_t asked) {
+  std::istringstream lines(run::memory_forecast(job, static_cast<int>(ranks_of(job.config, asked).number)));
+  std::string text;
+  for (std::string line; std::getline(lines, line);) text += fmt::format("# {}\n", line);
+  return text;
+}
+
 std::string body(const job::JobConfig& config, ConfigOptions::Show show) {
   using Show = ConfigOptions::Show;
   switch (show) {
@@ -90,7 +100,7 @@ std::string config_text(const ConfigOptions& options) {
   const job::LoadedJob job = job::load_job(options.job, options.overrides);
   const std::vector<std::string> remarks = check_as_train_does(job.config, options.ranks);
   return as_comments(job::deepspeed_lines(job), "  ") + as_comments(job.warnings, "") + as_comments(remarks, "") +
-         body(job.config, options.show);
+         memory(job, options.ranks) + body(job.config, options.show);
 }
 
 int config_command(const ConfigOptions& options) {

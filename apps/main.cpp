@@ -118,7 +118,8 @@ class Commands {
   void add_train(CLI::App& app) {
     auto* train = app.add_subcommand("train", "train a job; under mpirun on all its ranks");
     job_.add_to(train);
-    train->add_option("--resume", resume_, "auto, never, or the folder of a checkpoint (default: run.resume)");
+    train->add_option("--resume", resume_,
+                      "auto, never, the folder of a checkpoint, or of a run: its newest (default: run.resume)");
     train->callback([&] { code_ = train_command(job_, resume_); });
     add_examples(*train, "lockstep train job.yaml",
                  "mpirun -n 2 lockstep train job.yaml --set run.steps=100 --resume never");

@@ -5,8 +5,9 @@
 #include <string_view>
 #include <utility>
 
-/// Lines for people, on standard error: "lockstep: rank 1: ...". Numbers for programs go to metrics.jsonl. Layers below
-/// engine do not print.
+/// Lines for people. What a command was asked for and how it goes (a run's header, its losses, its checkpoints) is for
+/// reading later and goes to standard output; what went wrong goes to standard error: "lockstep: rank 1: ...". Numbers
+/// for programs go to metrics.jsonl. Layers below engine do not print.
 ///
 /// Nobody reading is no reason to stop: a closed pipe or a full disk behind either stream is passed over.
 namespace lockstep::log {
@@ -31,6 +32,11 @@ void write(Level level, std::string_view text, Form form = Form::line);
 
 /// On standard output, as it is: what a command was asked to show while it goes on with its work.
 void show(std::string_view text);
+/// On a terminal behind standard output: `text`, which must fit into its width, over what the last call left there. It
+/// goes as soon as anything else is printed.
+void live(std::string_view text);
+/// What live() left there becomes a line that stays.
+void keep_live();
 template <class... Args>
 void print(fmt::format_string<Args...> format, Args&&... args) {
   show(fmt::format(format, std::forward<Args>(args)...));

@@ -34,6 +34,10 @@ BatchUpload::BatchUpload(DeviceApi& device, StreamRef stream, const nn::Model& m
   for (std::size_t at = 0; at < pinned_.size(); at += layout_.bytes()) copied_.push_back(device.make_event());
 }
 
+std::size_t BatchUpload::bytes_of(bool immediate, const nn::Model& model, const nn::BatchShape& shape) {
+  return (1 + (immediate ? 1 : slots_of_a_device)) * Layout(shape, static_cast<std::size_t>(model.features())).bytes();
+}
+
 BatchUpload::~BatchUpload() {
   for (const EventRef event : copied_) device_.destroy(event);
 }

@@ -24,6 +24,8 @@ class BatchUpload {
   /// there is memory for.
   [[nodiscard]] nn::Batch upload(const data::HostBatch& batch);
   [[nodiscard]] std::size_t bytes() const { return block_.bytes() + pinned_.size(); }
+  /// The same, before there is one. `immediate`: the device does its work at once.
+  [[nodiscard]] static std::size_t bytes_of(bool immediate, const nn::Model& model, const nn::BatchShape& shape);
 
  private:
   /// A part of the block.

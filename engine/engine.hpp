@@ -135,8 +135,6 @@ class Engine {
   /// Everything that this engine allocates: flat buffers, activations, staging, results and packed weights. Not what
   /// kernel libraries keep for themselves beside those.
   [[nodiscard]] std::size_t bytes() const;
-  /// Of it, copies of weights in a layout that the kernels prefer; they are made when they are first used.
-  [[nodiscard]] std::size_t packed_weight_bytes() const { return packed_weight_bytes_; }
 
  private:
   struct Device;
@@ -165,7 +163,7 @@ class Engine {
   FlatBuffers buffers_;
   std::unique_ptr<Device> device_;
   std::unique_ptr<LeafSums> leaf_sums_;  ///< with options.leaves
-  std::size_t packed_weight_bytes_ = 0;
+  std::size_t packed_weight_bytes_ = 0;  ///< copies that kernels prefer, made when they are first used
   GradientSync sync_;
   FlatStore store_;
   std::optional<nn::Workspace> workspace_;  ///< of the pass under way

@@ -5,7 +5,7 @@
 
 namespace lockstep::engine {
 
-double evaluate_all(Engine& engine, const data::Dataset& dataset) {
+std::optional<double> evaluate_all(Engine& engine, const data::Dataset& dataset) {
   comm::Communicator& comm = engine.comm();
   const std::int64_t block = engine.options().micro_batch.batch;
   const std::int64_t blocks = (dataset.eval_samples() + block - 1) / block;
@@ -24,7 +24,8 @@ double evaluate_all(Engine& engine, const data::Dataset& dataset) {
       total.weight += sum.weight;
     }
   }
-  return total.weight > 0 ? total.loss / total.weight : 0;
+  if (total.weight == 0) return std::nullopt;
+  return total.loss / total.weight;
 }
 
 }  // namespace lockstep::engine

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <optional>
+
 #include "data/dataset.hpp"
 #include "engine/engine.hpp"
 
@@ -7,7 +9,8 @@ namespace lockstep::engine {
 
 /// Mean validation loss in nats per target over all of the validation data. Blocks of one micro-batch are shared out to
 /// the ranks and summed in block order, so the result has the same bits on any number of ranks. Ranks meet after every
-/// block: a deadline of the communicator holds for one block, not for the whole evaluation.
-[[nodiscard]] double evaluate_all(Engine& engine, const data::Dataset& dataset);
+/// block: a deadline of the communicator holds for one block, not for the whole evaluation. Nothing if there are no
+/// validation data.
+[[nodiscard]] std::optional<double> evaluate_all(Engine& engine, const data::Dataset& dataset);
 
 }  // namespace lockstep::engine

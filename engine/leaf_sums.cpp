@@ -20,30 +20,65 @@ LeafSums::LeafSums(comm::Communicator& comm, const Exec& exec, float* sum, std::
       exec_(exec),
       sum_(sum),
       elements_(static_cast<std::size_t>(elements)),
-      own_(sum_tree::share(leaves, comm.rank(), comm.size())) {
+      own_(sum_tree::share(leaves, comm.rank(), comm.size())),
+      steps_(steps_of(own_)),
+      sharing_(leaves, comm.size()) {
   if (!exec.device->immediate())
     fail(ErrorKind::config, "run.determinism: invariant is for CPUs in this version; {} is none: use exact",
          exec.device->name());
   require(leaves >= comm.size(), "leaf sums: fewer leaves than ranks");
-
-  steps_ = steps_of(own_);
   // As many on every rank: arenas are made together.
-  int most = 0;
-  for (int r = 0; r < comm.size(); ++r)
-    for (const Step& step : steps_of(sum_tree::share(leaves, r, comm.size()))) most = std::max(most, step.slot);
-  for (int i = 0; i < most; ++i) slots_.push_back(comm.make_arena(*exec.device, elements_ * sizeof(float)));
+  for (int i = 0; i < sharing_.slots; ++i) slots_.push_back(comm.make_arena(*exec.device, elements_ * sizeof(float)));
+}
 
+LeafSums::Sharing::Sharing(std::int64_t leaves, int ranks) {
   std::vector<sum_tree::Block> all;
-  equal_ = true;
-  for (int r = 0; r < comm.size(); ++r) {
-    const sum_tree::Block theirs = sum_tree::share(leaves, r, comm.size());
+  for (int r = 0; r < ranks; ++r) {
+    const sum_tree::Block theirs = sum_tree::share(leaves, r, ranks);
+    for (const Step& step : steps_of(theirs)) slots = std::max(slots, step.slot);
     const auto blocks = sum_tree::blocks(theirs.begin, theirs.end);
-    partials_.push_back(static_cast<int>(blocks.size()));
-    rounds_ = std::max(rounds_, partials_.back());
+    partials.push_back(static_cast<int>(blocks.size()));
+    rounds = std::max(rounds, partials.back());
     all.insert(all.end(), blocks.begin(), blocks.end());
-    equal_ = equal_ && blocks.size() == 1 && blocks.front().size() == all.front().size();
+    equal = equal && blocks.size() == 1 && blocks.front().size() == all.front().size();
   }
-  merges_ = sum_tree::merges_of(all);
+  merges = sum_tree::merges_of(all);
+}
+
+std::vector<std::size_t> LeafSums::Sharing::cut(std::int64_t count) const {
+  constexpr std::size_t line = 16;
+  const std::size_t ranks = partials.size(), all = static_cast<std::size_t>(count);
+  const std::size_t lines = (all + line - 1) / line, each = (lines + ranks - 1) / ranks * line;
+  std::vector<std::size_t> offsets;
+  for (std::size_t r = 0; r < ranks; ++r) offsets.push_back(std::min(all, r * each));
+  offsets.push_back(all);
+  return offsets;
+}
+
+std::size_t LeafSums::Sharing::room(std::int64_t count) const {
+  if (partials.size() == 1 || equal) return 0;
+  return merges.size() * cut(count)[1];  // the first part is the largest
+}
+
+std::size_t LeafSums::Sharing::sent(int rank, std::int64_t count) const {
+  const auto all = static_cast<std::size_t>(count), r = static_cast<std::size_t>(rank);
+  if (partials.size() == 1) return 0;
+  if (equal) return all;
+  const std::vector<std::size_t> offsets = cut(count);
+  return static_cast<std::size_t>(partials[r]) * all + (offsets[r + 1] - offsets[r]);
+}
+
+LeafSums::Needs LeafSums::needs(std::int64_t elements, std::int64_t leaves, int rank, int ranks,
+                                const std::vector<Ranges>& ranges) {
+  const Sharing sharing(leaves, ranks);
+  std::size_t floats = static_cast<std::size_t>(sharing.slots) * static_cast<std::size_t>(elements);
+  Needs needs;
+  for (const Ranges& each : ranges) {
+    floats += static_cast<std::size_t>(each.count) * sharing.room(each.elements);
+    needs.sent += static_cast<std::size_t>(each.count) * sharing.sent(rank, each.elements);
+  }
+  needs.bytes = floats * sizeof(float);
+  return needs;
 }
 
 std::vector<LeafSums::Step> LeafSums::steps_of(const sum_tree::Block& share) {
@@ -67,29 +102,10 @@ void LeafSums::merge(int micro, std::int64_t begin, std::int64_t count) const {
   for (int top = step.slot; top > step.slot - step.merges; --top) add(top - 1, top, begin, count);
 }
 
-/// The parts of a range by owner, as offsets into it; in whole cache lines.
-std::vector<std::size_t> LeafSums::cut(std::int64_t count) const {
-  constexpr std::size_t line = 16;
-  const auto ranks = static_cast<std::size_t>(comm_.size()), all = static_cast<std::size_t>(count);
-  const std::size_t lines = (all + line - 1) / line, each = (lines + ranks - 1) / ranks * line;
-  std::vector<std::size_t> offsets;
-  for (std::size_t r = 0; r < ranks; ++r) offsets.push_back(std::min(all, r * each));
-  offsets.push_back(all);
-  return offsets;
-}
-
 LeafSums::Exchange LeafSums::plan(std::int64_t begin, std::int64_t count) {
   Exchange exchange{.begin = begin, .count = count, .received = room_, .pending = {}};
-  if (comm_.size() == 1) return exchange;
-  const auto all = static_cast<std::size_t>(count);
-  if (equal_) {
-    sent_ += all;
-    return exchange;
-  }
-  const auto rank = static_cast<std::size_t>(comm_.rank());
-  const std::vector<std::size_t> offsets = cut(count);
-  room_ += merges_.size() * offsets[1];  // the first part is the largest: as much room on every rank
-  sent_ += static_cast<std::size_t>(partials_[rank]) * all + (offsets[rank + 1] - offsets[rank]);
+  room_ += sharing_.room(count);
+  sent_ += sharing_.sent(comm_.rank(), count);
   return exchange;
 }
 
@@ -103,21 +119,21 @@ void LeafSums::start(Exchange& exchange) {
   };
   exchange.pending.clear();
   if (comm_.size() == 1) {
-    for (int top = partials_[0] - 1; top > 0; --top) add(top - 1, top, exchange.begin, exchange.count);
+    for (int top = sharing_.partials[0] - 1; top > 0; --top) add(top - 1, top, exchange.begin, exchange.count);
     return;
   }
-  if (equal_) {
+  if (sharing_.equal) {
     exchange.pending.push_back(comm_.start_all_reduce(range(0), comm::Reduce::sum));
     return;
   }
   const auto rank = static_cast<std::size_t>(comm_.rank());
-  const std::vector<std::size_t> offsets = cut(exchange.count), none(offsets.size(), 0);
+  const std::vector<std::size_t> offsets = sharing_.cut(exchange.count), none(offsets.size(), 0);
   const std::size_t own = offsets[rank + 1] - offsets[rank];
   float* to = reinterpret_cast<float*>(received_->data()) + exchange.received;
-  for (int round = 0; round < rounds_; ++round) {
+  for (int round = 0; round < sharing_.rounds; ++round) {
     std::vector<std::size_t> arriving = {0};
-    for (const int partials : partials_) arriving.push_back(arriving.back() + (partials > round ? own : 0));
-    const bool sends = partials_[rank] > round;
+    for (const int partials : sharing_.partials) arriving.push_back(arriving.back() + (partials > round ? own : 0));
+    const bool sends = sharing_.partials[rank] > round;
     exchange.pending.push_back(comm_.start_all_to_all(sends ? range(round) : range(0).part(0, 0),
                                                       sends ? offsets : none,
                                                       {to, arriving.back(), DType::f32, Memory::host}, arriving));
@@ -127,17 +143,17 @@ void LeafSums::start(Exchange& exchange) {
 
 comm::Pending LeafSums::finish(Exchange& exchange) {
   for (const comm::Pending pending : exchange.pending) comm_.wait(pending);
-  if (comm_.size() == 1 || equal_) return {};
+  if (comm_.size() == 1 || sharing_.equal) return {};
 
-  const std::vector<std::size_t> offsets = cut(exchange.count);
+  const std::vector<std::size_t> offsets = sharing_.cut(exchange.count);
   const auto rank = static_cast<std::size_t>(comm_.rank());
   const std::size_t own = offsets[rank + 1] - offsets[rank];
   // By round and rank they arrived; by rank and round is their order in T.
-  std::vector<std::vector<void*>> of_rank(partials_.size());
+  std::vector<std::vector<void*>> of_rank(sharing_.partials.size());
   float* at = reinterpret_cast<float*>(received_->data()) + exchange.received;
-  for (int round = 0; round < rounds_; ++round)
-    for (std::size_t r = 0; r < partials_.size(); ++r) {
-      if (partials_[r] <= round) continue;
+  for (int round = 0; round < sharing_.rounds; ++round)
+    for (std::size_t r = 0; r < sharing_.partials.size(); ++r) {
+      if (sharing_.partials[r] <= round) continue;
       of_rank[r].push_back(at);
       at += own;
     }
@@ -147,7 +163,7 @@ comm::Pending LeafSums::finish(Exchange& exchange) {
   kernels::for_pieces(exec_.threads, static_cast<std::int64_t>((own + piece - 1) / piece), [&](std::int64_t i) {
     const std::size_t begin = static_cast<std::size_t>(i) * piece;
     comm::reduce_in_tree_order(DType::f32, comm::Reduce::sum, sources, {&target, 1}, begin,
-                               std::min(piece, own - begin), merges_);
+                               std::min(piece, own - begin), sharing_.merges);
   });
   return comm_.start_all_gather(
       {sum_ + exchange.begin, static_cast<std::size_t>(exchange.count), DType::f32, Memory::host}, offsets);

@@ -52,6 +52,18 @@ class LeafSums {
   [[nodiscard]] comm::Pending finish(Exchange& exchange);
 
   [[nodiscard]] std::size_t bytes() const;
+  /// bytes() and sent() of a rank, before there is one.
+  struct Needs {
+    std::size_t bytes = 0;
+    std::size_t sent = 0;
+  };
+  /// So many of the ranges that plan() will be told have so many elements.
+  struct Ranges {
+    std::int64_t elements = 0;
+    std::int64_t count = 0;
+  };
+  [[nodiscard]] static Needs needs(std::int64_t elements, std::int64_t leaves, int rank, int ranks,
+                                   const std::vector<Ranges>& ranges);
   /// Floats that this rank hands to the communicator in a step, given what plan() was told.
   [[nodiscard]] std::size_t sent() const { return sent_; }
 
@@ -64,8 +76,21 @@ class LeafSums {
   [[nodiscard]] float* slot(int index) const {
     return index == 0 ? sum_ : reinterpret_cast<float*>(slots_[static_cast<std::size_t>(index - 1)]->data());
   }
+  /// What follows from the numbers of leaves and ranks.
+  struct Sharing {
+    Sharing(std::int64_t leaves, int ranks);
+    std::vector<int> partials;         ///< by rank: subtrees that its leaves make
+    int rounds = 0;                    ///< the most of them
+    std::vector<std::uint8_t> merges;  ///< after each partial sum of all ranks, in order
+    bool equal = true;                 ///< one subtree a rank, all of one size
+    int slots = 0;                     ///< buffers besides the sum's own: as many on every rank
+    /// The parts of a range by owner, as offsets into it; in whole cache lines.
+    [[nodiscard]] std::vector<std::size_t> cut(std::int64_t count) const;
+    /// Of a range: floats that arrive from other ranks (as many on every rank) and that `rank` hands over.
+    [[nodiscard]] std::size_t room(std::int64_t count) const;
+    [[nodiscard]] std::size_t sent(int rank, std::int64_t count) const;
+  };
   void add(int to, int from, std::int64_t begin, std::int64_t count) const;
-  [[nodiscard]] std::vector<std::size_t> cut(std::int64_t count) const;
   [[nodiscard]] static std::vector<Step> steps_of(const sum_tree::Block& share);
 
   comm::Communicator& comm_;
@@ -75,11 +100,8 @@ class LeafSums {
   sum_tree::Block own_;
   std::vector<Step> steps_;                              ///< by leaf of this rank
   std::vector<std::unique_ptr<comm::FlatArena>> slots_;  ///< [elements], from the second on
-  std::vector<int> partials_;                            ///< by rank: subtrees that its leaves make
-  int rounds_ = 0;                                       ///< the most of them
-  std::vector<std::uint8_t> merges_;                     ///< after each partial sum of all ranks, in order
-  bool equal_ = false;                                   ///< one subtree a rank, all of one size
-  std::size_t room_ = 0;                                 ///< floats that arrive from others in a step
+  Sharing sharing_;
+  std::size_t room_ = 0;  ///< floats that arrive from others in a step
   std::unique_ptr<comm::FlatArena> received_;
   std::size_t sent_ = 0;
 };

@@ -35,6 +35,13 @@ StepQueue::~StepQueue() {
   for (const EventRef event : result_ready_) device_.destroy(event);
 }
 
+std::size_t StepQueue::bytes_of(bool immediate, int groups, int max_in_flight) {
+  const int slots = immediate ? 1 : max_in_flight;
+  const std::size_t record = aligned(record_bytes(slots, groups)), result = aligned(result_bytes(groups));
+  return static_cast<std::size_t>(slots) * (sizeof(StepInputs) + 2 * record + result) + sizeof(StepInputs) + record +
+         result;
+}
+
 std::int64_t StepQueue::delay() const { return device_.immediate() ? 0 : static_cast<std::int64_t>(slots_); }
 
 void StepQueue::send() {

@@ -58,6 +58,8 @@ class StepQueue {
   /// The host restarts at this count; nothing may be in flight.
   void restart(std::int64_t attempted);
   [[nodiscard]] std::size_t bytes() const { return pinned_.size() + block_->bytes(); }
+  /// The same, before there is one. `immediate`: the device does its work at once.
+  [[nodiscard]] static std::size_t bytes_of(bool immediate, int groups, int max_in_flight);
 
  private:
   [[nodiscard]] std::byte* slot_of(std::int64_t step) const {

@@ -7,6 +7,7 @@
 
 #include "core/log.hpp"
 #include "core/rng.hpp"
+#include "run/memory.hpp"
 #include "run/setup.hpp"
 
 namespace lockstep::run {
@@ -23,6 +24,14 @@ void bench_step(const job::LoadedJob& loaded, const BenchStepOptions& options, R
   }
   const auto model = make_model(job, classes, features);
   const job::BatchSizes batch = batch_sizes(job, rank.comm.size(), rank.world_source);
+  require_memory({.job = loaded,
+                  .model = *model,
+                  .kernels = *rank.place.kernels,
+                  .immediate = rank.place.device->immediate(),
+                  .batch = batch,
+                  .host_ranks = rank.host_ranks,
+                  .process_ranks = rank.process_ranks},
+                 rank.comm);
   engine::Engine engine(*model, rank.comm, rank.place, engine_options(loaded, *model, batch, rank.comm.rank()));
 
   data::HostBatch samples;

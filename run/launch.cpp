@@ -12,6 +12,7 @@
 #include "core/error.hpp"
 #include "core/isa.hpp"
 #include "core/log.hpp"
+#include "core/text.hpp"
 #include "run/affinity.hpp"
 #include "run/agreement.hpp"
 #include "run/launcher.hpp"
@@ -27,15 +28,13 @@ using PlaceOf = std::function<SelectedPlace(const job::JobConfig&)>;
 /// the job's own deadline, or a rank that waits for this one would take it for hanging before it has spoken.
 comm::Seconds last_words(const job::JobConfig& job) { return comm::Seconds(std::min(5.0, job.comm.timeout_s / 2)); }
 
-std::string plural(int n, const char* what) { return fmt::format("{} {}{}", n, what, n == 1 ? "" : "s"); }
-
 int threads_for(const job::JobConfig& job, int share) {
   return job.run.threads ? static_cast<int>(*job.run.threads) : share;
 }
 
 std::string summary_of(const comm::Communicator& comm, int threads, const std::string& where,
                        const SelectedPlace& place) {
-  return fmt::format("{} ({}) x {}{}, {}", plural(comm.size(), "rank"), comm.name(), plural(threads, "thread"), where,
+  return fmt::format("{} ({}) x {}{}, {}", counted(comm.size(), "rank"), comm.name(), counted(threads, "thread"), where,
                      place.text);
 }
 
@@ -105,7 +104,9 @@ int run_local(const Start& start, const Body& body, const PlaceOf& place_of) {
       RankContext context{.comm = comm,
                           .place = place.with_threads(threads),
                           .world_source = "comm.ranks",
-                          .summary = summary_of(comm, threads, "", place)};
+                          .summary = summary_of(comm, threads, "", place),
+                          .host_ranks = ranks,
+                          .process_ranks = ranks};
       body(context);
     });
   };
@@ -162,8 +163,9 @@ int run_mpi(const Start& start, const Body& body, const PlaceOf& place_of) {
       .comm = *comm,
       .place = place.with_threads(threads),
       .world_source = "from MPI",
-      .summary =
-          summary_of(*comm, threads, fmt::format(" on {}", plural(static_cast<int>(hosts.size()), "host")), place)};
+      .summary = summary_of(*comm, threads,
+                            fmt::format(" on {}", counted(static_cast<std::int64_t>(hosts.size()), "host")), place),
+      .host_ranks = mpi.host_size()};
   std::optional<Failure> failure;
   try {
     body(context);

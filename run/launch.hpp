@@ -19,6 +19,8 @@ struct RankContext {
   engine::Place place;
   std::string world_source;  ///< where the number of ranks comes from: "from MPI", "comm.ranks", "no launcher"
   std::string summary;       ///< "2 ranks (mpi) x 1 thread on 1 host, cpu avx512"
+  int host_ranks = 1;        ///< ranks of this host, which share its memory
+  int process_ranks = 1;     ///< of them, those that are threads of this process
 };
 
 /// What this process has read before it meets the others: a job, or why there is none.

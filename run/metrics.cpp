@@ -18,6 +18,10 @@
 namespace lockstep::run {
 namespace {
 
+std::string lost_text(std::int64_t lines) {
+  return fmt::format("{} {} lost", counted(lines, "line"), lines == 1 ? "is" : "are");
+}
+
 std::string number(double value) { return std::isfinite(value) ? fmt::format("{}", value) : "null"; }
 
 }  // namespace
@@ -74,7 +78,7 @@ MetricsFile::MetricsFile(std::string path, const MetricsScan& scan)
 MetricsFile::~MetricsFile() {
   (void)flush();
   const std::int64_t lost = lost_ + static_cast<std::int64_t>(waiting_.size());
-  if (lost > 0) log::warning("{}: {} lines are lost: they could not be written", printable(path_), lost);
+  if (lost > 0) log::warning("{}: {}, which could not be written", printable(path_), lost_text(lost));
   ::close(file_);
 }
 
@@ -132,8 +136,7 @@ std::string MetricsFile::told(bool fine) {
     return fmt::format("{} cannot be written: {}; training goes on, the lines wait in memory", printable(path_),
                        std::strerror(reason_));
   const std::int64_t lost = std::exchange(lost_, 0);
-  return fmt::format("{} can be written again; {}", printable(path_),
-                     lost == 0 ? "no line is lost" : fmt::format("{} lines are lost", lost));
+  return fmt::format("{} can be written again; {}", printable(path_), lost == 0 ? "no line is lost" : lost_text(lost));
 }
 
 }  // namespace lockstep::run

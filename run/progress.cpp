@@ -1,10 +1,15 @@
 #include "run/progress.hpp"
 
 #include <fmt/format.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <cmath>
-#include <cstdio>
+#include <cstdlib>
+#include <vector>
+
+#include "core/log.hpp"
+#include "run/launcher.hpp"
 
 namespace lockstep::run {
 
@@ -24,53 +29,77 @@ std::string short_number(double value) {
   return fmt::format("{:.0f}", value);
 }
 
+std::string step_line(const StepMetrics& m, std::int64_t total_steps, double seconds_left, std::size_t columns) {
+  const double percent = 100.0 * static_cast<double>(m.step) / static_cast<double>(total_steps);
+  const std::string step = fmt::format("step {:>{}}/{}", m.step, std::to_string(total_steps).size(), total_steps);
+  // As they stand in the line, with what they are worth: the least goes first.
+  struct Part {
+    int rank;
+    std::string text;
+  };
+  std::vector<Part> parts = {{0, step},
+                             {3, fmt::format(" {:>3.0f}%", percent)},
+                             {4, fmt::format("  eta {:>7}", duration_text(seconds_left))},
+                             {1, fmt::format("  loss {:.4f}", m.loss)},
+                             {6, fmt::format("  lr {:.3e}", m.lr.empty() ? 0.0 : m.lr.front())},
+                             {7, fmt::format("  norm {:.3f}", m.grad_norm)},
+                             {5, fmt::format("  {:>6} {}/s", short_number(m.items_per_s), m.item)}};
+  if (m.skipped) parts.push_back({2, fmt::format("  skipped, loss scale was {}", m.loss_scale)});
+  for (int most = 7;; --most) {
+    std::string line;
+    for (const Part& part : parts)
+      if (part.rank <= most) line += part.text;
+    if (columns == 0 || line.size() <= columns) return line;
+    if (most == 0) return line.substr(0, columns);
+  }
+}
+
+std::size_t terminal_columns() {
+  if (under_launcher() || isatty(STDOUT_FILENO) != 1) return 0;
+  winsize size{};
+  if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0) return size.ws_col;
+  const char* columns = std::getenv("COLUMNS");
+  const int number = columns != nullptr ? std::atoi(columns) : 0;
+  return number > 0 ? static_cast<std::size_t>(number) : 80;
+}
+
 Progress::Progress(std::int64_t first_step, std::int64_t total_steps, std::int64_t every, bool enabled)
     : first_step_(first_step),
       total_steps_(total_steps),
       every_(every),
       enabled_(enabled),
-      terminal_(isatty(STDERR_FILENO) == 1),
       start_(Clock::now()),
       drawn_(start_ - std::chrono::hours(1)) {}
 
-std::string Progress::line(const StepMetrics& m) const {
+Progress::~Progress() {
+  if (enabled_) log::keep_live();
+}
+
+double Progress::seconds_left(std::int64_t step) const {
   const double elapsed = std::chrono::duration<double>(Clock::now() - start_).count();
-  const auto done = static_cast<double>(m.step - first_step_);
-  const double left = done > 0 ? elapsed / done * static_cast<double>(total_steps_ - m.step) : 0;
-  std::string text =
-      fmt::format("step {:>{}}/{} {:>3.0f}%  eta {:>7}  loss {:.4f}  lr {:.3e}  norm {:.3f}  {:>6} {}/s", m.step,
-                  std::to_string(total_steps_).size(), total_steps_,
-                  100.0 * static_cast<double>(m.step) / static_cast<double>(total_steps_), duration_text(left), m.loss,
-                  m.lr.empty() ? 0.0 : m.lr.front(), m.grad_norm, short_number(m.items_per_s), m.item);
-  if (m.skipped) text += fmt::format("  skipped, loss scale was {}", m.loss_scale);
-  return text;
+  const auto done = static_cast<double>(step - first_step_);
+  return done > 0 ? elapsed / done * static_cast<double>(total_steps_ - step) : 0;
 }
 
 void Progress::step(const StepMetrics& metrics) {
   if (!enabled_ || every_ == 0) return;
+  const std::int64_t step = metrics.step;
+  const bool stays = step == total_steps_ || step % every_ == 0 || step == first_step_ + 1;
   const auto now = Clock::now();
-  const bool last = metrics.step == total_steps_;
-  if (terminal_) {
-    if (!last && now - drawn_ < std::chrono::milliseconds(100)) return;
-    drawn_ = now;
-    const std::string text = line(metrics);
-    std::fprintf(stderr, "\r%-*s", static_cast<int>(width_), text.c_str());
-    width_ = text.size();
-    if (last) {
-      std::fputc('\n', stderr);
-      width_ = 0;
-    }
-    std::fflush(stderr);
-  } else if (last || metrics.step % every_ == 0 || metrics.step == first_step_ + 1) {
-    std::fprintf(stderr, "%s\n", line(metrics).c_str());
-  }
+  if (!stays && now - drawn_ < std::chrono::milliseconds(100)) return;
+  const std::size_t columns = terminal_columns();  // each time: windows change
+  if (!stays && columns == 0) return;
+  drawn_ = now;
+  // A terminal goes to its next line when the last column is written.
+  const std::string line = step_line(metrics, total_steps_, seconds_left(step), columns == 0 ? 0 : columns - 1);
+  if (stays)
+    log::show(line + "\n");
+  else
+    log::live(line);
 }
 
 void Progress::note(const std::string& text) {
-  if (!enabled_) return;
-  if (terminal_ && width_ > 0) std::fprintf(stderr, "\r%-*s\r", static_cast<int>(width_), "");
-  width_ = 0;
-  std::fprintf(stderr, "%s\n", text.c_str());
+  if (enabled_) log::show(text + "\n");
 }
 
 }  // namespace lockstep::run

@@ -6,6 +6,7 @@
 #include "core/text.hpp"
 #include "optim/optimizer.hpp"
 #include "run/durable_folder.hpp"
+#include "run/job_changes.hpp"
 #include "run/run_folder.hpp"
 #include "run/setup.hpp"
 
@@ -23,29 +24,27 @@ fs::path plain(const std::string& path) {
 
 std::string metrics_path(const std::string& folder) { return folder + "/metrics.jsonl"; }
 
+/// Of a run's folder.
 void look_for_newest(const std::string& folder, Beginning& beginning) {
   const Newest newest = newest_checkpoint(folder + "/checkpoints");
   for (const std::string& damage : newest.passed_over)
     beginning.remarks.push_back(damage + "; going on from the checkpoint before it");
-  if (newest.path) {
-    beginning.checkpoint = *newest.path;
-    beginning.manifest = newest.manifest;
-  }
-  beginning.keep_steps = beginning.first_step();
-  beginning.metrics = scan_metrics(metrics_path(folder), beginning.keep_steps);
+  if (!newest.path) return;
+  beginning.checkpoint = *newest.path;
+  beginning.manifest = newest.manifest;
 }
 
-/// A checkpoint that was named. One that is not of this run's own history starts a new one.
-void look_at(const std::string& path, const std::string& folder, Beginning& beginning) {
+/// A checkpoint, or a run's newest one, that was named.
+void look_at(const std::string& path, Beginning& beginning) {
+  if (is_folder(path + "/checkpoints") && !path_exists(path + "/manifest.json")) {
+    look_for_newest(path, beginning);
+    if (!beginning.manifest)
+      fail(ErrorKind::checkpoint, "{}: this run has no checkpoint yet; start it with --resume auto", printable(path));
+    return;
+  }
   beginning.checkpoint = path;
   beginning.manifest = read_manifest(path);
   verify_tensors(path, *beginning.manifest);
-  if (plain(path).parent_path() != plain(folder) / "checkpoints") {
-    beginning.move_run_aside = true;
-    return;
-  }
-  beginning.keep_steps = beginning.first_step();
-  beginning.metrics = scan_metrics(metrics_path(folder), beginning.keep_steps);
 }
 
 /// The run's own later steps: another way on from here.
@@ -59,16 +58,37 @@ void leave_later_steps(const std::string& folder, const CheckpointStore& store, 
                                           error ? "" : ", with the metrics of then"));
 }
 
+/// For a job that cannot go on: what of it is new, and the two ways out.
+std::string what_changed(const Beginning& beginning, const job::JobConfig& job) {
+  if (!beginning.job_of_then) return {};
+  std::string text;
+  for (const JobChange& change : changes_between(*beginning.job_of_then, job))
+    if (change.key.starts_with("model.") || change.key.starts_with("data.") || change.key.starts_with("optimizer.") ||
+        change.key.starts_with("parameter_groups"))
+      text += "\n    " + to_text(change);
+  if (text.empty()) return {};
+  return "\n  Since the checkpoint was written these keys have changed (then -> now):" + text +
+         "\n  With the old values the run goes on as if nothing had happened; --resume never or another run.name "
+         "starts "
+         "a new one and keeps this one";
+}
+
 }  // namespace
 
 Beginning find_beginning(const std::string& folder, const std::string& resume) {
   Beginning beginning;
   if (resume == "auto")
     look_for_newest(folder, beginning);
-  else if (resume == "never")
+  else if (resume != "never")
+    look_at(resume, beginning);
+  // One that is not of this run's own history starts a new one.
+  const bool own = resume == "auto" || plain(beginning.checkpoint).parent_path() == plain(folder) / "checkpoints";
+  if (resume == "never" || !own) {
     beginning.move_run_aside = true;
-  else
-    look_at(resume, folder, beginning);
+    return beginning;
+  }
+  beginning.keep_steps = beginning.first_step();
+  beginning.metrics = scan_metrics(metrics_path(folder), beginning.keep_steps);
   return beginning;
 }
 
@@ -76,7 +96,9 @@ void share_beginning(Beginning& beginning, comm::Communicator& comm) {
   std::string manifest = beginning.manifest ? manifest_text(*beginning.manifest) : "";
   comm.broadcast_text(beginning.checkpoint, 0);
   comm.broadcast_text(manifest, 0);
-  if (!manifest.empty()) beginning.manifest = parse_manifest(manifest, beginning.checkpoint);
+  if (manifest.empty()) return;
+  beginning.manifest = parse_manifest(manifest, beginning.checkpoint);
+  beginning.job_of_then = job_of_then(beginning.manifest->state.job);
 }
 
 void require_same_run(const Beginning& beginning, const job::JobConfig& job, const data::Dataset& dataset,
@@ -90,10 +112,19 @@ void require_same_run(const Beginning& beginning, const job::JobConfig& job, con
          "{} was trained with run.seed {}, this job has run.seed {}: the order of the data would change in the middle "
          "of the run. Bring back the seed, or start a new run with --resume never or another run.name",
          printable(path), beginning.manifest->state.seed, seed);
-  require_same_data(path, beginning.manifest->state.data, dataset);
   std::vector<std::string> buffers = {"master"};
   for (const std::string& moment : optim::make_optimizer(options.optimizer)->moments()) buffers.push_back(moment);
-  require_same_tensors(path, *beginning.manifest, model, buffers);
+  try {
+    require_same_data(path, beginning.manifest->state.data, dataset);
+    require_same_tensors(path, *beginning.manifest, model, buffers);
+  } catch (const Error& error) {
+    throw Error(error.kind(), error.what() + what_changed(beginning, job));
+  }
+}
+
+std::optional<std::string> new_scaler(const Beginning& beginning, const job::JobConfig& job) {
+  if (!beginning.manifest || !beginning.job_of_then) return std::nullopt;
+  return scaler_change(*beginning.job_of_then, job);
 }
 
 void open_run_folder(const std::string& folder, const CheckpointStore& store, Beginning& beginning) {
@@ -126,25 +157,12 @@ job::BatchSizes batch_for(const job::JobConfig& job, Beginning& beginning, const
     beginning.remarks.push_back(fmt::format(
         "the checkpoint's train_batch_size {} and micro-batch {} stay; this job's numbers would need a new run", train,
         micro));
-  if (invariant) return job::resolve_leaves(train, micro, {}, world, rank.world_source);
-  return job::resolve_batch(train, micro, train / (micro * world), world, rank.world_source);
-}
-
-std::vector<std::string> differing_lines(const std::string& before, const std::string& now) {
-  const auto lines = [](const std::string& text) {
-    std::vector<std::string> result;
-    for (std::size_t at = 0; at < text.size();) {
-      const std::size_t end = std::min(text.find('\n', at), text.size());
-      result.push_back(text.substr(at, end - at));
-      at = end + 1;
-    }
-    return result;
-  };
-  const std::vector<std::string> old_lines = lines(before);
-  std::vector<std::string> result;
-  for (const std::string& line : lines(now))
-    if (std::find(old_lines.begin(), old_lines.end(), line) == old_lines.end()) result.push_back(line);
-  return result;
+  job::BatchSizes sizes = invariant ? job::resolve_leaves(train, micro, {}, world, rank.world_source)
+                                    : job::resolve_batch(train, micro, {}, world, rank.world_source);
+  sizes.text = invariant ? sizes.text + " (from the checkpoint)"
+                         : fmt::format("{} ({}) x {} micro (from the checkpoint) x {} accumulation (derived) = {}",
+                                       counted(world, "rank"), rank.world_source, micro, sizes.accumulation, train);
+  return sizes;
 }
 
 }  // namespace lockstep::run

@@ -21,8 +21,9 @@ struct RunParts {
   const Beginning& beginning;
 };
 
-/// The lines that a run begins with on standard output: model, data, ranks, batch, numbers, schedule, memory, and from
-/// where it goes on.
+/// The lines that a run begins with on standard output, behind the memory line (run/memory.hpp): model, data, ranks,
+/// batch, numbers, schedule, and from where it goes on. Warnings about the job are not among them: whoever read its
+/// file has told them, with their places.
 void print_run_header(const RunParts& parts);
 
 /// Instead of them, when nothing is left to do; also where the job differs from the one that was run.

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <limits>
 
 #include "core/error.hpp"
 #include "nn/gpt2.hpp"
@@ -107,8 +108,20 @@ optim::OptimizerOptions optimizer_options(const job::OptimizerConfig& optimizer,
 
 job::BatchSizes batch_sizes(const job::JobConfig& job, std::int64_t world, const std::string& world_source) {
   const auto resolve = job.run.determinism == "invariant" ? job::resolve_leaves : job::resolve_batch;
-  return resolve(job.train_batch_size, job.train_micro_batch_size_per_gpu, job.gradient_accumulation_steps, world,
-                 world_source);
+  job::BatchSizes sizes = resolve(job.train_batch_size, job.train_micro_batch_size_per_gpu,
+                                  job.gradient_accumulation_steps, world, world_source);
+  constexpr std::int64_t most_positions = std::numeric_limits<std::int32_t>::max(), most_micro_batches = 1'000'000;
+  if (sizes.micro > most_positions / sample_length(job))
+    fail(ErrorKind::config,
+         "a micro-batch of {} samples of length {} is more than the {} positions that a rank takes at once: {}. Give a "
+         "smaller train_micro_batch_size_per_gpu",
+         sizes.micro, sample_length(job), most_positions, sizes.text);
+  if (sizes.accumulation > most_micro_batches)
+    fail(ErrorKind::config,
+         "{} micro-batches a step for each rank, at most {} are possible: {}. Give a larger "
+         "train_micro_batch_size_per_gpu or a smaller train_batch_size",
+         sizes.accumulation, most_micro_batches, sizes.text);
+  return sizes;
 }
 
 engine::EngineOptions engine_options(const job::LoadedJob& loaded, const nn::Model& model, const job::BatchSizes& batch,

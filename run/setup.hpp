@@ -28,7 +28,8 @@ void require_same_data(const std::string& checkpoint, const std::string& trained
 /// `groups`: values of all parameter groups; SGD keeps a momentum buffer if one of them has momentum.
 [[nodiscard]] optim::OptimizerOptions optimizer_options(const job::OptimizerConfig& optimizer,
                                                         const std::vector<sched::GroupInitial>& groups);
-/// How a step's samples are divided over `world` ranks, whose number comes from `world_source`.
+/// How a step's samples are divided over `world` ranks, whose number comes from `world_source`. ErrorKind::config for
+/// what no rank could hold or count, whatever its memory.
 [[nodiscard]] job::BatchSizes batch_sizes(const job::JobConfig& job, std::int64_t world,
                                           const std::string& world_source);
 /// Of one rank.

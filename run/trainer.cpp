@@ -11,10 +11,12 @@
 #include "core/error.hpp"
 #include "core/isa.hpp"
 #include "core/log.hpp"
+#include "core/text.hpp"
 #include "engine/evaluate.hpp"
 #include "run/agreement.hpp"
 #include "run/checkpoint_store.hpp"
 #include "run/drill.hpp"
+#include "run/memory.hpp"
 #include "run/metrics.hpp"
 #include "run/progress.hpp"
 #include "run/resume.hpp"
@@ -37,7 +39,10 @@ class Training {
         comm_(rank.comm),
         drill_(drill_from_environment()),
         folder_(run_folder(job_)) {
-    together("reading the data", [&] { dataset_ = make_dataset(job_); });
+    together("reading the data", [&] {
+      require_memory_for_data(job_, free_memory(), rank_);
+      dataset_ = make_dataset(job_);
+    });
     require_equal_data();
     model_ = make_model(job_, dataset_->classes(), dataset_->features());
     together("looking into the run's folder", [&] {
@@ -54,6 +59,15 @@ class Training {
   TrainResult run() {
     const std::int64_t first = beginning_.first_step();
     if (beginning_.manifest && first >= job_.run.steps) return already_complete();
+    require_memory({.job = loaded_,
+                    .model = *model_,
+                    .kernels = *rank_.place.kernels,
+                    .immediate = rank_.place.device->immediate(),
+                    .batch = batch_,
+                    .fixed_batch = beginning_.manifest.has_value(),
+                    .host_ranks = rank_.host_ranks,
+                    .process_ranks = rank_.process_ranks},
+                   comm_);
     make_engine();
     together("opening the run's folder", [&] {
       if (is_root()) open_folder();
@@ -82,7 +96,8 @@ class Training {
            state_.attempted);
     TrainResult result{.steps = state_.attempted, .updates = state_.applied, .val_loss = val_loss_};
     if (is_root())
-      log::print("done: {} steps ({} updates) in {}{}; run folder {}\n", job_.run.steps, result.updates,
+      log::print("done: {} ({}) in {}{}; run folder {}\n", counted(job_.run.steps, "step"),
+                 counted(result.updates, "update"),
                  duration_text(std::chrono::duration<double>(Clock::now() - begin).count()),
                  val_loss_ ? fmt::format(", val_loss {:.4f}", *val_loss_) : "", folder_);
     return result;
@@ -122,6 +137,12 @@ class Training {
     if (beginning_.manifest)
       together("loading the checkpoint",
                [&] { load_checkpoint(beginning_.checkpoint, *beginning_.manifest, *engine_); });
+    if (new_scaler(beginning_, job_)) {
+      StepState state = initial_state(options_.scaler);
+      state.applied = beginning_.manifest->state.step.applied;
+      state.attempted = beginning_.manifest->state.step.attempted;
+      engine_->write_state(state);
+    }
     require_equal_parameters(comm_, *engine_);
   }
 
@@ -182,8 +203,8 @@ class Training {
                                   engine_->parameter_at(r.first_bad), r.scale, r.next_scale));
       progress.step(m);
       if (m.val_loss)
-        progress.note(fmt::format("step {}: val_loss {:.4f} ({} validation samples)", m.step, *m.val_loss,
-                                  dataset_->eval_samples()));
+        progress.note(fmt::format("step {}: val_loss {:.4f} ({})", m.step, *m.val_loss,
+                                  counted(dataset_->eval_samples(), "validation sample")));
       if (metrics_) say(progress, metrics_->write(m));
       require_progress(r);
       if (r.stop != 0) last_step_ = std::min(last_step_, r.step + 1 + engine_->result_delay());

@@ -38,6 +38,28 @@ TEST_F(Log, PrintsFromTheThresholdUp) {
   EXPECT_EQ(text, "lockstep: warning: c 3\nlockstep: d 4\n");
 }
 
+TEST_F(Log, ALiveLineGivesWayToAnyOther) {
+  testing::internal::CaptureStdout();
+  const std::string error = printed([] {
+    log::live("step 10");
+    log::live("step 9");
+    log::show("checkpoint\n");
+    log::live("step 11");
+    log::error("lost");
+    log::live("step 12");
+    log::keep_live();
+    log::keep_live();
+    log::show("done\n");
+  });
+
+  EXPECT_EQ(testing::internal::GetCapturedStdout(),
+            "\rstep 10\rstep 9 "
+            "\r      \rcheckpoint\n"
+            "\rstep 11\r       \r"
+            "\rstep 12\ndone\n");
+  EXPECT_EQ(error, "lockstep: lost\n");
+}
+
 TEST_F(Log, NamesTheRankWhereThereAreSeveral) {
   EXPECT_EQ(printed([] {
               log::set_rank(2, 4);

@@ -133,7 +133,7 @@ TEST(Engine, EvaluationHasTheSameBitsOnAnyNumberOfRanks) {
       run.prepare = [&](Engine& engine) {
         const auto dataset = task.dataset();
         EXPECT_NE(dataset->eval_samples() % 5, 0) << "the last block must be a partial one";
-        seen[static_cast<std::size_t>(engine.comm().rank())] = evaluate_all(engine, *dataset);
+        seen[static_cast<std::size_t>(engine.comm().rank())] = evaluate_all(engine, *dataset).value();
       };
       (void)train_on_cpu(run);
       losses.insert(losses.end(), seen.begin(), seen.end());
@@ -141,6 +141,16 @@ TEST(Engine, EvaluationHasTheSameBitsOnAnyNumberOfRanks) {
     EXPECT_GT(losses.front(), 0.5);
     for (const double loss : losses) EXPECT_EQ(testing::bits_of(loss), testing::bits_of(losses.front()));
   }
+}
+
+TEST(Engine, WithoutValidationSamplesThereIsNoLoss) {
+  const Task task = mlp_task();
+  TrainingRun run{task, engine_defaults(task, 5), 2, 0};
+  run.prepare = [&](Engine& engine) {
+    const auto dataset = data::make_clusters({.classes = 4, .features = 8, .samples = 64, .validation_fraction = 0});
+    EXPECT_EQ(evaluate_all(engine, *dataset), std::nullopt);
+  };
+  (void)train_on_cpu(run);
 }
 
 /// Takes its time over each validation batch.
@@ -176,7 +186,7 @@ TEST(Engine, TheDeadlineHoldsForABlockOfAnEvaluationNotForAllOfIt) {
     // 51 validation samples are 7 blocks, 4 of them rank 0's: 1.6 s.
     const SlowDataset dataset(task.dataset(), std::chrono::milliseconds(comm.rank() == 0 ? 400 : 0));
     EXPECT_EQ((dataset.eval_samples() + 7) / 8, 7);
-    EXPECT_GT(evaluate_all(engine, dataset), 0.5);
+    EXPECT_GT(evaluate_all(engine, dataset).value(), 0.5);
   };
 
   EXPECT_NO_THROW(comm::run_ranks(2, evaluate, {.timeout = comm::Seconds(1.2)}));
@@ -577,7 +587,8 @@ void trains_on_the_emulated_device(const Task& task, std::int64_t steps) {
   std::vector<double> val_loss(2);
   run.after_step = [&](Engine& engine, std::int64_t step) {
     // In between, with steps in flight.
-    if (step == 4) val_loss[static_cast<std::size_t>(engine.comm().rank())] = evaluate_all(engine, *task.dataset());
+    if (step == 4)
+      val_loss[static_cast<std::size_t>(engine.comm().rank())] = evaluate_all(engine, *task.dataset()).value();
   };
   const auto cpu = train_on_cpu(run);
   const double cpu_val_loss = val_loss[0];

@@ -130,5 +130,40 @@ TEST_F(Durable, MetricsThatDoNotFitOnTheDiskDoNotStopTheRun) {
   EXPECT_EQ(checkpoints(), (std::vector<std::string>{"step-100"}));
 }
 
+TEST_F(Durable, AResumeWithAnotherOptimizerModelOrDataIsRefusedAndGoingBackGoesOn) {
+  const std::string whole = "mpirun -n 2 lockstep train job.yaml --set run.name=whole";
+  const std::string half = "mpirun -n 2 lockstep train job.yaml --set run.steps=10";
+  ASSERT_EQ(run(whole).exit_code, 0);
+  ASSERT_EQ(run(half).exit_code, 0);
+  for (const auto& [change, said] :
+       std::map<std::string, std::string>{{"--set optimizer.type=SGD", "optimizer.type: AdamW -> SGD"},
+                                          {"--set model.hidden=[16,8]", "model.hidden: [16] -> [16, 8]"},
+                                          {"--set data.noise=0.25", "data.noise: 0.5 -> 0.25"}}) {
+    const Outcome outcome = run("mpirun -n 2 lockstep train job.yaml " + change);
+
+    EXPECT_EQ(outcome.exit_code, 4) << outcome.all();
+    EXPECT_EQ(count_of(outcome.err, said), 1) << outcome.err;
+  }
+
+  const Outcome back = run("mpirun -n 2 lockstep train job.yaml");
+
+  EXPECT_EQ(back.exit_code, 0) << back.all();
+  EXPECT_NE(back.out.find("changed since: run.steps: 10 -> 20"), std::string::npos) << back.out;
+  EXPECT_EQ(lines("r"), lines("whole"));
+}
+
+TEST_F(Durable, ARunsFolderMeansItsNewestCheckpoint) {
+  ASSERT_EQ(run("lockstep train job.yaml --set run.steps=10").exit_code, 0);
+
+  const Outcome outcome = run("lockstep train job.yaml --set run.name=further --resume runs/r");
+  const Outcome none = run("lockstep train job.yaml --resume runs");
+
+  EXPECT_EQ(outcome.exit_code, 0) << outcome.all();
+  EXPECT_NE(outcome.out.find("resume    from runs/r/checkpoints/step-10: step 10"), std::string::npos) << outcome.out;
+  EXPECT_EQ(outcome.out.find("(given)"), std::string::npos) << outcome.out;
+  EXPECT_EQ(lines("further").size(), 10U);
+  EXPECT_EQ(none.exit_code, 4) << none.all();
+}
+
 }  // namespace
 }  // namespace lockstep::testing

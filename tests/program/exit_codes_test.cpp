@@ -3,6 +3,7 @@
 #include <thread>
 
 #include "tests/program/jobs.hpp"
+#include "tests/support/source_dir.hpp"
 
 namespace lockstep::testing {
 namespace {
@@ -112,6 +113,46 @@ TEST_F(ExitCodes, EightForAResultThatCouldNotBeWrittenUnlessItsReaderWentAway) {
   EXPECT_EQ(full.exit_code, 8);
   EXPECT_NE(full.err.find("could not be written"), std::string::npos) << full.err;
   EXPECT_NE(left.err.find("code 0"), std::string::npos) << left.err;
+}
+
+/// A folder with commands of our own in front of everybody's.
+void put_command(const std::string& path, const std::string& script) {
+  write_text(path, "#!/bin/sh\n" + script + "\n");
+  std::filesystem::permissions(path, std::filesystem::perms::owner_all);
+}
+
+TEST_F(ExitCodes, SeventyFiveReachesTheSlurmScriptWhichGoesBackIntoTheQueue) {
+  std::filesystem::create_directories(path("bin"));
+  put_command(path("bin/mpirun"), "shift; PATH=$REAL_PATH exec mpirun --oversubscribe -n 2 " + program_path() +
+                                      " \"$@\" --set run.steps=100000000 --set run.log_every=100000");
+  put_command(path("bin/scontrol"), "echo \"scontrol $*\"");
+  const std::string real_path = std::getenv("PATH");
+  Program script(
+      "bash " + source_dir() + "/examples/slurm/train.sbatch job.yaml",
+      options({{"PATH", path("bin") + ":" + real_path}, {"REAL_PATH", real_path}, {"SLURM_JOB_ID", "4711"}}));
+  ASSERT_TRUE(script.wait_for("step  "));
+
+  script.signal(SIGUSR1);
+  const Outcome outcome = script.finish();
+
+  EXPECT_EQ(outcome.exit_code, 75) << outcome.all();
+  EXPECT_NE(outcome.err.find("everything is saved"), std::string::npos) << outcome.err;
+  EXPECT_NE(outcome.out.find("scontrol requeue 4711"), std::string::npos) << outcome.out;
+}
+
+TEST_F(ExitCodes, TheSlurmScriptEndsWithTheCodeOfAnErrorAndWithZero) {
+  std::filesystem::create_directories(path("bin"));
+  put_command(path("bin/mpirun"), "shift; exec " + program_path() + " \"$@\"");
+  put_command(path("bin/scontrol"), "echo \"scontrol $*\"");
+  const std::map<std::string, std::string> environment = {{"PATH", path("bin") + ":" + std::getenv("PATH")}};
+  const std::string script = "bash " + source_dir() + "/examples/slurm/train.sbatch ";
+
+  const Outcome missing = run(script + "nothing.yaml", environment);
+  const Outcome fine = run(script + "job.yaml", environment);
+
+  EXPECT_EQ(missing.exit_code, 2) << missing.all();
+  EXPECT_EQ(fine.exit_code, 0) << fine.all();
+  EXPECT_EQ((missing.all() + fine.all()).find("scontrol"), std::string::npos);
 }
 
 TEST_F(ExitCodes, SeventyFiveForARunThatWasStoppedAndSaved) {

@@ -32,6 +32,13 @@ class ProgramTest : public ::testing::Test {
                                          const std::string& redirect = "") const {
     return {.environment = std::move(environment), .folder = folder_.path().string(), .redirect = redirect};
   }
+  /// On a terminal so many columns wide.
+  [[nodiscard]] Outcome run_on_terminal(const std::string& command, int columns,
+                                        std::map<std::string, std::string> environment = {}) const {
+    Program::Options with_terminal = options(std::move(environment));
+    with_terminal.columns = columns;
+    return run_program(command, with_terminal);
+  }
   [[nodiscard]] std::string path(const std::string& name) const { return folder_ / name; }
   /// Lines of the run's metrics.jsonl.
   [[nodiscard]] std::int64_t metrics_lines() const {

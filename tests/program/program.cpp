@@ -1,9 +1,11 @@
 #include "tests/program/program.hpp"
 
 #include <fcntl.h>
+#include <pty.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <array>
 #include <csignal>
 #include <cstdlib>
 #include <filesystem>
@@ -64,9 +66,20 @@ Program::Program(const std::string& command, const Options& options) {
     }
   line = last + line + " " + options.redirect;
 
+  int outside = -1, inside = -1;
+  winsize size{};
+  size.ws_col = static_cast<unsigned short>(options.columns);
+  if (options.columns > 0)
+    require(openpty(&outside, &inside, nullptr, nullptr, &size) == 0 && fcntl(outside, F_SETFD, FD_CLOEXEC) == 0,
+            "Program: no pseudo terminal");
   pid_ = fork();
   require(pid_ >= 0, "Program: fork failed");
-  if (pid_ > 0) return;
+  if (pid_ > 0) {
+    if (outside < 0) return;
+    close(inside);
+    recorder_ = std::thread([this, outside] { record(outside); });
+    return;
+  }
   // In the child: only what is safe there, then exec.
   setsid();
   setenv(mark_name, mark_.c_str(), 1);
@@ -75,15 +88,27 @@ Program::Program(const std::string& command, const Options& options) {
   for (const auto& [name, value] : options.environment) setenv(name.c_str(), value.c_str(), 1);
   if (chdir(options.folder.c_str()) != 0) _exit(120);
   dup2(open("/dev/null", O_RDONLY), 0);
-  dup2(open((output_ + "/out").c_str(), O_WRONLY | O_CREAT | O_APPEND, 0600), 1);
-  dup2(open((output_ + "/err").c_str(), O_WRONLY | O_CREAT | O_APPEND, 0600), 2);
+  const auto file = [&](const char* name) {
+    return open((output_ + "/" + name).c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+  };
+  dup2(inside >= 0 ? inside : file("out"), 1);
+  dup2(inside >= 0 ? inside : file("err"), 2);
+  if (inside >= 0) close(inside);
   execl("/bin/sh", "sh", "-c", line.c_str(), nullptr);
   _exit(121);
+}
+
+void Program::record(int terminal) const {
+  std::ofstream out(output_ + "/out", std::ios::binary | std::ios::app);
+  std::array<char, 4096> piece{};
+  for (ssize_t n = 0; (n = read(terminal, piece.data(), piece.size())) > 0;) out.write(piece.data(), n).flush();
+  close(terminal);
 }
 
 Program::~Program() {
   for (const pid_t pid : marked()) kill(pid, SIGKILL);
   if (!over_) waitpid(pid_, nullptr, 0);
+  if (recorder_.joinable()) recorder_.join();
   std::error_code ignored;
   fs::remove_all(output_, ignored);
 }
@@ -122,6 +147,7 @@ Outcome Program::finish(Seconds patience) {
   int status = 0;
   const bool ended = until(patience, [&] { return waitpid(pid_, &status, WNOHANG) == pid_; });
   if (ended) over_ = true;
+  if (ended && recorder_.joinable()) recorder_.join();
   Outcome outcome{.exit_code = -1, .out = text_of("out"), .err = text_of("err")};
   if (!ended) outcome.err += "\n(killed by the test: it did not end)";
   if (ended && WIFEXITED(status)) outcome.exit_code = WEXITSTATUS(status);
@@ -132,6 +158,8 @@ Outcome Program::finish(Seconds patience) {
 bool Program::all_gone(Seconds patience) const {
   return until(patience, [&] { return ranks().empty(); });
 }
+
+std::string program_path() { return LOCKSTEP_PROGRAM; }
 
 Outcome run_program(const std::string& command, const Program::Options& options, Seconds patience) {
   return Program(command, options).finish(patience);

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <map>
 #include <string>
+#include <thread>
 #include <vector>
 
 namespace lockstep::testing {
@@ -18,7 +19,8 @@ struct Outcome {
   [[nodiscard]] std::string all() const { return out + err; }
 };
 
-/// A command under test: the real program, alone or under a real mpirun, in a scratch folder, with its output in files.
+/// A command under test: the real program, alone or under a real mpirun, in a scratch folder, with its output in files
+/// or on a terminal.
 /// Everything it starts carries a mark in its environment, by which it is found and, at the latest when the object
 /// goes, killed.
 class Program {
@@ -27,6 +29,7 @@ class Program {
     std::map<std::string, std::string> environment = {};
     std::string folder;         ///< the current folder of the command
     std::string redirect = {};  ///< appended to the command, for a shell: "2>&1 | head -1"
+    int columns = 0;  ///< both streams are a terminal so wide, what it is sent stands in Outcome::out; 0: files
   };
   /// `command`: words, quoted for a shell; `lockstep` stands for the program and `mpirun` for a launcher that is told
   /// to oversubscribe.
@@ -52,11 +55,18 @@ class Program {
   [[nodiscard]] std::vector<pid_t> marked() const;
   [[nodiscard]] std::string text_of(const char* stream) const;
 
+  /// Writes what a terminal is sent to the file of standard output, until nobody holds it any more.
+  void record(int terminal) const;
+
   std::string mark_;
   std::string output_;  ///< folder of the output files
   pid_t pid_ = -1;
   bool over_ = false;
+  std::thread recorder_;
 };
+
+/// The program under test.
+[[nodiscard]] std::string program_path();
 
 /// Runs a command to its end.
 [[nodiscard]] Outcome run_program(const std::string& command, const Program::Options& options,

@@ -30,12 +30,12 @@ TEST(Progress, NumbersFromAThousandOnHaveALetter) {
   EXPECT_EQ(short_number(999999999), "1.00G");
 }
 
-/// What goes to stderr, which is no terminal while gtest captures it.
+/// What goes to standard output, which is no terminal while gtest captures it.
 template <class Body>
 std::string printed(const Body& body) {
-  ::testing::internal::CaptureStderr();
+  ::testing::internal::CaptureStdout();
   body();
-  return ::testing::internal::GetCapturedStderr();
+  return ::testing::internal::GetCapturedStdout();
 }
 
 StepMetrics metrics_of(std::int64_t step) {
@@ -70,6 +70,30 @@ TEST(Progress, PlainLinesWithoutATerminal) {
   EXPECT_NE(text.find("step 25/25 100%"), std::string::npos) << text;
   for (const char* part : {"eta", "loss 1.2500", "lr 1.000e-03", "21.3k tokens/s"})
     EXPECT_NE(text.find(part), std::string::npos) << part << " in " << text;
+}
+
+TEST(Progress, ALineDropsWhatMattersLeastUntilItFits) {
+  const auto line = [](std::size_t columns) { return step_line(metrics_of(500), 2000, 175, columns); };
+
+  EXPECT_EQ(line(0), "step  500/2000  25%  eta    2:55  loss 1.2500  lr 1.000e-03  norm 0.000   21.3k tokens/s");
+  EXPECT_EQ(line(120), line(0));
+  EXPECT_EQ(line(80), "step  500/2000  25%  eta    2:55  loss 1.2500  lr 1.000e-03   21.3k tokens/s");
+  EXPECT_EQ(line(70), "step  500/2000  25%  eta    2:55  loss 1.2500   21.3k tokens/s");
+  EXPECT_EQ(line(60), "step  500/2000  25%  eta    2:55  loss 1.2500");
+  EXPECT_EQ(line(40), "step  500/2000  25%  loss 1.2500");
+  EXPECT_EQ(line(30), "step  500/2000  loss 1.2500");
+  EXPECT_EQ(line(20), "step  500/2000");
+  EXPECT_EQ(line(9), "step  500");
+}
+
+TEST(Progress, ALineFitsWhateverItSays) {
+  StepMetrics metrics = metrics_of(99999999);
+  metrics.loss = 123456.789;
+  metrics.skipped = true;
+  metrics.loss_scale = 1e38;
+  metrics.items_per_s = 1e12;
+  for (std::size_t columns = 1; columns <= 200; ++columns)
+    EXPECT_LE(step_line(metrics, 100000000, 1e9, columns).size(), columns);
 }
 
 TEST(Progress, AResumedRunSaysItsFirstStep) {

@@ -130,6 +130,27 @@ TEST(Setup, OptimizerDefaultsSpelledOutChangeNothing) {
   }
 }
 
+TEST(Setup, BatchesThatNoRankCouldHoldOrCountAreRefusedWithNumbers) {
+  const auto refused = [](const std::string& job, std::int64_t world) {
+    return error_text(ErrorKind::config, [&] {
+      (void)batch_sizes(job::load_job_text("job.yaml",
+                                           "model: {type: gpt2, block_size: 1024}\n"
+                                           "data: {type: text, path: no.txt}\nrun: {steps: 1}\n" +
+                                               job,
+                                           "/")
+                            .config,
+                        world, "a test");
+    });
+  };
+
+  const std::string large = refused("train_batch_size: 16777216\n", 2);
+  const std::string many = refused("train_batch_size: 8000000\ntrain_micro_batch_size_per_gpu: 1\n", 2);
+
+  EXPECT_NE(large.find("8388608 samples of length 1024 is more than the 2147483647 positions"), std::string::npos)
+      << large;
+  EXPECT_NE(many.find("4000000 micro-batches a step for each rank"), std::string::npos) << many;
+}
+
 TEST(Setup, WithoutASchedulerTheOptimizersLrHolds) {
   const engine::EngineOptions options = options_of(job_of(""));
   std::vector<StepValues> values(1);

@@ -265,9 +265,15 @@ TEST_F(Trainer, ACompleteRunIsComparedBeforeItIsCalledComplete) {
   const auto refused = [&](const job::JobConfig& config) {
     return error_text(ErrorKind::checkpoint, [&] { run(config, 2); });
   };
-  EXPECT_NE(refused(wider).find("has the shape"), std::string::npos);
-  EXPECT_NE(refused(other_data).find("trained on other data"), std::string::npos);
-  EXPECT_NE(refused(sgd).find("no momentum_buffer of"), std::string::npos);
+  const auto expect_refused = [&](const job::JobConfig& config, const char* why, const char* change) {
+    const std::string text = refused(config);
+    EXPECT_NE(text.find(why), std::string::npos) << text;
+    EXPECT_NE(text.find(change), std::string::npos) << text;
+    EXPECT_NE(text.find("With the old values the run goes on"), std::string::npos) << text;
+  };
+  expect_refused(wider, "has the shape", "model.hidden: [16] -> [17]");
+  expect_refused(other_data, "trained on other data", "data.noise: 0.5 -> 1");
+  expect_refused(sgd, "no momentum_buffer of", "optimizer.type: AdamW -> SGD");
   const std::string seeds = refused(other_seed);
   EXPECT_NE(seeds.find(fmt::format("run.seed {}, this job has run.seed 99", finished.run.seed)), std::string::npos)
       << seeds;
@@ -278,7 +284,90 @@ TEST_F(Trainer, ACompleteRunIsComparedBeforeItIsCalledComplete) {
   other_batch.train_batch_size = 24;
   EXPECT_TRUE(run(other_batch, 2).was_complete);
   EXPECT_NE(output().find("train_batch_size 12 and micro-batch 2 stay"), std::string::npos) << output();
-  EXPECT_NE(output().find("changed since: train_batch_size: 24"), std::string::npos) << output();
+  EXPECT_NE(output().find("changed since: train_batch_size: 12 -> 24"), std::string::npos) << output();
+}
+
+TEST_F(Trainer, AfterARefusalTheOldValuesGoOnAsIfNothingHadHappened) {
+  const job::JobConfig whole = job(mlp_job, "undisturbed");
+  run(whole, 2);
+  job::JobConfig config = job(mlp_job, "refused");
+  config.run.steps = 10;
+  run(config, 2);
+  config.run.steps = 20;
+  job::JobConfig deeper = config;
+  deeper.model.mlp.hidden.push_back(8);
+  (void)error_text(ErrorKind::checkpoint, [&] { run(deeper, 2); });
+
+  run(config, 2);
+
+  expect_same_lines(lines(config), lines(whole));
+}
+
+TEST_F(Trainer, WhatAResumeTakesInItsStrideIsSpelledOut) {
+  job::JobConfig config = job(mlp_job, "stride");
+  config.run.steps = 10;
+  run(config, 1);
+  config.run.steps = 20;
+  config.optimizer.type = "Adam";
+  config.optimizer.adam.eps = 1e-6;
+
+  run(config, 1);
+
+  EXPECT_NE(output().find("changed since: optimizer.type: AdamW -> Adam"), std::string::npos) << output();
+  EXPECT_NE(output().find("changed since: optimizer.params.eps: 1e-08 -> 1e-06"), std::string::npos) << output();
+  EXPECT_NE(output().find("changed since: run.steps: 10 -> 20"), std::string::npos) << output();
+}
+
+TEST_F(Trainer, AnotherPrecisionBeginsWithALossScaleOfItsOwn) {
+  const std::string half = std::string(mlp_job) + "fp16: {enabled: true, initial_scale_power: 12}\n";
+  const auto last_of = [&](const std::string& text, std::int64_t steps) {
+    job::JobConfig config = job(text, "precision");
+    config.run.steps = steps;
+    run(config, 2);
+    return lines(config).back();
+  };
+  const auto said = [&](const std::string& text) { return output().find(text) != std::string::npos; };
+
+  EXPECT_EQ(last_of(half, 5).at("loss_scale"), 4096.0);
+  EXPECT_EQ(last_of(mlp_job, 10).at("loss_scale"), 1.0);
+  EXPECT_TRUE(said("fp16 with a dynamic loss scale -> fp32: the checkpoint's loss scale 4096 is dropped")) << output();
+  EXPECT_TRUE(said("changed since: fp16.enabled: true -> false")) << output();
+  const json back = last_of(half, 15);
+  EXPECT_EQ(back.at("loss_scale"), 4096.0) << "and not 1, at which small gradients vanish";
+  EXPECT_EQ(back.at("update"), 15) << "nothing else begins anew";
+  EXPECT_TRUE(said("fp32 -> fp16 with a dynamic loss scale: the checkpoint's loss scale 1 is dropped")) << output();
+  (void)last_of(half, 20);
+  EXPECT_FALSE(said("is dropped")) << output();
+}
+
+TEST_F(Trainer, ABatchFromTheCheckpointIsNotCalledGiven) {
+  job::JobConfig config = job(mlp_job, "origin");
+  config.run.steps = 10;
+  run(config, 2);
+  EXPECT_NE(output().find("2 micro (given)"), std::string::npos) << output();
+  config.run.steps = 20;
+
+  run(config, 2);
+
+  EXPECT_NE(output().find("2 ranks (comm.ranks) x 2 micro (from the checkpoint) x 3 accumulation (derived) = 12"),
+            std::string::npos)
+      << output();
+  EXPECT_EQ(output().find("(given)"), std::string::npos) << output();
+}
+
+TEST_F(Trainer, WithoutValidationSamplesThereIsNoValLossAndThatIsSaidOnce) {
+  job::JobConfig config = job(mlp_job, "unvalidated");
+  config.data.clusters.validation_fraction = 0;
+
+  const TrainResult result = run(config, 2);
+
+  EXPECT_EQ(result.val_loss, std::nullopt);
+  for (const json& line : lines(config)) EXPECT_FALSE(line.contains("val_loss")) << line;
+  const std::size_t note = output().find("no validation samples (data.validation_fraction 0)");
+  EXPECT_NE(note, std::string::npos) << output();
+  const std::size_t named = output().find("val_loss");
+  EXPECT_GT(named, note) << output();
+  EXPECT_EQ(output().find("val_loss", named + 1), std::string::npos) << "once: " << output();
 }
 
 TEST_F(Trainer, AFinishedRunIsLeftAlone) {
@@ -333,6 +422,29 @@ TEST_F(Trainer, ResumesFromACheckpointByItsPath) {
   const std::string text =
       error_text(ErrorKind::checkpoint, [&] { run(job(mlp_job, "none"), 1, folder() / "nowhere"); });
   EXPECT_NE(text.find("nowhere"), std::string::npos) << text;
+}
+
+TEST_F(Trainer, ARunsFolderMeansItsNewestCheckpoint) {
+  const job::JobConfig source = job(mlp_job, "newest_source"), target = job(mlp_job, "newest_target");
+  run(source, 1);
+  fs::remove_all(run_folder(source) + "/checkpoints/step-20");
+
+  run(target, 1, run_folder(source));
+
+  EXPECT_NE(output().find("resume    from " + run_folder(source) + "/checkpoints/step-10"), std::string::npos)
+      << output();
+  const auto all = lines(source);
+  expect_same_lines(lines(target), {all.begin() + 10, all.end()});
+
+  // The run's own folder: no new history.
+  run(source, 1, run_folder(source));
+  expect_same_lines(lines(source), all);
+  EXPECT_FALSE(fs::exists(run_folder(source) + ".old-1"));
+
+  const std::string empty = folder() / "runs/empty";
+  fs::create_directories(empty + "/checkpoints");
+  const std::string text = error_text(ErrorKind::checkpoint, [&] { run(target, 1, empty); });
+  EXPECT_NE(text.find(empty + ": this run has no checkpoint yet"), std::string::npos) << text;
 }
 
 TEST_F(Trainer, GoingOnFromAnOlderStepMovesNewerOnesAside) {

@@ -1,0 +1,204 @@
+#include "run/memory.hpp"
+
+#include <algorithm>
+#include <filesystem>
+#include <limits>
+#include <span>
+
+#include "core/error.hpp"
+#include "core/log.hpp"
+#include "core/text.hpp"
+#include "engine/batch_upload.hpp"
+#include "kernels/flat.hpp"
+#include "optim/optimizer.hpp"
+#include "run/memory_advice.hpp"
+#include "run/setup.hpp"
+
+namespace lockstep::run {
+namespace {
+
+/// What the flat space is cut into, counted: lists of a model that is too large would be too large themselves.
+struct Pieces {
+  std::int64_t tiles = 0;
+  std::int64_t norm_leaves = 0;
+  std::int64_t bucket_count = 0;
+  std::vector<engine::LeafSums::Ranges> buckets;
+};
+
+Pieces pieces_of(const engine::FlatLayout& layout, std::int64_t bucket_elements) {
+  const auto ceil_div = [](std::int64_t a, std::int64_t b) { return (a + b - 1) / b; };
+  Pieces pieces;
+  const std::vector<engine::FlatLayout::Slice>& slices = layout.slices();
+  for (std::size_t s = 0; s < slices.size();) {
+    const std::int64_t begin = slices[s].begin;
+    const int unit = slices[s].unit;
+    for (; s < slices.size() && slices[s].unit == unit; ++s)
+      pieces.tiles += ceil_div(slices[s].elements, tile_elements);
+    const std::int64_t extent = (s < slices.size() ? slices[s].begin : layout.size()) - begin;
+    pieces.norm_leaves += ceil_div(extent, norm_leaf_elements);
+    pieces.bucket_count += ceil_div(extent, bucket_elements);
+    pieces.buckets.push_back({.elements = bucket_elements, .count = extent / bucket_elements});
+    if (extent % bucket_elements != 0) pieces.buckets.push_back({.elements = extent % bucket_elements, .count = 1});
+  }
+  return pieces;
+}
+
+std::string flop_text(double flops) {
+  if (flops >= 999.5e9) return fmt::format("{:.2f} TFLOP", flops * 1e-12);
+  if (flops >= 999.5e6) return fmt::format("{:.2f} GFLOP", flops * 1e-9);
+  if (flops >= 999.5e3) return fmt::format("{:.1f} MFLOP", flops * 1e-6);
+  return fmt::format("{:.1f} kFLOP", flops * 1e-3);
+}
+
+std::string bytes_text(std::uint64_t bytes) { return human_bytes(static_cast<double>(bytes)); }
+
+/// What rank `worst` says, on every rank.
+void require_agreed(const std::vector<std::int64_t>& margins, std::string own, comm::Communicator& comm) {
+  const auto worst = std::ranges::min_element(margins);
+  if (*worst >= 0) return;
+  comm.broadcast_text(own, static_cast<int>(worst - margins.begin()));
+  throw Error(ErrorKind::environment, own);
+}
+
+}  // namespace
+
+MemoryNeed memory_need(nn::Model& model, const KernelTable& kernels, bool immediate, int rank, int ranks,
+                       const engine::EngineOptions& options) {
+  const nn::Plan plan = nn::plan(model, kernels, options.micro_batch, options.compute);
+  const nn::Plan eval_plan = nn::plan(model, kernels, options.micro_batch, options.compute, false);
+  const std::vector<int> groups =
+      options.group_of.empty() ? std::vector<int>(model.parameters().size(), 0) : options.group_of;
+  const engine::FlatLayout layout(model.parameters(), plan, groups);
+  const Pieces pieces = pieces_of(layout, options.bucket_elements);
+  const auto elements = static_cast<std::size_t>(layout.size());
+  const std::size_t moments = optim::make_optimizer(options.optimizer)->moments().size();
+  const auto leaves = static_cast<std::size_t>(std::max<std::int64_t>(1, options.leaves));
+
+  MemoryNeed need;
+  need.state = elements * sizeof(float) * (2 + moments);
+  if (options.compute != DType::f32) need.state += elements * size_of(options.compute);
+  if (options.leaves > 0) {
+    const auto sums = engine::LeafSums::needs(layout.size(), options.leaves, rank, ranks, pieces.buckets);
+    need.state += sums.bytes;
+    need.exchange = sums.sent * sizeof(float);
+  } else if (ranks > 1) {
+    need.exchange = elements * sizeof(float);
+  }
+  need.activations = std::max(plan.train_bytes, eval_plan.train_bytes);
+  const auto group_count = options.groups.size();
+  need.other =
+      engine::StepQueue::bytes_of(immediate, static_cast<int>(group_count), options.max_in_flight) +
+      engine::BatchUpload::bytes_of(immediate, model, options.micro_batch) +
+      static_cast<std::size_t>(pieces.tiles) * sizeof(Tile) +
+      static_cast<std::size_t>(pieces.norm_leaves) * (sizeof(NormLeaf) + sizeof(double) + sizeof(std::int64_t)) +
+      static_cast<std::size_t>(ranks) * sizeof(StepReport) + (leaves + 1) * sizeof(LossSum) +
+      group_count * sizeof(GroupStep) + sizeof(StepState);
+  if (immediate) {
+    std::vector<MatmulArgs> products = plan.weight_products;
+    products.insert(products.end(), eval_plan.weight_products.begin(), eval_plan.weight_products.end());
+    const auto device = make_cpu_device();
+    const kernels::Context context(kernels, *device);
+    need.packed = kernels::packed_weight_bytes(
+        {.table = &kernels, .device = device.get(), .context = context.get(), .invariant = options.leaves > 0},
+        products);
+  }
+  need.flops = plan.forward.flops + plan.backward.flops;
+  if (ranks > 1) need.buckets = static_cast<std::size_t>(pieces.bucket_count);
+  return need;
+}
+
+std::string memory_line(const MemoryNeed& need, const FreeMemory& free, const MemoryQuestion& question) {
+  const bool one = question.batch.world == 1;
+  const std::uint64_t left = free.of_rank(question.host_ranks, question.process_ranks);
+  std::string line =
+      fmt::format("memory    {}{} (activations {}{})", bytes_text(need.total()), one ? "" : " a rank",
+                  bytes_text(need.activations), need.packed == 0 ? "" : ", packed weights " + bytes_text(need.packed));
+  if (left != FreeMemory::unlimited) line += fmt::format(", {} free{}", bytes_text(left), one ? "" : " for each");
+  line += fmt::format("; {} a micro-batch", flop_text(need.flops));
+  if (!one)
+    line += fmt::format("; gradient exchange {} a step in {}", bytes_text(need.exchange),
+                        counted(static_cast<std::int64_t>(need.buckets), "bucket"));
+  return line;
+}
+
+std::optional<std::string> memory_shortage(const MemoryNeed& need, const FreeMemory& free,
+                                           const MemoryQuestion& question) {
+  const std::uint64_t left = free.of_rank(question.host_ranks, question.process_ranks);
+  if (need.total() <= left) return std::nullopt;
+  const auto host_ranks = static_cast<std::uint64_t>(question.host_ranks);
+  const std::string parts = fmt::format("weights, gradients and moments {}, activations {}", bytes_text(need.state),
+                                        bytes_text(need.activations));
+  const std::string limit = free.limit(question.host_ranks, question.process_ranks);
+  std::string text;
+  if (host_ranks == 1)
+    text = fmt::format("the job needs {} of memory ({}), but {} are free (limit: {})", bytes_text(need.total()), parts,
+                       bytes_text(left), limit);
+  else
+    text = fmt::format(
+        "the job needs {} of memory for {} ranks of this host, {} a rank ({}), but {} a rank are free (limit: {})",
+        bytes_text(need.total() * host_ranks), host_ranks, bytes_text(need.total()), parts, bytes_text(left), limit);
+  return text + "\n" + memory_advice(free, question);
+}
+
+void require_memory(const MemoryQuestion& question, comm::Communicator& comm) {
+  const MemoryNeed need = memory_need(question.model, question.kernels, question.immediate, comm.rank(), comm.size(),
+                                      engine_options(question.job, question.model, question.batch, comm.rank()));
+  const FreeMemory free = free_memory();
+  if (comm.rank() == 0) log::print("{}\n", memory_line(need, free, question));
+  const std::uint64_t left = free.of_rank(question.host_ranks, question.process_ranks);
+  // Every rank has looked before one allocates, or the last would see what the others have left.
+  std::vector<std::int64_t> margins(static_cast<std::size_t>(comm.size()));
+  constexpr std::uint64_t most = std::numeric_limits<std::int64_t>::max();
+  margins[static_cast<std::size_t>(comm.rank())] =
+      static_cast<std::int64_t>(std::min(left, most)) -
+      static_cast<std::int64_t>(std::min<std::uint64_t>(need.total(), most));
+  comm.all_gather_values(std::span(margins));
+  require_agreed(margins, memory_shortage(need, free, question).value_or(""), comm);
+}
+
+void require_memory_for_data(const job::JobConfig& job, const FreeMemory& free, const RankContext& rank) {
+  const std::uint64_t left = free.of_rank(rank.host_ranks, rank.process_ranks);
+  std::uint64_t bytes = 0;
+  std::string what;
+  if (job.data.type == "clusters") {
+    const job::ClustersDataConfig& points = job.data.clusters;
+    bytes = static_cast<std::uint64_t>(points.samples) * static_cast<std::uint64_t>(points.features) * sizeof(float);
+    what = fmt::format("data.samples: {} points of {} features", points.samples, points.features);
+  } else {
+    std::error_code none;
+    if (!std::filesystem::is_regular_file(job.data.text.path, none)) return;  // whoever reads it says why
+    bytes = std::filesystem::file_size(job.data.text.path, none);
+    what = "data.path: " + printable(job.data.text.path);
+  }
+  if (bytes <= left) return;
+  fail(ErrorKind::environment,
+       "{} take {} of memory on each rank, but {} are free for each (limit: {}). Use less data, fewer ranks on this "
+       "host, or a machine with more memory",
+       what, bytes_text(bytes), bytes_text(left), free.limit(rank.host_ranks, rank.process_ranks));
+}
+
+std::string memory_forecast(const job::LoadedJob& loaded, int ranks) {
+  const job::JobConfig& job = loaded.config;
+  try {
+    const bool points = job.data.type == "clusters";
+    const auto dataset = points ? nullptr : make_dataset(job);
+    const auto model = make_model(job, points ? static_cast<int>(job.data.clusters.classes) : dataset->classes(),
+                                  points ? static_cast<int>(job.data.clusters.features) : 0);
+    const bool threads = job.comm.backend != "mpi" && job.comm.ranks > 1;
+    const MemoryQuestion question{.job = loaded,
+                                  .model = *model,
+                                  .kernels = kernels::cpu_table(),
+                                  .batch = batch_sizes(job, ranks, threads ? "comm.ranks" : "from MPI"),
+                                  .host_ranks = ranks,
+                                  .process_ranks = threads ? ranks : 1};
+    const MemoryNeed need = memory_need(*model, question.kernels, question.immediate, 0, ranks,
+                                        engine_options(loaded, *model, question.batch, 0));
+    const FreeMemory free = free_memory();
+    const std::optional<std::string> shortage = memory_shortage(need, free, question);
+    return memory_line(need, free, question) + (shortage ? "\nnot on this machine now: " + *shortage : "");
+  } catch (const Error&) {
+    return {};  // who checks the job says why
+  }
+}
+
+}  // namespace lockstep::run

@@ -1,0 +1,66 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "engine/engine.hpp"
+#include "job/batch.hpp"
+#include "job/job.hpp"
+#include "run/free_memory.hpp"
+#include "run/launch.hpp"
+
+namespace lockstep::run {
+
+// What a job will allocate is known from its plan, before anything is allocated, on any machine.
+
+/// Of one rank; total() is the Engine::bytes() of the engine that would be made.
+struct MemoryNeed {
+  std::size_t state = 0;        ///< parameters, gradients, the optimizer's moments, sums of micro-batches
+  std::size_t activations = 0;  ///< of a micro-batch's passes
+  std::size_t packed = 0;       ///< copies of weights that kernels prefer, made when they are first used
+  std::size_t other = 0;        ///< lists, staging, what goes to and fro each step
+  double flops = 0;             ///< of a micro-batch
+  std::size_t exchange = 0;     ///< bytes that a rank hands to the communicator each step
+  std::size_t buckets = 0;      ///< in which it does so
+  [[nodiscard]] std::size_t total() const { return state + activations + packed + other; }
+};
+
+/// What Engine(model, comm, place, options) will need on a rank of so many, whose device does its work at once or not.
+/// Allocates nothing of that size; milliseconds for any model.
+[[nodiscard]] MemoryNeed memory_need(nn::Model& model, const KernelTable& kernels, bool immediate, int rank, int ranks,
+                                     const engine::EngineOptions& options);
+
+/// A job on its ranks, to be looked at before it runs.
+struct MemoryQuestion {
+  const job::LoadedJob& job;
+  nn::Model& model;
+  const KernelTable& kernels;
+  bool immediate = true;
+  int rank = 0;
+  job::BatchSizes batch;
+  bool fixed_batch = false;  ///< batch and micro-batch are a checkpoint's and cannot be changed
+  int host_ranks = 1;        ///< of all ranks, those that share this host's memory
+  int process_ranks = 1;     ///< of them, those that are threads of one process
+};
+
+/// "memory    79.7 MiB a rank, of it activations 67.3 MiB; ...": the line of a run's header and of `lockstep config`.
+[[nodiscard]] std::string memory_line(const MemoryNeed& need, const FreeMemory& free, const MemoryQuestion& question);
+
+/// Nothing if the job fits into what is free; else a text with what it needs, what is free, and the settings that do
+/// fit: each was planned, none is guessed.
+[[nodiscard]] std::optional<std::string> memory_shortage(const MemoryNeed& need, const FreeMemory& free,
+                                                         const MemoryQuestion& question);
+
+/// Collective, and the first that a rank does before it allocates: rank 0 prints the memory line, and if some rank has
+/// too little, all of them end with ErrorKind::environment.
+void require_memory(const MemoryQuestion& question, comm::Communicator& comm);
+
+/// ErrorKind::environment if the job's data alone do not fit: asked before they are read or made.
+void require_memory_for_data(const job::JobConfig& job, const FreeMemory& free, const RankContext& rank);
+
+/// The memory line for a job that is not to run now, and a second line if it would not fit: what `lockstep config`
+/// prints. `ranks` on this host, each a process of its own. Empty where the job is refused for another reason.
+[[nodiscard]] std::string memory_forecast(const job::LoadedJob& job, int ranks);
+
+}  // namespace lockstep::run
