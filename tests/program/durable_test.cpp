@@ -131,8 +131,8 @@ TEST_F(Durable, MetricsThatDoNotFitOnTheDiskDoNotStopTheRun) {
 }
 
 TEST_F(Durable, AResumeWithAnotherOptimizerModelOrDataIsRefusedAndGoingBackGoesOn) {
-  const std::string whole = "mpirun -n 2 lockstep train job.yaml --set run.name=whole";
-  const std::string half = "mpirun -n 2 lockstep train job.yaml --set run.steps=10";
+  const std::string whole = "mpirun -n 2 lockstep train job.yaml --set run.eval_every=10 --set run.name=whole";
+  const std::string half = "mpirun -n 2 lockstep train job.yaml --set run.eval_every=10 --set run.steps=10";
   ASSERT_EQ(run(whole).exit_code, 0);
   ASSERT_EQ(run(half).exit_code, 0);
   for (const auto& [change, said] :
@@ -145,7 +145,7 @@ TEST_F(Durable, AResumeWithAnotherOptimizerModelOrDataIsRefusedAndGoingBackGoesO
     EXPECT_EQ(count_of(outcome.err, said), 1) << outcome.err;
   }
 
-  const Outcome back = run("mpirun -n 2 lockstep train job.yaml");
+  const Outcome back = run("mpirun -n 2 lockstep train job.yaml --set run.eval_every=10");
 
   EXPECT_EQ(back.exit_code, 0) << back.all();
   EXPECT_NE(back.out.find("changed since: run.steps: 10 -> 20"), std::string::npos) << back.out;
