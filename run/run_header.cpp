@@ -62,7 +62,6 @@ void print_run_header(const RunParts& parts) {
   log::print("run       {}, {}, determinism {}\n", run_folder(job),
              first + 1 == last ? fmt::format("step {}", last) : fmt::format("steps {} to {}", first + 1, last),
              job.run.determinism);
-  for (const std::string& warning : schedule.warnings()) log::print("warning   {}\n", warning);
   if (parts.batch.train > parts.dataset.train_samples())
     log::print("warning   train_batch_size {} is more than the {}: one step takes some of them more than once\n",
                parts.batch.train, counted(parts.dataset.train_samples(), "training sample"));
