@@ -23,8 +23,8 @@ class Arguments : public ProgramTest {
                "model: {type: gpt2, n_layer: 1, n_head: 1, n_embd: 16, block_size: 16}\n"
                "data: {type: text, path: text.txt}\n"
                "run: {output_dir: runs, steps: 4}\n"
-               "train_batch_size: 2\n"
-               "train_micro_batch_size_per_gpu: 1\n"  // so that two ranks can go on with what one saved
+               "train_batch_size: 8\n"
+               "train_micro_batch_size_per_gpu: 1\n"  // up to eight ranks can go on with what one saved
                "scheduler: {type: WarmupLR, params: {warmup_num_steps: 2}}\n");
   }
   void train() const { ASSERT_EQ(run("lockstep train job.yaml").exit_code, 0); }
