@@ -39,9 +39,9 @@ std::vector<std::string> rows_with(const std::vector<std::string>& rows, const s
 
 class Terminal : public ProgramTest {
  protected:
-  /// Some 0.1 s lie between steps, so that the line is drawn between those that stay.
+  /// Ten steps take longer than the 0.1 s after which the line is drawn again, on a fast machine too.
   static constexpr const char* train =
-      "lockstep train job.yaml --set model.hidden=[512,512] --set train_batch_size=256 --set run.log_every=10 "
+      "lockstep train job.yaml --set model.hidden=[512,512] --set train_batch_size=1024 --set run.log_every=10 "
       "--set run.steps=60 --set run.eval_every=30 --set run.threads=1";
 };
 
