@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "core/error.hpp"
 #include "core/text.hpp"
 #include "optim/optimizer.hpp"
 #include "run/durable_folder.hpp"
@@ -43,8 +44,16 @@ void look_at(const std::string& path, Beginning& beginning) {
     return;
   }
   beginning.checkpoint = path;
-  beginning.manifest = read_manifest(path);
-  verify_tensors(path, *beginning.manifest);
+  try {
+    beginning.manifest = read_manifest(path);
+    verify_tensors(path, *beginning.manifest);
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::checkpoint) throw;
+    fail(ErrorKind::checkpoint,
+         "{}\n  Put back a good copy, name another one with --resume FOLDER, or start anew with --resume never, which "
+         "keeps this run aside",
+         error.what());
+  }
 }
 
 /// The run's own later steps: another way on from here.

@@ -27,6 +27,7 @@ using testing::TrainingRun;
 
 void expect_close(const std::vector<double>& a, const std::vector<double>& b, double relative) {
   ASSERT_EQ(a.size(), b.size());
+  // Another order of fp32 sums; the difference grows with the steps, so each test says how far.
   for (std::size_t i = 0; i < a.size(); ++i) EXPECT_NEAR(a[i], b[i], relative * std::abs(b[i])) << "step " << i;
 }
 
@@ -212,6 +213,7 @@ TEST(Engine, TheUpdateUsesTheSchedule) {
     double length2 = 0;
     for (std::size_t i = 0; i < after.size(); ++i) length2 += std::pow(static_cast<double>(after[i]) - before[i], 2);
     const StepResult result = run.engine.results().front();
+    // Differences of parameters of about 0.1, rounded to 2^-27 of them, against steps of 1e-3 and less.
     EXPECT_NEAR(std::sqrt(length2), lr * result.grad_norm, 1e-4 * lr * result.grad_norm);
   }
 }
@@ -334,6 +336,7 @@ TEST(Engine, ClippingBoundsTheUpdateAndZeroTurnsItOff) {
   };
   const auto [free, norm] = run_with(0);
   EXPECT_GT(norm, 0.0);
+  // As above; a step of the gradient itself loses less to rounding than one of a tenth of it.
   EXPECT_NEAR(free, norm, 1e-5 * norm);
   const auto [clipped, same_norm] = run_with(norm / 10);
   EXPECT_EQ(same_norm, norm) << "the norm is reported before clipping";
@@ -372,6 +375,7 @@ TEST(Engine, ParameterGroupsHaveTheirOwnLrAndDecay) {
     for (std::int64_t i = slice.begin; i < slice.begin + slice.elements; ++i) {
       const float old = before[static_cast<std::size_t>(i)], now = after[static_cast<std::size_t>(i)];
       const float expected[] = {old, 1.0F, 0.5F * old};
+      // lr and weight decay are rounded to float: two roundings of a value of 1.
       ASSERT_NEAR(now, expected[slice.group], slice.group == 0 ? 0 : 1e-6) << "group " << slice.group;
     }
   }
@@ -395,6 +399,7 @@ TEST(Engine, LossFallsAlikeInEveryPrecision) {
       EXPECT_LT(tail, 0.75 * losses.front());
       last.push_back(tail);
     }
+    // bf16 keeps 8 bits of each number, fp16 11: the ends differ, but no more than two seeds would.
     EXPECT_NEAR(last[1], last[0], 0.05 * last[0]) << "bf16";
     EXPECT_NEAR(last[2], last[0], 0.02 * last[0]) << "fp16";
   }
@@ -597,6 +602,7 @@ void trains_on_the_emulated_device(const Task& task, std::int64_t steps) {
   expect_equal(emulated[1], emulated[0]);
   const double emulated_val_loss = val_loss[0];
   EXPECT_EQ(val_loss[1], emulated_val_loss);
+  // fp16 activations and reductions in another order, five steps long.
   EXPECT_NEAR(emulated_val_loss, cpu_val_loss, 5e-3 * cpu_val_loss);
   for (const std::uint64_t seed : {2U, 3U}) {
     const auto other = testing::train_emulated(run, seed);

@@ -277,6 +277,7 @@ TEST(AdamRule, FollowsTheFormulaInDoubleForTwentySteps) {
       adam_element(rule_p, rule_m, rule_v, g, adam_scalars<double>(step, 1.0 / 8, 1e-8, decoupled));
       adam_element(float_p, float_m, float_v, static_cast<float>(g),
                    adam_scalars<float>(step, 1.0 / 8, 1e-8, decoupled));
+      // Twenty steps with about ten roundings each, of double and of float.
       EXPECT_NEAR(rule_p, p, 1e-14);
       EXPECT_NEAR(rule_v, v, 1e-15);
       EXPECT_NEAR(static_cast<double>(float_p), p, 1e-6);

@@ -146,6 +146,7 @@ class Attention : public KernelTest {
     const auto qkv = random_values<T>(s.packed(), 1, factor), dy = random_values<T>(s.plain(), 2);
     const Expected expected(s, reals(qkv), reals(dy));
     const auto got = run(session(), s, qkv, dy);
+    // A share of the largest value, by the bits of T (above); lse is a float sum of float exponentials, 2^-18.
     const double y_bound = share<T> * largest(expected.y);
     const double lse_bound = 4e-6 * std::max(1.0, largest(expected.lse));
     const double gradient_bound = share<T> * largest(expected.dqkv);
@@ -311,6 +312,7 @@ TEST(AttentionReference, BackwardIsTheDerivativeOfForward) {
     qkv[i] = kept - step;
     const double below = objective();
     qkv[i] = kept;
+    // Central difference in double: h^2 f'''/6 is 1e-11, but the reference stores lse as float (2^-24 of about 2).
     EXPECT_NEAR(dqkv[i], (above - below) / (2.0 * step), 2e-6) << i;
   }
 }

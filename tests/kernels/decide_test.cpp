@@ -133,6 +133,7 @@ TEST_P(Decide, AppliesAStepWithBiasCorrectionAndTheRowOfItsOwnCount) {
   EXPECT_EQ(out.groups[1].momentum, 0.5);
   EXPECT_EQ(out.groups[1].weight_decay, 0.01);
   EXPECT_EQ(out.values, (std::vector<StepValues>{out.groups[0], out.groups[1]})) << "what was applied comes back";
+  // pow() of one library and another: a few units in the last place of 1.
   EXPECT_NEAR(out.groups[0].correction1, 1 - std::pow(0.9, 5), 1e-15);
   EXPECT_NEAR(out.groups[0].correction2, 1 - std::pow(0.999, 5), 1e-15);
   EXPECT_EQ(out.result.step, 6);

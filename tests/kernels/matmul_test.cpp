@@ -99,6 +99,8 @@ class Matmul : public KernelTest {
         }
         if (c.bias) sum += real(bias[static_cast<std::size_t>(j)]);
         if (c.accumulate) sum += real(before[at]);
+        // k products and their sum in fp32 in any order (Higham, section 3.1), the result rounded to C, and a speck of
+        // zero.
         const double bound = static_cast<double>(c.k + 3) * 0x1p-24 * (size + std::fabs(sum)) +
                              2.0 * rounding<C> * (std::fabs(sum) + std::fabs(real(before[at]))) + 1e-7;
         ASSERT_NEAR(real(got[at]), sum, bound) << "row " << i << " column " << j;

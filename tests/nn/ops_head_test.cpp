@@ -120,6 +120,7 @@ TEST_P(HeadLoss, LossAndGradientsAreThoseOfTheFormulaForAnyChunks) {
 
     const Result result = run_head(rig_, store_, chunk_rows, Mode::train, &state);
 
+    // fp32 against double: 192 losses of about 2, rows of a gradient, and sums of 192 rows for the weight.
     EXPECT_NEAR(result.loss.loss, expected.loss, 1e-4);
     EXPECT_EQ(result.loss.weight, expected.weight);
     for (std::size_t i = 0; i < expected.dx.size(); ++i) EXPECT_NEAR(result.dx[i], expected.dx[i], 1e-6) << i;
@@ -140,6 +141,7 @@ TEST_P(HeadLoss, ChunksChangeNothingButTheOrderOfTheWeightGradientsSum) {
   EXPECT_EQ(chunked.loss.loss, whole.loss.loss);
   EXPECT_EQ(chunked.loss.weight, whole.loss.weight);
   EXPECT_EQ(chunked.dx, whole.dx);
+  // Sums of 192 fp32 terms in another order.
   for (std::size_t i = 0; i < whole_dwte.size(); ++i)
     EXPECT_NEAR(store_.final_grad(0)[i], whole_dwte[i], 2e-6F * (1 + std::fabs(whole_dwte[i]))) << i;
 }
@@ -153,6 +155,7 @@ TEST_P(HeadLoss, IsOneContributionThatIsAddedToAnEarlierOne) {
   EXPECT_EQ(store_.contributions()[0], 2);
   for (std::size_t i = 0; i < once.size(); ++i) {
     ASSERT_TRUE(std::isfinite(once[i])) << "the first chunk writes";
+    // The same terms twice, added one by one: fp32 rounding.
     EXPECT_NEAR(store_.final_grad(0)[i], 2 * once[i], 1e-5F * (1 + std::fabs(once[i]))) << i;
   }
 }
@@ -205,6 +208,7 @@ TEST_P(HeadLoss, LastLogitsAreThoseOfEachSamplesLastPosition) {
       for (std::int64_t k = 0; k < width; ++k)
         expected += static_cast<double>(values[static_cast<std::size_t>((b * length + length - 1) * width + k)]) *
                     static_cast<double>(store_.master(0)[c * width + k]);
+      // A dot product of `width` fp32 terms below 1.
       EXPECT_NEAR(logits.as<float>()[b * padded + c], expected, 1e-6) << b << ", " << c;
     }
 }

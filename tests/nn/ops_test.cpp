@@ -198,6 +198,7 @@ TEST_P(Gradients, AgreeWithCentralDifferences) {
     return fine + (fine - coarse) / 3;
   };
   const auto expect_near = [](double got, double numeric, const std::string& where) {
+    // The difference of two float sums of about 1 over 0.04, extrapolated: rounding of some 1e-5, and h^4.
     EXPECT_NEAR(got, numeric, 3e-4 + 1e-3 * std::fabs(numeric)) << where;
   };
   for (std::size_t i = 0; i < inputs.size(); ++i)
@@ -227,6 +228,7 @@ TEST_P(Gradients, AreAddedToWhatIsThere) {
   (void)run_case(rig, op_case, store, inputs);
   const std::vector<float> twice = contributed_grads(store);
 
+  // The same terms twice, added one by one: fp32 rounding.
   for (std::size_t i = 0; i < once.size(); ++i)
     EXPECT_NEAR(twice[i], 2 * once[i], 1e-5F * (1 + std::fabs(once[i]))) << i;
 }

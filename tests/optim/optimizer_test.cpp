@@ -109,6 +109,7 @@ TEST_P(OptimizerTest, AdamTakesTheStepsOfTheFormula) {
       double p = before[i], m = 0, v = 0;
       for (int t = 0; t < 3; ++t)
         adam_in_double(p, m, v, 0.5 * static_cast<double>(grad[i]), step_of(t).groups[group_of(i)], decoupled);
+      // Three steps in float against double: some ten roundings of 2^-24 each; the last term covers values near zero.
       ASSERT_NEAR(after[i], p, 2e-6 * (1 + std::abs(p))) << i;
       ASSERT_NEAR(mean[i], m, 4e-6 * std::abs(m) + 2e-9) << i;
       ASSERT_NEAR(square[i], v, 4e-6 * v + 1e-11) << i;
@@ -152,6 +153,7 @@ TEST_P(OptimizerTest, PlainSgdNeedsNoBuffer) {
     const GroupStep& s = step.groups[group_of(i)];
     const double p = before[i];
     const double expected = is_padding(i) ? p : p - s.lr * (0.5 * static_cast<double>(grad[i]) + s.weight_decay * p);
+    // One step in float against double.
     ASSERT_NEAR(after[i], expected, 1e-6) << i;
   }
 }

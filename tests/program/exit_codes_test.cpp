@@ -70,6 +70,26 @@ TEST_F(ExitCodes, FourForACheckpointThatCannotBeUsed) {
   EXPECT_EQ(count_of(outcome.err, "there is no such checkpoint"), 1) << outcome.err;
 }
 
+TEST_F(ExitCodes, ANamedCheckpointThatIsDamagedIsToldWithTheWaysOut) {
+  ASSERT_EQ(run("lockstep train job.yaml").exit_code, 0);
+  const std::string checkpoint = path("runs/r/checkpoints/step-20");
+  const std::string whole = text_of(checkpoint + "/manifest.json");
+  const std::string more = "lockstep train job.yaml --set run.steps=30 --resume runs/r/checkpoints/step-20";
+
+  write_text(checkpoint + "/manifest.json", whole.substr(0, whole.size() / 2));
+  const Outcome manifest = run(more);
+  write_text(checkpoint + "/manifest.json", whole);
+  write_text(checkpoint + "/tensors.bin", "x" + text_of(checkpoint + "/tensors.bin").substr(1));
+  const Outcome tensors = run(more);
+
+  for (const Outcome* outcome : {&manifest, &tensors}) {
+    EXPECT_EQ(outcome->exit_code, 4) << outcome->all();
+    EXPECT_NE(outcome->err.find("Put back a good copy, name another one with --resume FOLDER, or start anew"),
+              std::string::npos)
+        << outcome->err;
+  }
+}
+
 TEST_F(ExitCodes, FiveForARunThatDiverges) {
   const Outcome outcome =
       run("mpirun -n 2 lockstep train job.yaml --set optimizer.params.lr=1e38 --set optimizer.type=SGD");

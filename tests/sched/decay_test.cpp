@@ -63,6 +63,7 @@ TEST(LinearDecay, IsALine) {
 
 TEST(CosineDecay, HalfWayIsHalf) {
   const auto schedule = make_schedule("CosineDecay", {{"total_steps", 20}, {"final_ratio", 0.5}}, adam_groups());
+  // Double: an operation or two of rounding.
   EXPECT_NEAR(f(*schedule, 10), 0.75, 1e-15);
   EXPECT_NEAR(f(*schedule, 5) - 0.75, 0.75 - f(*schedule, 15), 1e-15);
 }
@@ -85,6 +86,7 @@ TEST(CosineDecay, ManyCyclesAreWalkedWithoutDelay) {
     double begin = 0, length = first;
     while (begin + length <= static_cast<double>(update)) begin += length, length *= mult;
     const double place = (static_cast<double>(update) - begin) / length;
+    // Both add up thousands of cycle lengths in double: the place in the last one is known to some 1e-7 of it.
     EXPECT_NEAR(f(*schedule, update), (1 + std::cos(std::numbers::pi * place)) / 2, 1e-6) << update;
   }
   const auto nearly_equal = make_schedule(
@@ -126,6 +128,7 @@ TEST(PolynomialDecay, PowerOneIsLinear) {
   const auto two = make_schedule("PolynomialDecay", {{"total_steps", 9}, {"power", 2}}, adam_groups());
   for (std::int64_t k = 0; k < 12; ++k) {
     EXPECT_EQ(f(*one, k), f(*line, k));
+    // Double: an operation or two of rounding.
     EXPECT_NEAR(f(*two, k), f(*line, k) * f(*line, k), 1e-15);
   }
 }

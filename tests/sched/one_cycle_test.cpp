@@ -18,6 +18,7 @@ Params with(Params params, const char* name, ParamValue value) {
 TEST(OneCycle, RisesAndFallsAlongASymmetricTriangle) {
   const auto schedule = make_schedule("OneCycle", cycle, adam_groups());
   for (const std::int64_t k : {1, 2, 3}) {
+    // Here and below: double, an operation or two of rounding in another order.
     EXPECT_NEAR(lr_at(*schedule, k), 0.01 + 0.09 * static_cast<double>(k) / 4, 1e-15);
     EXPECT_NEAR(lr_at(*schedule, k), lr_at(*schedule, 8 - k), 1e-15);
   }

@@ -82,6 +82,7 @@ TEST(Simt, ReductionMatchesDoubleAndDoesNotDependOnTheOrder) {
     for (int i = 0; i < columns; ++i) sum += static_cast<double>(x[static_cast<std::size_t>(r * columns + i)]);
     for (int i = 0; i < columns; ++i)
       square += std::pow(static_cast<double>(x[static_cast<std::size_t>(r * columns + i)]) - sum, 2);
+    // A float tree over a row of values below 1, and its squares: some 2^-22 of their size.
     EXPECT_NEAR(static_cast<double>(first[static_cast<std::size_t>(r)]), sum, 1e-6);
     EXPECT_NEAR(static_cast<double>(first[static_cast<std::size_t>(rows + r)]), square, 1e-5 * square);
   }
