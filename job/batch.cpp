@@ -13,6 +13,14 @@ void check_given(const char* key, const Number& value) {
   if (value && *value <= 0) fail(ErrorKind::config, "{} is {}; it must be at least 1", key, *value);
 }
 
+void check_numbers(const Number& train, const Number& micro, const Number& accumulation, std::int64_t world,
+                   const std::string& world_source) {
+  check_given("train_batch_size", train);
+  check_given("train_micro_batch_size_per_gpu", micro);
+  check_given("gradient_accumulation_steps", accumulation);
+  if (world <= 0) fail(ErrorKind::config, "the number of ranks is {} ({}); it must be at least 1", world, world_source);
+}
+
 /// a * b, refusing what does not fit.
 std::int64_t times(std::int64_t a, std::int64_t b) {
   if (a > std::numeric_limits<std::int64_t>::max() / b)
@@ -26,10 +34,7 @@ const char* origin(const Number& given) { return given ? "given" : "derived"; }
 
 BatchSizes resolve_leaves(Number train, Number micro, Number accumulation, std::int64_t world,
                           const std::string& world_source) {
-  check_given("train_batch_size", train);
-  check_given("train_micro_batch_size_per_gpu", micro);
-  check_given("gradient_accumulation_steps", accumulation);
-  if (world <= 0) fail(ErrorKind::config, "the number of ranks is {} ({}); it must be at least 1", world, world_source);
+  check_numbers(train, micro, accumulation, world, world_source);
   if (!train || !micro)
     fail(ErrorKind::config,
          "run.determinism: invariant needs both train_batch_size and train_micro_batch_size_per_gpu: a step's sums are "
@@ -69,10 +74,7 @@ BatchSizes resolve_leaves(Number train, Number micro, Number accumulation, std::
 
 BatchSizes resolve_batch(Number train, Number micro, Number accumulation, std::int64_t world,
                          const std::string& world_source) {
-  check_given("train_batch_size", train);
-  check_given("train_micro_batch_size_per_gpu", micro);
-  check_given("gradient_accumulation_steps", accumulation);
-  if (world <= 0) fail(ErrorKind::config, "the number of ranks is {} ({}); it must be at least 1", world, world_source);
+  check_numbers(train, micro, accumulation, world, world_source);
   if (!train && !micro)
     fail(ErrorKind::config,
          "no batch size: give train_batch_size (samples of a step over all ranks) or train_micro_batch_size_per_gpu "
