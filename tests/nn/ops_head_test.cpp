@@ -32,7 +32,7 @@ std::vector<float> inputs() {
 }
 std::vector<std::int32_t> targets() {
   std::vector<std::int32_t> result;
-  for (std::int32_t r = 0; r < rows; ++r) result.push_back(r % 7 == 3 ? -1 : r % classes);
+  for (std::int32_t r = 0; r < rows; ++r) result.push_back(r % 7 == 3 ? -1 : static_cast<std::int32_t>(r % classes));
   return result;
 }
 
