@@ -80,20 +80,13 @@ void advise_scheduler(Section& scheduler) {
   config::Types& types = *scheduler.types;
   const std::string cosine =
       "write WarmupCosineLR (DeepSpeed's, with warm-up) or CosineDecay: half a cosine over total_num_steps updates";
-  for (const char* word :
-       {"cosine", "CosineAnnealingLR", "cosine_with_warmup", "cosine_with_min_lr", "CosineLR", "CosineAnnealing"})
+  for (const char* word : {"cosine", "cosine_with_warmup", "cosine_with_min_lr", "CosineLR", "CosineAnnealing"})
     types.advice[word] = cosine;
-  types.advice["CosineAnnealingWarmRestarts"] = "write CosineDecay with first_cycle_steps";
   for (const char* word : {"cosine_with_restarts", "cosine_restarts"})
     types.advice[word] = "write CosineDecay with first_cycle_steps";
-  for (const char* word : {"linear", "LinearLR", "linear_with_warmup"})
+  for (const char* word : {"linear", "linear_with_warmup"})
     types.advice[word] = "write WarmupDecayLR (DeepSpeed's) or LinearDecay";
   for (const char* word : {"constant_with_warmup", "constant"}) types.advice[word] = "write WarmupLR or Constant";
-  types.advice["StepLR"] = "write StepDecay";
-  types.advice["MultiStepLR"] = "write MultiStepDecay";
-  types.advice["ExponentialLR"] = "write ExponentialDecay";
-  types.advice["PolynomialLR"] = "write PolynomialDecay";
-  types.advice["OneCycleLR"] = "write OneCycle, which is DeepSpeed's; its parameters differ from torch's";
   types.advice["polynomial"] = "write PolynomialDecay";
   types.advice["inverse_sqrt"] = "write InverseSqrt";
   for (Type& type : types.known)
@@ -113,11 +106,22 @@ void advise_scheduler(Section& scheduler) {
         rename(word, "total_num_steps");
       for (const char* word : {"T_max", "num_training_steps", "max_steps", "total_num_steps"})
         rename(word, "total_steps");
+      for (const char* word : {"num_training_steps", "max_steps", "total_steps", "total_num_steps"})
+        rename(word, "T_max");
+      rename("min_lr", "eta_min");
       rename("min_lr", "warmup_min_lr");
       rename("max_lr", "warmup_max_lr");
       rename("eta_min", "cos_min_ratio");
       rename("min_lr", "cos_min_ratio");
       rename("milestone", "milestones");
+      params.advice["last_epoch"] = "remove it: a schedule begins with the run, and a resumed run goes on with it";
+      params.advice["verbose"] = "remove it: lockstep lr prints the schedule";
+      if (type.name == "OneCycleLR")
+        for (const char* word : {"epochs", "steps_per_epoch"})
+          params.advice[word] = "write total_steps: the number of updates, or auto for run.steps";
+      if (type.name == "CyclicLR")
+        for (const char* word : {"scale_fn", "scale_mode"})
+          params.advice[word] = "a job file has no functions: choose a mode (triangular, triangular2, exp_range)";
     }
 }
 

@@ -149,28 +149,6 @@ std::unique_ptr<Schedule> make(const Type& type, const Params& params, std::vect
   return std::make_unique<ScaledLR>(type, params, std::move(initial), make_shape(params));
 }
 
-Field steps_field(std::string name, std::string default_text, std::string doc, double min) {
-  const bool required = default_text.empty();
-  return {.name = std::move(name),
-          .type = FieldType::integer,
-          .default_text = std::move(default_text),
-          .doc = std::move(doc),
-          .unit = "optimizer steps",
-          .required = required,
-          .min = min,
-          .strict_integer = true};
-}
-
-Field number_field(std::string name, std::string default_text, std::string doc, std::optional<double> min = {}) {
-  const bool required = default_text.empty();
-  return {.name = std::move(name),
-          .type = FieldType::number,
-          .default_text = std::move(default_text),
-          .doc = std::move(doc),
-          .required = required,
-          .min = min};
-}
-
 Field warmup_field() {
   return steps_field("warmup_steps", "0", "A linear ramp first: update k uses (k + 1) / warmup_steps of the lr.", 0);
 }

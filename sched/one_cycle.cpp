@@ -117,16 +117,12 @@ class OneCycle final : public Schedule {
   bool cycles_momentum_ = false;
 };
 
-Field number_field(std::string name, std::string default_text, std::string doc, std::string unit = {}) {
-  return {.name = std::move(name),
-          .type = FieldType::number,
-          .default_text = std::move(default_text),
-          .doc = std::move(doc),
-          .unit = std::move(unit)};
+Field in_steps(Field field) {
+  field.unit = "optimizer steps";
+  return field;
 }
 
 Fields one_cycle_fields() {
-  const std::string steps = "optimizer steps";
   Field min_lr = {.name = "cycle_min_lr",
                   .type = FieldType::number_or_list,
                   .default_text = "",
@@ -137,11 +133,11 @@ Fields one_cycle_fields() {
                   .default_text = "",
                   .doc = "The top of the cycle.",
                   .required = true};
-  Field first = number_field("cycle_first_step_size", "2000", "The length of the rise; may be a fraction.", steps);
+  Field first = in_steps(number_field("cycle_first_step_size", "2000", "The length of the rise; may be a fraction."));
   first.min = 0;
   first.min_open = true;
-  Field second = number_field("cycle_second_step_size", "null",
-                              "The length of the fall; absent or null: as long as the rise.", steps);
+  Field second = in_steps(
+      number_field("cycle_second_step_size", "null", "The length of the fall; absent or null: as long as the rise."));
   second.min = 0;
   second.nullable = true;
   Field second_stairs = number_field("cycle_second_stair_count", "null",
@@ -154,7 +150,7 @@ Fields one_cycle_fields() {
           std::move(second),
           number_field("cycle_first_stair_count", "0", "Stairs in the rise; 0: smooth."),
           std::move(second_stairs),
-          number_field("decay_step_size", "0", "The unit of time of both decays; 0: no decay at all.", steps),
+          in_steps(number_field("decay_step_size", "0", "The unit of time of both decays; 0: no decay at all.")),
           {.name = "cycle_momentum",
            .type = FieldType::boolean,
            .default_text = "true",

@@ -2,6 +2,28 @@
 
 namespace lockstep::sched {
 
+Field steps_field(std::string name, std::string default_text, std::string doc, double min) {
+  const bool required = default_text.empty();
+  return {.name = std::move(name),
+          .type = FieldType::integer,
+          .default_text = std::move(default_text),
+          .doc = std::move(doc),
+          .unit = "optimizer steps",
+          .required = required,
+          .min = min,
+          .strict_integer = true};
+}
+
+Field number_field(std::string name, std::string default_text, std::string doc, std::optional<double> min) {
+  const bool required = default_text.empty();
+  return {.name = std::move(name),
+          .type = FieldType::number,
+          .default_text = std::move(default_text),
+          .doc = std::move(doc),
+          .required = required,
+          .min = min};
+}
+
 Field last_batch_iteration_field() {
   return {.name = "last_batch_iteration",
           .type = FieldType::integer,

@@ -1,6 +1,8 @@
 #pragma once
 
 #include <memory>
+#include <optional>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -30,6 +32,12 @@ const std::vector<Type>& lr_range_test_types();
 const std::vector<Type>& one_cycle_types();
 const std::vector<Type>& warmup_types();
 const std::vector<Type>& decay_types();
+const std::vector<Type>& torch_decay_types();
+const std::vector<Type>& torch_cycle_types();
+
+/// A number, and a count of updates that refuses '.' and exponents. Required where there is no default.
+Field number_field(std::string name, std::string default_text, std::string doc, std::optional<double> min = {});
+Field steps_field(std::string name, std::string default_text, std::string doc, double min);
 
 /// `last_batch_iteration`, which DeepSpeed's five accept.
 Field last_batch_iteration_field();

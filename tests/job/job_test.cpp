@@ -282,12 +282,20 @@ TEST(Job, SchedulerIntegersAreWrittenAsIntegers) {
   expect_refused("scheduler={type: WarmupLR, params: {warmup_num_steps: 0}}", "out of range");
   expect_refused("scheduler={type: WarmupLR, params: {warmup_num_step: 5}}", "did you mean 'warmup_num_steps'?");
   expect_refused("scheduler={type: WarmupDecayLR}", "scheduler.params.total_num_steps is required");
+  expect_refused("scheduler={type: StepLR, params: {step_size: 3, last_epoch: 5}}", "a resumed run goes on with it");
+  expect_refused("scheduler={type: ExponentialLR, params: {gamma: 0.9, verbose: true}}", "lockstep lr prints");
+  expect_refused("scheduler={type: OneCycleLR, params: {max_lr: 1, total_steps: 30, epochs: 3}}", "write total_steps");
+  expect_refused("scheduler={type: CyclicLR, params: {base_lr: 1, max_lr: 2, scale_mode: cycle}}", "choose a mode");
+  expect_refused("scheduler={type: CosineAnnealingLR, params: {T_max: 9, min_lr: 0.1}}", "did you mean 'eta_min'?");
   EXPECT_EQ(load(small, {"scheduler={type: WarmupLR}"}).config.scheduler.params.integer("warmup_num_steps"), 1000);
 }
 
 TEST(Job, TotalStepsMayFollowTheRun) {
   const std::string option = "scheduler={type: WarmupDecayLR, params: {total_num_steps: auto, warmup_num_steps: 2}}";
   EXPECT_EQ(load(small, {option, "run.steps=77"}).config.scheduler.params.number("total_num_steps"), 77);
+  EXPECT_EQ(load(small, {"scheduler={type: CosineAnnealingLR, params: {T_max: auto}}", "run.steps=77"})
+                .config.scheduler.params.integer("T_max"),
+            77);
   const LoadedJob longer =
       load(small, {"scheduler={type: WarmupDecayLR, params: {total_num_steps: 50, warmup_num_steps: 2}}"});
   ASSERT_FALSE(longer.warnings.empty());

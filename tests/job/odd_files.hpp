@@ -307,10 +307,10 @@ inline OddFiles words_of_others() {
   all.push_back(job_with({"", "scheduler"}, "cosine", "WarmupCosineLR"));
   all.push_back(job_with({"", "scheduler"}, "WarmupLR", "write scheduler: {type: WarmupLR}"));
   all.push_back(job_with({"", "fp16"}, "true", "write fp16: {enabled: true}"));
-  all.push_back(job_with({"scheduler", "type"}, "CosineAnnealingLR", "WarmupCosineLR"));
+  all.push_back(job_with({"scheduler", "type"}, "CosineAnnealing", "WarmupCosineLR"));
   all.push_back(job_with({"scheduler", "type"}, "cosine", "WarmupCosineLR"));
   all.push_back(job_with({"scheduler", "type"}, "linear", "WarmupDecayLR"));
-  all.push_back(job_with({"scheduler", "type"}, "StepLR", "StepDecay"));
+  all.push_back(job_with({"scheduler", "type"}, "polynomial", "PolynomialDecay"));
   all.push_back(job_with({"optimizer", "type"}, "adamw_torch", "AdamW"));
   all.push_back(job_with({"optimizer", "type"}, "Lion", "this version has Adam, AdamW and SGD"));
   all.push_back(job_with({"", "steps_per_print"}, "auto", "leave the key out"));

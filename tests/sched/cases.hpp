@@ -54,7 +54,17 @@ inline std::vector<Case> cases() {
           {"ExponentialDecay", {{"gamma", 0.9}}},
           {"PolynomialDecay", {{"total_steps", 20}, {"power", 2.0}}},
           {"InverseSqrt", {{"warmup_steps", 4}}},
-          {"WSD", {{"stable_steps", 5}, {"decay_steps", 5}, {"decay", "cosine"}}}};
+          {"WSD", {{"stable_steps", 5}, {"decay_steps", 5}, {"decay", "cosine"}}},
+          {"StepLR", {{"step_size", 5}}},
+          {"MultiStepLR", {{"milestones", ParamValue::List{4, 9}}}},
+          {"ConstantLR", {}},
+          {"LinearLR", {}},
+          {"ExponentialLR", {{"gamma", 0.9}}},
+          {"PolynomialLR", {{"total_iters", 20}, {"power", 2.0}}},
+          {"CosineAnnealingLR", {{"T_max", 9}, {"eta_min", 0.01}}},
+          {"CosineAnnealingWarmRestarts", {{"T_0", 5}, {"T_mult", 2}}},
+          {"OneCycleLR", {{"max_lr", 0.1}, {"total_steps", 20}}},
+          {"CyclicLR", {{"base_lr", 0.01}, {"max_lr", 0.1}, {"step_size_up", 4}, {"mode", "triangular2"}}}};
 }
 
 inline double lr_at(const Schedule& schedule, std::int64_t update, std::size_t group = 0) {
