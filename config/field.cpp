@@ -34,6 +34,8 @@ std::string base_type(const Field& field) {
       return "a list of integers";
     case FieldType::text_list:
       return "a list of texts";
+    case FieldType::block_list:
+      return "a list of blocks";
   }
   return "";
 }

@@ -9,6 +9,8 @@
 
 namespace lockstep::config {
 
+struct Section;
+
 /// What a key may hold. `number_or_list` is DeepSpeed's "float or list": one value, or one per parameter group.
 enum class FieldType {
   boolean,
@@ -21,6 +23,7 @@ enum class FieldType {
   number_list,
   integer_list,
   text_list,
+  block_list,
 };
 
 /// One key of a job file, described once. The reader, `lockstep explain`, the reference page and the JSON Schema
@@ -42,6 +45,8 @@ struct Field {
   bool strict_integer = false;             ///< refuse 10.0 and 1e3 (a scheduler's integers, as DeepSpeed does)
   bool or_auto = false;                    ///< the word `auto` is a value too
   std::optional<std::size_t> length = {};  ///< a list's only allowed number of entries
+  /// What each block of a block_list holds: a function, since blocks may hold lists of their own kind.
+  const Section& (*blocks)() = nullptr;
   /// Values that are understood but not supported, each with the reason that the error gives.
   std::vector<std::pair<std::string, std::string>> refused = {};
 };

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "config/scalar.hpp"
+#include "config/schema.hpp"
 #include "config/words.hpp"
 #include "core/error.hpp"
 #include "core/text.hpp"
@@ -21,6 +22,22 @@ FieldType entry_type(FieldType list) {
 bool in_range(double value, const Field& field) {
   if (field.min && (value < *field.min || (field.min_open && value == *field.min))) return false;
   return !(field.max && (value > *field.max || (field.max_open && value == *field.max)));
+}
+
+/// A block that was read: its own keys, its type, the type's keys, its blocks.
+ParamValue block_of(const Values& values, const Section& section) {
+  ParamValue::Block block;
+  const auto add = [&](const Keys& keys) {
+    for (const Field& field : keys.fields)
+      if (const ParamValue* value = values.find(field.name)) block.emplace_back(field.name, *value);
+    for (const Section& sub : keys.sections)
+      if (values.sections.contains(sub.name)) block.emplace_back(sub.name, block_of(values.section(sub.name), sub));
+  };
+  add(section.keys);
+  if (!section.types) return block;
+  block.emplace_back("type", values.type);
+  if (const Type* type = section.types->find(values.type)) add(type->keys);
+  return block;
 }
 
 /// Reads one node for one field; says what is wrong with it.
@@ -50,6 +67,8 @@ class Reader {
       case FieldType::integer_list:
       case FieldType::text_list:
         return list();
+      case FieldType::block_list:
+        return blocks();
     }
     return {};
   }
@@ -128,14 +147,32 @@ class Reader {
     return wrong();
   }
 
-  [[nodiscard]] std::optional<ParamValue> list() const {
-    if (node_.kind != Node::Kind::list)
-      return wrong(node_.kind == Node::Kind::scalar ? "write it in brackets: [...]" : "");
-    if (node_.items.empty() || (field_.length && node_.items.size() != *field_.length)) {
-      diagnostics_.error(node_.position, fmt::format("{}: expected {}, got a list of {}", path_, describe_type(field_),
-                                                     node_.items.size()));
-      return {};
+  /// Says what is wrong with it otherwise.
+  [[nodiscard]] bool is_list() const {
+    if (node_.kind != Node::Kind::list) {
+      (void)wrong(node_.kind == Node::Kind::scalar ? "write it in brackets: [...]" : "");
+      return false;
     }
+    if (!node_.items.empty() && (!field_.length || node_.items.size() == *field_.length)) return true;
+    diagnostics_.error(node_.position, fmt::format("{}: expected {}, got a list of {}", path_, describe_type(field_),
+                                                   node_.items.size()));
+    return false;
+  }
+
+  [[nodiscard]] std::optional<ParamValue> blocks() const {
+    if (!is_list()) return {};
+    const auto errors = diagnostics_.error_count();
+    ParamValue::List blocks;
+    for (std::size_t i = 0; i < node_.items.size(); ++i) {
+      const std::string path = fmt::format("{}[{}]", path_, i);
+      blocks.emplace_back(block_of(validate(node_.items[i], field_.blocks(), path, diagnostics_), field_.blocks()));
+    }
+    if (diagnostics_.error_count() > errors) return {};
+    return ParamValue(std::move(blocks));
+  }
+
+  [[nodiscard]] std::optional<ParamValue> list() const {
+    if (!is_list()) return {};
     Field entry = field_;
     entry.type = entry_type(field_.type);
     ParamValue::List values;

@@ -22,6 +22,13 @@ double as_number(const std::string& name, const ParamValue* value) {
 
 }  // namespace
 
+Params Params::of(const ParamValue& block) {
+  Params params;
+  if (const auto* keys = get<ParamValue::Block>(&block))
+    for (const auto& [name, value] : *keys) params.set(name, value);
+  return params;
+}
+
 double Params::number(const std::string& name) const { return as_number(name, find(name)); }
 
 std::int64_t Params::integer(const std::string& name) const {

@@ -4,6 +4,7 @@
 #include <map>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -13,7 +14,9 @@ namespace lockstep::config {
 /// `10.0` where an integer is meant. `std::monostate` is an explicit null.
 struct ParamValue {
   using List = std::vector<ParamValue>;
-  std::variant<std::monostate, bool, std::int64_t, double, std::string, List> value;
+  /// Keys in the order of their table.
+  using Block = std::vector<std::pair<std::string, ParamValue>>;
+  std::variant<std::monostate, bool, std::int64_t, double, std::string, List, Block> value;
 
   ParamValue() = default;
   ParamValue(bool v) : value(v) {}
@@ -23,6 +26,7 @@ struct ParamValue {
   ParamValue(const char* v) : value(std::string(v)) {}
   ParamValue(std::string v) : value(std::move(v)) {}
   ParamValue(List v) : value(std::move(v)) {}
+  ParamValue(Block v) : value(std::move(v)) {}
 
   [[nodiscard]] bool is_null() const { return std::holds_alternative<std::monostate>(value); }
   [[nodiscard]] bool is_number() const {
@@ -37,6 +41,9 @@ class Params {
  public:
   Params() = default;
   Params(std::initializer_list<std::pair<const std::string, ParamValue>> values) : values_(values) {}
+
+  /// The keys of a block, and an empty set for what is no block.
+  [[nodiscard]] static Params of(const ParamValue& block);
 
   /// Whether there is a value other than null.
   [[nodiscard]] bool has(const std::string& name) const {

@@ -152,6 +152,11 @@ std::string to_yaml(const ParamValue& value) {
       for (const ParamValue& entry : v) parts.push_back(to_yaml(entry));
       return fmt::format("[{}]", fmt::join(parts, ", "));
     }
+    std::string operator()(const ParamValue::Block& v) const {
+      std::vector<std::string> parts;
+      for (const auto& [name, entry] : v) parts.push_back(fmt::format("{}: {}", name, to_yaml(entry)));
+      return fmt::format("{{{}}}", fmt::join(parts, ", "));
+    }
   };
   return std::visit(Writer{}, value.value);
 }

@@ -249,6 +249,11 @@ Node node_of(const ParamValue& value, const Position& position) {
       for (const ParamValue& entry : v) list.items.push_back(node_of(entry, position));
       return list;
     }
+    Node operator()(const ParamValue::Block& v) const {
+      Node block{.kind = Node::Kind::map, .position = position};
+      for (const auto& [name, entry] : v) block.set(name, position, node_of(entry, position));
+      return block;
+    }
   };
   return std::visit(Writer{position}, value.value);
 }

@@ -138,6 +138,8 @@ Json value_schema(const Field& field) {
       Json one = number_schema(field, "number");
       return {{"anyOf", Json::array({one, list_schema(field, one)})}};
     }
+    case FieldType::block_list:
+      return list_schema(field, {{"$ref", "#/definitions/" + field.blocks().name}});
   }
   return {};
 }
@@ -272,6 +274,11 @@ std::string json_schema(const Section& root) {
   Json schema{{"$schema", "http://json-schema.org/draft-07/schema#"}, {"title", "Lockstep job file"}};
   schema["description"] = root.doc;
   schema.update(section_schema(root));
+  walk(root, "", "", [&schema](const Block& block) {
+    for (const Field& field : block.keys.fields)
+      if (field.type == FieldType::block_list)
+        schema["definitions"][field.blocks().name] = section_schema(field.blocks());
+  });
   return schema.dump(2) + "\n";
 }
 

@@ -179,23 +179,19 @@ class Checks {
   void scheduler() {
     if (!config_.scheduler.present) return;
     Params& params = config_.scheduler.params;
+    params = sched::without_auto(config_.scheduler.type, params, config_.run.steps);
     const Values& given = values_.section("scheduler").section("params");
     for (const Field& field : sched::fields_of(config_.scheduler.type)) {
       const ParamValue* value = params.find(field.name);
       if (value == nullptr) continue;
-      if (field.or_auto) total_steps(field, *value, given.position_of(field.name));
+      if (field.or_auto) total_steps(params.number(field.name), given.position_of(field.name));
       if (const auto* list = std::get_if<ParamValue::List>(&value->value); list != nullptr)
         if (field.type == FieldType::number_or_list) one_a_group(field, list->size(), given.position_of(field.name));
     }
   }
 
-  void total_steps(const Field& field, const ParamValue& value, const Position& position) {
-    // As a reader of the file would have it, so that a written configuration loads to an equal one.
+  void total_steps(double steps, const Position& position) {
     const std::int64_t run = config_.run.steps;
-    if (value == ParamValue("auto"))
-      config_.scheduler.params.set(
-          field.name, field.type == FieldType::integer ? ParamValue(run) : ParamValue(static_cast<double>(run)));
-    const double steps = config_.scheduler.params.number(field.name);
     if (steps > static_cast<double>(run))
       diagnostics_.warning(position, fmt::format("the run ends after {} steps, before the schedule's {}", run, steps));
   }

@@ -34,6 +34,7 @@ const std::vector<Type>& warmup_types();
 const std::vector<Type>& decay_types();
 const std::vector<Type>& torch_decay_types();
 const std::vector<Type>& torch_cycle_types();
+const std::vector<Type>& sequence_types();
 
 /// A number, and a count of updates that refuses '.' and exponents. Required where there is no default.
 Field number_field(std::string name, std::string default_text, std::string doc, std::optional<double> min = {});

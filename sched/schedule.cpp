@@ -16,7 +16,7 @@ const std::vector<const Type*>& registry() {
   static const std::vector<const Type*> all = [] {
     std::vector<const Type*> result;
     for (const auto* family : {&lr_range_test_types(), &one_cycle_types(), &warmup_types(), &decay_types(),
-                               &torch_decay_types(), &torch_cycle_types()})
+                               &torch_decay_types(), &torch_cycle_types(), &sequence_types()})
       for (const Type& type : *family) result.push_back(&type);
     return result;
   }();

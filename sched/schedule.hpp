@@ -56,7 +56,7 @@ class Schedule {
 
   /// Adds to warnings() the outlook (sched/outlook.hpp) on the first `updates` updates: for whoever makes the schedule
   /// and knows how long the run is.
-  void look_ahead(std::int64_t updates);
+  virtual void look_ahead(std::int64_t updates);
 
   /// Likely mistakes, each a sentence for the user.
   [[nodiscard]] const std::vector<std::string>& warnings() const { return warnings_; }
@@ -95,6 +95,10 @@ class Schedule {
 /// range, or a list whose length is not the number of groups. What `params` leaves out has the default of its field.
 std::unique_ptr<Schedule> make_schedule(std::string_view type, const config::Params& params,
                                         std::vector<GroupInitial> initial);
+
+/// `params` with the number of updates in place of each `auto`: `updates` is how many the schedule has to do with. In a
+/// Sequence a stage has its own steps, and the last stage what the others leave of `updates`, at least 1.
+config::Params without_auto(std::string_view type, config::Params params, std::int64_t updates);
 
 /// What a job without a scheduler block uses: the optimizer's own values for ever.
 std::unique_ptr<Schedule> make_constant(std::vector<GroupInitial> initial);

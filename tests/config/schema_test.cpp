@@ -204,6 +204,52 @@ TEST(Checked, WhatIsAbsentHasTheDefaultOfItsField) {
   EXPECT_TRUE(checked(fields, {{"total", 9}}, "a program").has("maximum"));
 }
 
+/// A block that may hold a list of its own kind.
+const Section& part() {
+  static const Section section{
+      .name = "part",
+      .doc = "A part.",
+      .keys = {.fields = {{.name = "size", .type = FieldType::number, .doc = "Its size.", .required = true},
+                          {.name = "parts", .type = FieldType::block_list, .doc = "Its parts.", .blocks = part}}}};
+  return section;
+}
+
+const Fields parts_field = {{.name = "parts", .type = FieldType::block_list, .doc = "Parts.", .blocks = part}};
+
+TEST(BlockList, HoldsCheckedBlocksThatNest) {
+  const ParamValue inner = ParamValue::Block{{"size", 2.5}};
+  const ParamValue outer = ParamValue::Block{{"size", 1.0}, {"parts", ParamValue::List{inner}}};
+
+  const Params params = checked(parts_field, {{"parts", ParamValue::List{outer, inner}}}, "a program");
+
+  EXPECT_EQ(*params.find("parts"), ParamValue(ParamValue::List{outer, inner}));
+  EXPECT_EQ(to_yaml(*params.find("parts")), "[{size: 1, parts: [{size: 2.5}]}, {size: 2.5}]");
+}
+
+TEST(BlockList, NamesThePlaceOfAMistake) {
+  const auto refused = [](const char* yaml) {
+    Diagnostics diagnostics;
+    const Node root = parse_document("t", yaml, Syntax::yaml, diagnostics);
+    const Values values = validate(root, {.keys = {.fields = parts_field}}, "", diagnostics);
+    EXPECT_EQ(values.find("parts"), nullptr) << yaml;
+    return diagnostics.render();
+  };
+  EXPECT_NE(
+      refused("parts: [{size: 1}, {size: 1, parts: [{size: big}]}]").find("t:1:45: error: parts[1].parts[0].size"),
+      std::string::npos);
+  EXPECT_NE(refused("parts: [{}]").find("parts[0].size is required"), std::string::npos);
+  EXPECT_NE(refused("parts: [3]").find("parts[0]: expected a block of keys"), std::string::npos);
+  EXPECT_NE(refused("parts: 3").find("expected a list of blocks"), std::string::npos);
+  EXPECT_NE(refused("parts: []").find("got a list of 0"), std::string::npos);
+}
+
+TEST(BlockList, IsADefinitionOfTheJsonSchema) {
+  const auto schema =
+      nlohmann::json::parse(json_schema({.name = "job", .doc = "A sample.", .keys = {.fields = parts_field}}));
+  EXPECT_EQ(schema["properties"]["parts"]["items"]["$ref"], "#/definitions/part");
+  EXPECT_EQ(schema["definitions"]["part"]["properties"]["parts"]["items"]["$ref"], "#/definitions/part");
+}
+
 TEST(Checked, NumbersSurviveToTheBit) {
   const Fields fields = {{.name = "x", .type = FieldType::number, .default_text = "0", .doc = "."}};
   for (const double x : {0.1, 1e22, -2.5e-300, 4.0, -0.0, 123456789.125}) {

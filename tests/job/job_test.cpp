@@ -286,6 +286,9 @@ TEST(Job, SchedulerIntegersAreWrittenAsIntegers) {
   expect_refused("scheduler={type: ExponentialLR, params: {gamma: 0.9, verbose: true}}", "lockstep lr prints");
   expect_refused("scheduler={type: OneCycleLR, params: {max_lr: 1, total_steps: 30, epochs: 3}}", "write total_steps");
   expect_refused("scheduler={type: CyclicLR, params: {base_lr: 1, max_lr: 2, scale_mode: cycle}}", "choose a mode");
+  expect_refused("scheduler={type: Sequence, params: {stages: [{type: StepLR, params: {gamma: 1}}]}}",
+                 "scheduler.params.stages[0].params.step_size is required for StepLR");
+  expect_refused("scheduler={type: SequentialLR}", "write Sequence");
   expect_refused("scheduler={type: CosineAnnealingLR, params: {T_max: 9, min_lr: 0.1}}", "did you mean 'eta_min'?");
   EXPECT_EQ(load(small, {"scheduler={type: WarmupLR}"}).config.scheduler.params.integer("warmup_num_steps"), 1000);
 }
@@ -296,6 +299,13 @@ TEST(Job, TotalStepsMayFollowTheRun) {
   EXPECT_EQ(load(small, {"scheduler={type: CosineAnnealingLR, params: {T_max: auto}}", "run.steps=77"})
                 .config.scheduler.params.integer("T_max"),
             77);
+  const std::string stages =
+      "scheduler={type: Sequence, params: {stages: [{steps: 7, type: LinearLR, params: {total_iters: auto}}, "
+      "{type: CosineAnnealingLR, params: {T_max: auto}}]}}";
+  EXPECT_NE(effective_yaml(load(small, {stages, "run.steps=77"}).config)
+                .find("stages: [{steps: 7, type: LinearLR, params: {total_iters: 7}}, "
+                      "{type: CosineAnnealingLR, params: {T_max: 70}}]"),
+            std::string::npos);
   const LoadedJob longer =
       load(small, {"scheduler={type: WarmupDecayLR, params: {total_num_steps: 50, warmup_num_steps: 2}}"});
   ASSERT_FALSE(longer.warnings.empty());
@@ -428,7 +438,9 @@ std::vector<std::string> required_of(const Kind& kind) {
                         (field.or_auto                             ? "=auto"
                          : field.type == FieldType::integer_list   ? "=[5]"
                          : field.type == FieldType::number_or_list ? "=0.5"
-                                                                   : "=2"));
+                         : field.type == FieldType::block_list
+                             ? "=[{steps: 3, type: Constant}, {type: StepLR, params: {step_size: 4}}]"
+                             : "=2"));
   return options;
 }
 

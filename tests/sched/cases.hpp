@@ -28,6 +28,15 @@ inline std::vector<GroupInitial> adam_groups(std::size_t n = 1) {
 
 inline std::vector<GroupInitial> sgd_groups() { return {{{.lr = 0.5, .momentum = 0.9}, false}}; }
 
+/// A stage of a Sequence; the last one has 0 steps here, which stands for none.
+inline ParamValue::Block stage(std::int64_t steps, const char* type, const Params& params) {
+  ParamValue::Block block;
+  if (steps != 0) block.emplace_back("steps", steps);
+  block.emplace_back("type", type);
+  block.emplace_back("params", ParamValue::Block(params.all().begin(), params.all().end()));
+  return block;
+}
+
 /// A type with valid parameters, so that laws can be stated for every one.
 struct Case {
   const char* type;
@@ -64,7 +73,11 @@ inline std::vector<Case> cases() {
           {"CosineAnnealingLR", {{"T_max", 9}, {"eta_min", 0.01}}},
           {"CosineAnnealingWarmRestarts", {{"T_0", 5}, {"T_mult", 2}}},
           {"OneCycleLR", {{"max_lr", 0.1}, {"total_steps", 20}}},
-          {"CyclicLR", {{"base_lr", 0.01}, {"max_lr", 0.1}, {"step_size_up", 4}, {"mode", "triangular2"}}}};
+          {"CyclicLR", {{"base_lr", 0.01}, {"max_lr", 0.1}, {"step_size_up", 4}, {"mode", "triangular2"}}},
+          {"Sequence",
+           {{"stages", ParamValue::List{stage(5, "WarmupLR", {{"warmup_num_steps", 4}}),
+                                        stage(9, "OneCycleLR", {{"max_lr", 0.1}, {"total_steps", 9}}),
+                                        stage(0, "CosineAnnealingLR", {{"T_max", 9}})}}}}};
 }
 
 inline double lr_at(const Schedule& schedule, std::int64_t update, std::size_t group = 0) {
