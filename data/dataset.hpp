@@ -49,7 +49,8 @@ struct TextOptions {
 };
 /// Samples are windows of `length` symbols with the following symbol as target. Training windows tile the first part
 /// from an offset drawn per epoch; validation windows tile the last part exactly once, so the loss is a mean over all
-/// of it. ErrorKind::data if the file is missing, empty, too short or, with `char`, no UTF-8.
+/// of it. ErrorKind::data if the file is missing, empty, too short or, with `char`, no UTF-8; ErrorKind::config if the
+/// path is no file: a directory, a device, a pipe.
 [[nodiscard]] std::unique_ptr<Dataset> make_text(const TextOptions& options);
 
 struct ClusterOptions {

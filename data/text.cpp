@@ -20,10 +20,10 @@ namespace {
 std::vector<std::uint8_t> read_bytes(const std::string& path) {
   std::error_code error;
   if (std::filesystem::is_directory(path, error)) {
-    fail(ErrorKind::data, "data.path: {} is a directory, but a text file is needed", path);
+    fail(ErrorKind::config, "data.path: {} is a directory, but a text file is needed", path);
   }
   if (std::filesystem::exists(path, error) && !std::filesystem::is_regular_file(path, error)) {
-    fail(ErrorKind::data, "data.path: {} is a device or a pipe, but a text file is needed", path);
+    fail(ErrorKind::config, "data.path: {} is a device or a pipe, but a text file is needed", path);
   }
   errno = 0;
   std::ifstream file(path, std::ios::binary);

@@ -253,8 +253,8 @@ void expect_error(const TextOptions& options, ErrorKind kind, const std::string&
 
 TEST_F(TextFile, SaysWhatIsWrongWithAFile) {
   expect_error(options_for("/nonexistent/corpus.txt", 8), ErrorKind::data, "No such file");
-  expect_error(options_for(testing::TempDir(), 8), ErrorKind::data, "is a directory");
-  expect_error(options_for("/dev/null", 8), ErrorKind::data, "is a device or a pipe");
+  expect_error(options_for(testing::TempDir(), 8), ErrorKind::config, "is a directory");
+  expect_error(options_for("/dev/null", 8), ErrorKind::config, "is a device or a pipe");
   expect_error(options_for(write(""), 8), ErrorKind::data, "is empty");
   expect_error(options_for(write(20), 64), ErrorKind::data, "leaves 18 bytes");
   expect_error(options_for(write(15), 8), ErrorKind::data, "is 1, but validation needs at least 2");
