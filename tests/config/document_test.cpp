@@ -108,6 +108,8 @@ TEST(Document, ReportsSyntaxWithPlaceAndTabHint) {
 
 TEST(Document, RefusesTextThatIsNotUtf8) {
   expect_error("a: 1\nb: \xFF\n", "t:2:4: error: the text is not UTF-8");
+  expect_error("a: \xC0\xAF", "t:1:4: error: the text is not UTF-8");      // '/' in two bytes
+  expect_error("a: \xED\xA0\x80", "t:1:4: error: the text is not UTF-8");  // half of a pair
   expect_error(std::string("a\0b", 3), "t:1:2: error: a NUL byte (0) stands in the text");
 }
 
