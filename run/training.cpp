@@ -9,6 +9,7 @@
 #include "core/text.hpp"
 #include "engine/evaluate.hpp"
 #include "run/agreement.hpp"
+#include "run/durable_folder.hpp"
 #include "run/resume.hpp"
 #include "run/setup.hpp"
 

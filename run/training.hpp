@@ -8,6 +8,7 @@
 
 #include "data/dataset.hpp"
 #include "engine/engine.hpp"
+#include "job/batch.hpp"
 #include "run/checkpoint_store.hpp"
 #include "run/launch.hpp"
 #include "run/run_folder.hpp"
