@@ -9,9 +9,9 @@ namespace lockstep::run {
 struct Finding {
   enum class Kind { ok, note, problem };
   Kind kind = Kind::ok;
-  std::string what;    ///< "CPUs", "MPI", ...
-  std::string text;    ///< what was found
-  std::string remedy;  ///< what to do; of a problem never empty
+  std::string what = {};    ///< "CPUs", "MPI", ...
+  std::string text = {};    ///< what was found
+  std::string remedy = {};  ///< what to do; of a problem never empty
 };
 
 /// Where to look: "" is the machine itself; tests have one of files.
