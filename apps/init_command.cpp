@@ -80,6 +80,7 @@ scheduler:                           # `lockstep lr job.yaml` draws it
     cycle_max_lr: 0.1
     cycle_first_step_size: 300
     cycle_second_step_size: 700
+    cycle_momentum: false
 )";
 
 constexpr const char* deepspeed =

@@ -36,7 +36,7 @@ launch=(mpirun --oversubscribe -n 2)
 
 say 'a custom operation against finite differences'
 build/squared_relu | tee squared_relu.log
-expect '112 elements' squared_relu.log
+expect '48 elements' squared_relu.log
 
 say 'managed and user-managed schedulers'
 lockstep config job.yaml >config.log

@@ -33,7 +33,7 @@ class Spirals final : public lockstep::data::Dataset {
     out = {.batch = count, .length = 1, .tokens = {}, .features = {}, .targets = {}, .target_count = 0};
     for (std::int64_t i = first; i < first + count; ++i) {
       const double t = fraction(0.7548776662466927 * static_cast<double>(i));  // evenly spread, in no order
-      const double noise = 0.2 * (fraction(0.5698402909980532 * static_cast<double>(i)) - 0.5);
+      const double noise = 2.4 * (fraction(0.5698402909980532 * static_cast<double>(i)) - 0.5);
       const auto arm = static_cast<std::int32_t>(i % arms_);
       const double angle = 6.283185307179586 * (1.5 * t + static_cast<double>(arm) / arms_) + noise;
       const double radius = 0.1 + 0.9 * t;
