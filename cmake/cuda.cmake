@@ -30,9 +30,11 @@ if(CMAKE_CUDA_COMPILER_VERSION VERSION_LESS 12.0)
                       "${CMAKE_CUDA_COMPILER_VERSION}: install a newer toolkit, or configure with -DLOCKSTEP_CUDA=OFF")
 endif()
 find_package(CUDAToolkit REQUIRED)
-# Optional both: without NCCL ranks talk through MPI, without cuDNN's headers attention is our own kernel.
+# All optional: without NCCL ranks talk through MPI, without the headers of cuDNN and its frontend attention is our own
+# kernel.
 find_package(NCCL)
 find_package(CUDNN)
+find_package(CUDNN_FRONTEND)
 set(LOCKSTEP_NCCL ${NCCL_FOUND})
 # CMake before 3.26 does not know that nvcc 12 and newer take -std=c++20.
 if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION AND CMAKE_CUDA_COMPILER_VERSION VERSION_GREATER_EQUAL 12.0)

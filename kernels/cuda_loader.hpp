@@ -24,6 +24,8 @@ struct CudaModule {
   const KernelTable* table = nullptr;
   CudaStatus (*status)() = nullptr;
   DeviceApi* (*new_device)(int ordinal) = nullptr;
+  /// Of a context of the table: its libraries, and why one of them is not used. Valid as long as the context.
+  const char* (*describe)(void* context) = nullptr;
 
   [[nodiscard]] int device_count() const { return status().devices; }
   /// The device with this ordinal, for use by the calling thread; ErrorKind::environment if it cannot be opened.

@@ -21,7 +21,7 @@ lockstep::CudaStatus status() {
 extern "C" const lockstep::CudaModule* lockstep_cuda_module(const char* build_id);
 
 const lockstep::CudaModule* lockstep_cuda_module(const char* /*build_id*/) {
-  static constexpr lockstep::CudaModule result = {nullptr, &status, nullptr};
+  static constexpr lockstep::CudaModule result = {nullptr, &status, nullptr, nullptr};
   (void)status();
   return std::strcmp(build, "same") == 0 ? &result : nullptr;
 }
