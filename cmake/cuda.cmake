@@ -30,6 +30,10 @@ if(CMAKE_CUDA_COMPILER_VERSION VERSION_LESS 12.0)
                       "${CMAKE_CUDA_COMPILER_VERSION}: install a newer toolkit, or configure with -DLOCKSTEP_CUDA=OFF")
 endif()
 find_package(CUDAToolkit REQUIRED)
+if(NOT TARGET CUDA::cublasLt OR NOT TARGET CUDA::cudart_static)
+  message(FATAL_ERROR "the CUDA toolkit in ${CUDAToolkit_LIBRARY_DIR} has no cublasLt or no cudart_static: install all of "
+                      "it, or configure with -DLOCKSTEP_CUDA=OFF")
+endif()
 # All optional: without NCCL ranks talk through MPI, without the headers of cuDNN and its frontend attention is our own
 # kernel.
 find_package(NCCL)

@@ -89,7 +89,8 @@ class DeviceApi {
   /// synchronize() for destructors: whether the work is done. Never throws.
   [[nodiscard]] bool try_synchronize(StreamRef stream) noexcept;
 
-  /// Copies between any two kinds of memory, in stream order. Host memory must stay untouched until then.
+  /// Copies between any two kinds of memory, in stream order. Host memory must stay untouched until then. Where it is
+  /// not pinned the call itself may wait for the stream, with neither check nor deadline: for set-up and tests.
   virtual void copy(void* to, const void* from, std::size_t bytes, StreamRef stream) = 0;
   virtual void fill_zero(void* data, std::size_t bytes, StreamRef stream) = 0;
   /// Calls task(context) on the host in stream order. The task must not call the device.
