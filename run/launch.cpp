@@ -9,6 +9,7 @@
 #include "comm/local.hpp"
 #include "comm/mpi.hpp"
 #include "comm/run_ranks.hpp"
+#include "comm/staged.hpp"
 #include "core/error.hpp"
 #include "core/isa.hpp"
 #include "core/log.hpp"
@@ -22,7 +23,6 @@ namespace lockstep::run {
 namespace {
 
 using Body = std::function<void(RankContext&)>;
-using PlaceOf = std::function<SelectedPlace(const job::JobConfig&)>;
 
 /// For ranks to say what ended them: one that met something alone waits so long for the others, then ends them. Below
 /// the job's own deadline, or a rank that waits for this one would take it for hanging before it has spoken.
@@ -77,7 +77,7 @@ int end_together(comm::Communicator& comm, comm::Communicator& control, const Fa
 int run_single(const Start& start, const Body& body, const PlaceOf& place_of) {
   if (start.failure) return tell_start_failure(*start.failure);
   try {
-    const SelectedPlace place = place_of(start.job->config);
+    const SelectedPlace place = place_of(start.job->config, {});
     const auto comm = comm::make_single(place.device.get());
     const int threads = threads_for(start.job->config, widen_and_share(0, 1).share);
     RankContext context{.comm = *comm,
@@ -98,15 +98,19 @@ int run_local(const Start& start, const Body& body, const PlaceOf& place_of) {
   const int threads = threads_for(job, std::max(1, widen_and_share(0, 1).share / ranks));
   const auto run_rank = [&](const std::shared_ptr<comm::LocalGroup>& group, int rank) {
     log::set_rank(rank, ranks);
-    const SelectedPlace place = place_of(job);
-    const comm::LocalOptions options{.timeout = comm::Seconds(job.comm.timeout_s), .device = place.device.get()};
-    comm::run_as_rank(group, rank, options, [&](comm::Communicator& comm) {
+    const SelectedPlace place = place_of(job, {.rank = rank, .ranks = ranks});
+    const comm::LocalOptions options{.timeout = comm::Seconds(job.comm.timeout_s),
+                                     .device = place.host_reads_memory ? place.device.get() : nullptr};
+    comm::run_as_rank(group, rank, options, [&](comm::Communicator& local) {
+      const auto staged = place.host_reads_memory ? nullptr : comm::make_staged(local, *place.device);
+      comm::Communicator& comm = staged != nullptr ? *staged : local;
       RankContext context{.comm = comm,
                           .place = place.with_threads(threads),
                           .world_source = "comm.ranks",
                           .summary = summary_of(comm, threads, "", place),
                           .host_ranks = ranks,
-                          .process_ranks = ranks};
+                          .process_ranks = ranks,
+                          .device_ranks = place.sharing};
       body(context);
     });
   };
@@ -119,11 +123,20 @@ int run_local(const Start& start, const Body& body, const PlaceOf& place_of) {
 }
 
 /// What every rank must have before the body may begin, and the ranks' agreement about it.
-std::optional<Failure> agree(comm::Communicator& control, const Start& start, const std::optional<Failure>& no_place,
-                             const std::vector<std::string>& hosts) {
+std::optional<Failure> agree(comm::Communicator& control, const Start& start, const SelectedPlace& place,
+                             const std::optional<Failure>& no_place, const std::vector<std::string>& hosts) {
   if (auto failure = gather_failures(control, start.failure, hosts)) return failure;
   if (auto failure = compare_statements(control, statement_of(start.job->config, start.options))) return failure;
-  return gather_failures(control, no_place, hosts);
+  if (auto failure = gather_failures(control, no_place, hosts)) return failure;
+  return compare_places(control, place.text, place.device->memory(), hosts);
+}
+
+/// A communicator for the memory of the rank's device; null if it has none of its own.
+std::unique_ptr<comm::Communicator> make_device_comm(const job::JobConfig& /*job*/, comm::Communicator& host,
+                                                     const SelectedPlace& place) {
+  if (place.device->memory() == Memory::host) return nullptr;
+  if (host.size() == 1) return comm::make_single(place.device.get());
+  return comm::make_staged(host, *place.device);
 }
 
 /// Several processes that do not know of each other would share the run's folder.
@@ -139,11 +152,11 @@ int run_mpi(const Start& start, const Body& body, const PlaceOf& place_of) {
   SelectedPlace place;
   std::optional<Failure> no_place;
   try {
-    if (start.job) place = place_of(start.job->config);
+    if (start.job) place = place_of(start.job->config, {.rank = mpi.host_rank(), .ranks = mpi.host_size()});
   } catch (...) {
     no_place = failure_of(std::current_exception());
   }
-  if (const auto failure = agree(*control, start, no_place, mpi.host_names())) {
+  if (const auto failure = agree(*control, start, place, no_place, mpi.host_names())) {
     if (control->rank() == 0) (void)(start.failure ? tell_start_failure(*failure) : tell(*failure));
     return exit_code(failure->kind);
   }
@@ -152,9 +165,11 @@ int run_mpi(const Start& start, const Body& body, const PlaceOf& place_of) {
   const Cpus cpus = widen_and_share(mpi.host_rank(), mpi.host_size());
   const int threads = threads_for(job, cpus.share);
   const bool oversubscribed = user_bound() ? mpi.oversubscribed(threads) : mpi.host_size() * threads > cpus.host;
-  const auto comm = comm::make_mpi(mpi, {.timeout = comm::Seconds(job.comm.timeout_s),
-                                         .oversubscribed = oversubscribed,
-                                         .library_order = job.run.determinism == "fast"});
+  const auto host_comm = comm::make_mpi(mpi, {.timeout = comm::Seconds(job.comm.timeout_s),
+                                              .oversubscribed = oversubscribed,
+                                              .library_order = job.run.determinism == "fast"});
+  const auto device_comm = make_device_comm(job, *host_comm, place);
+  comm::Communicator* const comm = device_comm != nullptr ? device_comm.get() : host_comm.get();
   const auto ending = comm::make_mpi(mpi, {.timeout = last_words(job), .oversubscribed = true});
   log::set_rank(comm->rank(), comm->size());
   log::debug("pid {}, {} CPUs allowed, {} threads, {}", getpid(), allowed_cpus(), threads, to_string(current_isa()));
@@ -165,7 +180,8 @@ int run_mpi(const Start& start, const Body& body, const PlaceOf& place_of) {
       .world_source = "from MPI",
       .summary = summary_of(*comm, threads,
                             fmt::format(" on {}", counted(static_cast<std::int64_t>(hosts.size()), "host")), place),
-      .host_ranks = mpi.host_size()};
+      .host_ranks = mpi.host_size(),
+      .device_ranks = place.sharing};
   std::optional<Failure> failure;
   try {
     body(context);

@@ -15,6 +15,7 @@ using testing::error_text;
 struct Case {
   job::LoadedJob job;
   std::unique_ptr<nn::Model> model;
+  std::unique_ptr<DeviceApi> device = make_cpu_device();
 
   explicit Case(const std::string& text, int classes = 65)
       : job(job::load_job_text("job.yaml", text, "/")),
@@ -24,6 +25,7 @@ struct Case {
     return {.job = job,
             .model = *model,
             .kernels = kernels::cpu_table(),
+            .device = *device,
             .batch = batch_sizes(job.config, ranks, "a test"),
             .host_ranks = ranks,
             .process_ranks = threads ? ranks : 1};
