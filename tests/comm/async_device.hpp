@@ -62,10 +62,11 @@ class AsyncDevice final : public EmuDevice {
     return !recorded || recorded->is_set();
   }
   void synchronize(EventRef event) override {
-    const Event& recorded = *static_cast<Event*>(event.handle);
-    if (recorded) recorded->wait();
+    wait_until([&] { return done(event); }, "work before an event");
   }
-  void synchronize(StreamRef stream) override { stream_of(stream).drain(); }
+  void synchronize(StreamRef stream) override {
+    wait_until([&] { return stream_of(stream).empty(); }, "the work of a stream");
+  }
 
   void copy(void* to, const void* from, std::size_t bytes, StreamRef stream) override {
     if (bytes > 0) enqueue(stream, [=] { std::memmove(to, from, bytes); });
@@ -113,6 +114,10 @@ class AsyncDevice final : public EmuDevice {
       const std::lock_guard lock(mutex_);
       queue_.push_back(std::move(work));
       changed_.notify_all();
+    }
+    [[nodiscard]] bool empty() {
+      const std::lock_guard lock(mutex_);
+      return queue_.empty();
     }
     void drain() {
       std::unique_lock lock(mutex_);
