@@ -108,7 +108,7 @@ class Device final : public EmuDevice {
   }
   void synchronize(EventRef event) override {
     refuse_in_capture("synchronisation");
-    run_until(event_of(event).ops, "work before an event");
+    run_until(event_of(event).ops, "the work before an event");
   }
   void synchronize(StreamRef stream) override {
     refuse_in_capture("synchronisation");
