@@ -8,6 +8,8 @@
 
 #include "comm/local.hpp"
 #include "comm/mpi.hpp"
+#include "comm/nccl.hpp"
+#include "comm/nccl_loader.hpp"
 #include "comm/run_ranks.hpp"
 #include "comm/staged.hpp"
 #include "core/error.hpp"
@@ -58,12 +60,11 @@ int end_all(comm::Communicator& comm, const Failure& failure, const std::string&
 }
 
 /// The ranks' last words after `failure` in the body.
-int end_together(comm::Communicator& comm, comm::Communicator& control, const Failure& failure,
-                 const std::vector<std::string>& hosts) {
+int end_together(comm::Communicator& comm, const Failure& failure, const std::vector<std::string>& hosts) {
   const std::string& host = hosts[static_cast<std::size_t>(comm.rank())];
   if (failure.kind == ErrorKind::hang) return end_all(comm, failure, host);  // one of them does not answer
   try {
-    const std::optional<Failure> told = gather_failures(control, failure, hosts);
+    const std::optional<Failure> told = gather_failures(comm, failure, hosts);
     if (comm.rank() == 0) {
       log::set_rank(0, 1);
       print_failure(*told);
@@ -131,12 +132,31 @@ std::optional<Failure> agree(comm::Communicator& control, const Start& start, co
   return compare_places(control, place.text, place.device->memory(), hosts);
 }
 
-/// A communicator for the memory of the rank's device; null if it has none of its own.
-std::unique_ptr<comm::Communicator> make_device_comm(const job::JobConfig& /*job*/, comm::Communicator& host,
-                                                     const SelectedPlace& place) {
-  if (place.device->memory() == Memory::host) return nullptr;
-  if (host.size() == 1) return comm::make_single(place.device.get());
-  return comm::make_staged(host, *place.device);
+/// What MPI ranks work with: MPI for host memory, and what brings device memory there.
+struct RankComm {
+  std::unique_ptr<comm::Communicator> host, device;
+  [[nodiscard]] comm::Communicator& get() const { return device != nullptr ? *device : *host; }
+};
+
+bool by_nccl(const job::JobConfig& job, const SelectedPlace& place, int ranks) {
+  return ranks > 1 && !place.host_reads_memory && (job.comm.backend == "auto" || job.comm.backend == "nccl");
+}
+
+RankComm make_rank_comm(const job::JobConfig& job, std::unique_ptr<comm::Communicator> host,
+                        const SelectedPlace& place) {
+  RankComm ranks{.host = std::move(host), .device = nullptr};
+  if (place.device->memory() == Memory::host) return ranks;
+  if (by_nccl(job, place, ranks.host->size()))
+    ranks.device = comm::make_nccl(std::move(ranks.host), *place.device, comm::load_nccl(),
+                                   {.timeout = comm::Seconds(job.comm.timeout_s),
+                                    .library_order = job.run.determinism == "fast",
+                                    .share_gpu = job.comm.share_gpu,
+                                    .kernels = place.kernels});
+  else if (ranks.host->size() == 1)
+    ranks.device = comm::make_single(place.device.get());
+  else
+    ranks.device = comm::make_staged(*ranks.host, *place.device);
+  return ranks;
 }
 
 /// Several processes that do not know of each other would share the run's folder.
@@ -152,7 +172,10 @@ int run_mpi(const Start& start, const Body& body, const PlaceOf& place_of) {
   SelectedPlace place;
   std::optional<Failure> no_place;
   try {
-    if (start.job) place = place_of(start.job->config, {.rank = mpi.host_rank(), .ranks = mpi.host_size()});
+    if (start.job) {
+      place = place_of(start.job->config, {.rank = mpi.host_rank(), .ranks = mpi.host_size()});
+      if (by_nccl(start.job->config, place, mpi.world_size())) (void)comm::load_nccl();
+    }
   } catch (...) {
     no_place = failure_of(std::current_exception());
   }
@@ -165,30 +188,29 @@ int run_mpi(const Start& start, const Body& body, const PlaceOf& place_of) {
   const Cpus cpus = widen_and_share(mpi.host_rank(), mpi.host_size());
   const int threads = threads_for(job, cpus.share);
   const bool oversubscribed = user_bound() ? mpi.oversubscribed(threads) : mpi.host_size() * threads > cpus.host;
-  const auto host_comm = comm::make_mpi(mpi, {.timeout = comm::Seconds(job.comm.timeout_s),
-                                              .oversubscribed = oversubscribed,
-                                              .library_order = job.run.determinism == "fast"});
-  const auto device_comm = make_device_comm(job, *host_comm, place);
-  comm::Communicator* const comm = device_comm != nullptr ? device_comm.get() : host_comm.get();
   const auto ending = comm::make_mpi(mpi, {.timeout = last_words(job), .oversubscribed = true});
-  log::set_rank(comm->rank(), comm->size());
+  log::set_rank(mpi.world_rank(), mpi.world_size());
   log::debug("pid {}, {} CPUs allowed, {} threads, {}", getpid(), allowed_cpus(), threads, to_string(current_isa()));
   const std::set<std::string> hosts(mpi.host_names().begin(), mpi.host_names().end());
-  RankContext context{
-      .comm = *comm,
-      .place = place.with_threads(threads),
-      .world_source = "from MPI",
-      .summary = summary_of(*comm, threads,
-                            fmt::format(" on {}", counted(static_cast<std::int64_t>(hosts.size()), "host")), place),
-      .host_ranks = mpi.host_size(),
-      .device_ranks = place.sharing};
+  const std::string where = fmt::format(" on {}", counted(static_cast<std::int64_t>(hosts.size()), "host"));
   std::optional<Failure> failure;
   try {
+    const RankComm comm = make_rank_comm(job,
+                                         comm::make_mpi(mpi, {.timeout = comm::Seconds(job.comm.timeout_s),
+                                                              .oversubscribed = oversubscribed,
+                                                              .library_order = job.run.determinism == "fast"}),
+                                         place);
+    RankContext context{.comm = comm.get(),
+                        .place = place.with_threads(threads),
+                        .world_source = "from MPI",
+                        .summary = summary_of(comm.get(), threads, where, place),
+                        .host_ranks = mpi.host_size(),
+                        .device_ranks = place.sharing};
     body(context);
   } catch (...) {
     failure = failure_of(std::current_exception());
   }
-  return failure ? end_together(*comm, *ending, *failure, mpi.host_names()) : 0;
+  return failure ? end_together(*ending, *failure, mpi.host_names()) : 0;
 }
 
 constexpr const char* nested_ranks_text =

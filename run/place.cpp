@@ -30,18 +30,20 @@ SelectedPlace cuda_place(const job::JobConfig& job, HostRank host, const CudaMod
           .sharing = (host.ranks - host.rank % gpus + gpus - 1) / gpus};
 }
 
-/// Of "device: cuda: this is so: do that" the middle, for a line that goes on.
+/// Of "device: cuda: this is so (because): do that" the middle, for a line that goes on.
 std::string reason_in(std::string text) {
   const std::string begin = "device: cuda: ";
   if (text.starts_with(begin)) text.erase(0, begin.size());
-  return text.substr(0, text.find_first_of(";\n"));
+  text = text.substr(0, text.find_first_of("(:;\n"));
+  while (text.ends_with(' ')) text.pop_back();
+  return text;
 }
 
-SelectedPlace best_place(const job::JobConfig& job, HostRank host, const std::function<const CudaModule&()>& cuda) {
-  if (!cuda_module_is_there()) return cpu_place("cpu (auto)");
+SelectedPlace best_place(const job::JobConfig& job, HostRank host, const Gpus& gpus) {
+  if (!gpus.module_is_there) return cpu_place("cpu (auto)");
   if (job.run.determinism == "invariant") return cpu_place("cpu (auto: run.determinism: invariant is for CPUs)");
   try {
-    SelectedPlace place = cuda_place(job, host, cuda());
+    SelectedPlace place = cuda_place(job, host, gpus.load());
     place.text += " (auto)";
     return place;
   } catch (const Error& error) {
@@ -51,10 +53,10 @@ SelectedPlace best_place(const job::JobConfig& job, HostRank host, const std::fu
 
 }  // namespace
 
-SelectedPlace select_place(const job::JobConfig& job, HostRank host, const std::function<const CudaModule&()>& cuda) {
+SelectedPlace select_place(const job::JobConfig& job, HostRank host, const Gpus& gpus) {
   const bool nccl = job.comm.backend == "nccl";
-  if (job.run.device == "cuda" || (job.run.device == "auto" && nccl)) return cuda_place(job, host, cuda());
-  if (job.run.device == "auto") return best_place(job, host, cuda);
+  if (job.run.device == "cuda" || (job.run.device == "auto" && nccl)) return cuda_place(job, host, gpus.load());
+  if (job.run.device == "auto") return best_place(job, host, gpus);
   if (nccl) fail(ErrorKind::environment, "comm.backend: nccl needs run.device: cuda; on CPUs use mpi, local or auto");
   return cpu_place("cpu");
 }

@@ -29,13 +29,18 @@ struct SelectedPlace {
   }
 };
 
-/// Chooses by run.device, comm.backend and comm.share_gpu. `cuda` gives the CUDA module or throws what is missing.
+/// What there is of CUDA: whether this build has the module, and the module, or an exception that says what is missing.
+struct Gpus {
+  bool module_is_there = cuda_module_is_there();
+  std::function<const CudaModule&()> load = load_cuda_module;
+};
+
+/// Chooses by run.device, comm.backend and comm.share_gpu.
 ///
 /// A rank gets the GPU with its number on the host; where ranks share GPUs, modulo their number. ErrorKind::environment
 /// if what the job asks for cannot be had: no module, library, driver or GPU, or more ranks on the host than GPUs
 /// without comm.share_gpu. device: auto takes the CPU then, and the text says why, unless there is no CUDA module at
 /// all.
-[[nodiscard]] SelectedPlace select_place(const job::JobConfig& job, HostRank host,
-                                         const std::function<const CudaModule&()>& cuda = load_cuda_module);
+[[nodiscard]] SelectedPlace select_place(const job::JobConfig& job, HostRank host, const Gpus& gpus = {});
 
 }  // namespace lockstep::run
