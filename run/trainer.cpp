@@ -100,7 +100,11 @@ class Training {
  private:
   /// Work that may take longer than the ranks wait for each other; its error ends all of them alike.
   void together(std::string_view what, const std::function<void()>& work) {
-    comm::run_with_heartbeat(comm_, what, work, comm::Seconds(std::min(1.0, job_.comm.timeout_s / 4)));
+    const auto here = [&] {
+      rank_.place.device->use_here();
+      work();
+    };
+    comm::run_with_heartbeat(comm_, what, here, comm::Seconds(std::min(1.0, job_.comm.timeout_s / 4)));
   }
 
   /// Each rank reads its own copy of the data; a host with another one would train on it unnoticed.

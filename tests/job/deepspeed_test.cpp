@@ -113,17 +113,18 @@ TEST_F(DeepSpeedFile, AutoIsAbsentAndSaid) {
   EXPECT_EQ(job.config.optimizer.adam, (AdamConfig{.weight_decay = 0.5}));
   EXPECT_FALSE(job.config.fp16.enabled);
   EXPECT_EQ(job.config.scheduler.params.number("total_num_steps"), 10);
-  EXPECT_EQ(deepspeed_lines(job), (std::vector<std::string>{
-                                      job.deepspeed->path,
-                                      "acted on: train_batch_size, optimizer.type, optimizer.params.weight_decay, "
-                                      "scheduler.type,",
-                                      "          scheduler.params.total_num_steps, scheduler.params.warmup_num_steps",
-                                      "auto, now: gradient_accumulation_steps: derived",
-                                      "           optimizer.params.lr: 0.001",
-                                      "           fp16.enabled: false",
-                                      "           zero_optimization.reduce_bucket_size: a unit on GPUs, 1048576 on CPUs",
-                                      "           scheduler.params.total_num_steps: 10",
-                                  }));
+  EXPECT_EQ(deepspeed_lines(job),
+            (std::vector<std::string>{
+                job.deepspeed->path,
+                "acted on: train_batch_size, optimizer.type, optimizer.params.weight_decay, "
+                "scheduler.type,",
+                "          scheduler.params.total_num_steps, scheduler.params.warmup_num_steps",
+                "auto, now: gradient_accumulation_steps: derived",
+                "           optimizer.params.lr: 0.001",
+                "           fp16.enabled: false",
+                "           zero_optimization.reduce_bucket_size: a unit on GPUs, 1048576 on CPUs",
+                "           scheduler.params.total_num_steps: 10",
+            }));
 }
 
 TEST_F(DeepSpeedFile, MayHoldHjsonCommentsRemarksAndOldNames) {

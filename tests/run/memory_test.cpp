@@ -148,9 +148,9 @@ TEST(Memory, OfADeviceIsItsOwn) {
                           .host_ranks = 2,
                           .device_ranks = sharing};
   };
-  const std::size_t need =
-      memory_need(*example.model, kernels::emulated_table(), false, 0, 2, engine_options(example.job, *example.model, batch, 0, false))
-          .total();
+  const std::size_t need = memory_need(*example.model, kernels::emulated_table(), false, 0, 2,
+                                       engine_options(example.job, *example.model, batch, 0, false))
+                               .total();
   const auto train = [&](int sharing) {
     comm::run_ranks(2, [&](comm::Communicator& comm) { require_memory(question(sharing), comm); });
   };
@@ -182,8 +182,7 @@ TEST(Memory, ADeviceThatRunsOutAllTheSameSaysWhatFits) {
                                 .kernels = kernels::emulated_table(),
                                 .device = device,
                                 .batch = batch};
-  device.limit =
-      memory_need(*example.model, kernels::emulated_table(), false, 0, 1, options).total() - 20'000;
+  device.limit = memory_need(*example.model, kernels::emulated_table(), false, 0, 1, options).total() - 20'000;
 
   const std::string text = testing::error_text(ErrorKind::environment, [&] {
     with_memory_advice(question, [&] {

@@ -21,12 +21,13 @@ job::JobConfig job_on(const std::string& device, const std::string& backend = "a
 /// A module with two GPUs, which are emulated; the one that was made last.
 int made = -1;
 const CudaModule& two_gpus() {
-  static const CudaModule module = {.table = &kernels::emulated_table(),
-                                    .status = [] { return CudaStatus{.driver = 13000, .runtime = 13000, .devices = 2}; },
-                                    .new_device = [](int ordinal) -> DeviceApi* {
-                                      made = ordinal;
-                                      return make_emulated_device(static_cast<std::uint64_t>(ordinal)).release();
-                                    }};
+  static const CudaModule module = {
+      .table = &kernels::emulated_table(),
+      .status = [] { return CudaStatus{.driver = 13000, .runtime = 13000, .devices = 2}; },
+      .new_device = [](int ordinal) -> DeviceApi* {
+        made = ordinal;
+        return make_emulated_device(static_cast<std::uint64_t>(ordinal)).release();
+      }};
   return module;
 }
 const CudaModule& no_gpu() {
