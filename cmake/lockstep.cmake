@@ -14,7 +14,8 @@ endif()
 # are compiled here by g++ against the SIMT emulator (and by nvcc in cmake/cuda.cmake).
 function(lockstep_layer name)
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/${name}/*.cpp)
-  list(FILTER sources EXCLUDE REGEX "/kernels/cuda/")  # the CUDA module's, built in that folder
+  # The CUDA module's, built in kernels/cuda.
+  list(FILTER sources EXCLUDE REGEX "/kernels/cuda/|/comm/nccl/|_cuda\\.cpp$")
   set(hot ${sources})
   list(FILTER hot INCLUDE REGEX "_cpu\\.cpp$")
   if(name STREQUAL "kernels")
@@ -53,7 +54,7 @@ endfunction()
 set(LOCKSTEP_GENERATED ${CMAKE_BINARY_DIR}/generated)
 function(lockstep_build_id)
   add_custom_target(lockstep_build_id
-    COMMAND ${CMAKE_COMMAND} -DROOT=${PROJECT_SOURCE_DIR} -DHEADER=kernels/cuda_loader.hpp
+    COMMAND ${CMAKE_COMMAND} -DROOT=${PROJECT_SOURCE_DIR} -DHEADER=kernels/cuda_loader.hpp,comm/nccl_loader.hpp
             "-DCOMPILER=${CMAKE_CXX_COMPILER_ID} ${CMAKE_CXX_COMPILER_VERSION}" -DVERSION=${PROJECT_VERSION}
             -DOUTPUT=${LOCKSTEP_GENERATED}/lockstep_build_id.h -P ${PROJECT_SOURCE_DIR}/cmake/build_id.cmake
     BYPRODUCTS ${LOCKSTEP_GENERATED}/lockstep_build_id.h

@@ -16,6 +16,9 @@ struct Exec {
   /// Results must not depend on `threads`: library products are cut by rules of their shape alone, each piece a
   /// one-thread call. Our own kernels never depend on it.
   bool invariant = false;
+  /// Libraries may try several ways to do a product when they meet it first, and keep the fastest: another run may keep
+  /// another, with other bits. Not with `invariant`.
+  bool tune = false;
 };
 
 /// What a table entry returns across the module boundary, which exceptions must not cross.

@@ -62,6 +62,7 @@ struct KernelTable {
   const char* name;
   void* (*create_context)(DeviceApi* device);
   void (*destroy_context)(void* context);
+  std::size_t context_bytes;  ///< that create_context allocates on the device
 #define LOCKSTEP_ENTRY(kernel, Args) Status (*kernel)(const Exec&, const Args&);
   LOCKSTEP_KERNELS(LOCKSTEP_ENTRY)
 #undef LOCKSTEP_ENTRY

@@ -14,7 +14,7 @@ std::size_t no_scratch(const Args& /*args*/) noexcept {
 }  // namespace
 
 const KernelTable& reference_table() {
-  static constexpr KernelTable result = {"reference", nullptr, nullptr,
+  static constexpr KernelTable result = {"reference", nullptr, nullptr, 0,
                                          LOCKSTEP_KERNELS(LOCKSTEP_GUARDED)
                                              LOCKSTEP_KERNELS_WITH_SCRATCH(LOCKSTEP_NO_SCRATCH)};
   return result;

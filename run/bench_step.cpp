@@ -27,12 +27,16 @@ void bench_step(const job::LoadedJob& loaded, const BenchStepOptions& options, R
   require_memory({.job = loaded,
                   .model = *model,
                   .kernels = *rank.place.kernels,
-                  .immediate = rank.place.device->immediate(),
+                  .device = *rank.place.device,
                   .batch = batch,
                   .host_ranks = rank.host_ranks,
-                  .process_ranks = rank.process_ranks},
+                  .process_ranks = rank.process_ranks,
+                  .device_ranks = rank.device_ranks},
                  rank.comm);
-  engine::Engine engine(*model, rank.comm, rank.place, engine_options(loaded, *model, batch, rank.comm.rank()));
+  engine::EngineOptions engine_setup =
+      engine_options(loaded, *model, batch, rank.comm.rank(), rank.place.device->immediate());
+  engine_setup.captured = choose_capture(job, *rank.place.device).captured;
+  engine::Engine engine(*model, rank.comm, rank.place, engine_setup);
 
   data::HostBatch samples;
   samples.batch = batch.micro;

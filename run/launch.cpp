@@ -8,7 +8,10 @@
 
 #include "comm/local.hpp"
 #include "comm/mpi.hpp"
+#include "comm/nccl.hpp"
+#include "comm/nccl_loader.hpp"
 #include "comm/run_ranks.hpp"
+#include "comm/staged.hpp"
 #include "core/error.hpp"
 #include "core/isa.hpp"
 #include "core/log.hpp"
@@ -22,7 +25,6 @@ namespace lockstep::run {
 namespace {
 
 using Body = std::function<void(RankContext&)>;
-using PlaceOf = std::function<SelectedPlace(const job::JobConfig&)>;
 
 /// For ranks to say what ended them: one that met something alone waits so long for the others, then ends them. Below
 /// the job's own deadline, or a rank that waits for this one would take it for hanging before it has spoken.
@@ -58,12 +60,11 @@ int end_all(comm::Communicator& comm, const Failure& failure, const std::string&
 }
 
 /// The ranks' last words after `failure` in the body.
-int end_together(comm::Communicator& comm, comm::Communicator& control, const Failure& failure,
-                 const std::vector<std::string>& hosts) {
+int end_together(comm::Communicator& comm, const Failure& failure, const std::vector<std::string>& hosts) {
   const std::string& host = hosts[static_cast<std::size_t>(comm.rank())];
   if (failure.kind == ErrorKind::hang) return end_all(comm, failure, host);  // one of them does not answer
   try {
-    const std::optional<Failure> told = gather_failures(control, failure, hosts);
+    const std::optional<Failure> told = gather_failures(comm, failure, hosts);
     if (comm.rank() == 0) {
       log::set_rank(0, 1);
       print_failure(*told);
@@ -74,41 +75,24 @@ int end_together(comm::Communicator& comm, comm::Communicator& control, const Fa
   }
 }
 
-int run_body(RankProcess& process, const Body& body) {
-  std::optional<Failure> failure;
-  try {
-    body(process.context());
-  } catch (...) {
-    failure = failure_of(std::current_exception());
-  }
-  return failure ? process.end(*failure) : 0;
+RankContext single_context(const job::JobConfig& job, const SelectedPlace& place, comm::Communicator& comm) {
+  const int threads = threads_for(job, widen_and_share(0, 1).share);
+  return {.comm = comm,
+          .place = place.with_threads(threads),
+          .world_source = "no launcher",
+          .summary = summary_of(comm, threads, "", place)};
 }
 
-class SingleRank final : public RankProcess {
- public:
-  SingleRank(const job::JobConfig& job, const PlaceOf& place_of)
-      : place_(place_of(job)), comm_(comm::make_single(place_.device.get())) {
-    const int threads = threads_for(job, widen_and_share(0, 1).share);
-    context_.emplace(RankContext{.comm = *comm_,
-                                 .place = place_.with_threads(threads),
-                                 .world_source = "no launcher",
-                                 .summary = summary_of(*comm_, threads, "", place_)});
-  }
-  [[nodiscard]] RankContext& context() override { return *context_; }
-  [[nodiscard]] int end(const Failure& failure) override { return tell(failure); }
-
- private:
-  SelectedPlace place_;
-  std::unique_ptr<comm::Communicator> comm_;
-  std::optional<RankContext> context_;
-};
-
-Joined join_single(const Start& start, const PlaceOf& place_of) {
-  if (start.failure) return {nullptr, tell_start_failure(*start.failure)};
+int run_single(const Start& start, const Body& body, const PlaceOf& place_of) {
+  if (start.failure) return tell_start_failure(*start.failure);
   try {
-    return {std::make_unique<SingleRank>(start.job->config, place_of)};
+    const SelectedPlace place = place_of(start.job->config, {});
+    const auto comm = comm::make_single(place.device.get());
+    RankContext context = single_context(start.job->config, place, *comm);
+    body(context);
+    return 0;
   } catch (...) {
-    return {nullptr, tell(failure_of(std::current_exception()))};
+    return tell(failure_of(std::current_exception()));
   }
 }
 
@@ -119,15 +103,19 @@ int run_local(const Start& start, const Body& body, const PlaceOf& place_of) {
   const int threads = threads_for(job, std::max(1, widen_and_share(0, 1).share / ranks));
   const auto run_rank = [&](const std::shared_ptr<comm::LocalGroup>& group, int rank) {
     log::set_rank(rank, ranks);
-    const SelectedPlace place = place_of(job);
-    const comm::LocalOptions options{.timeout = comm::Seconds(job.comm.timeout_s), .device = place.device.get()};
-    comm::run_as_rank(group, rank, options, [&](comm::Communicator& comm) {
+    const SelectedPlace place = place_of(job, {.rank = rank, .ranks = ranks});
+    const comm::LocalOptions options{.timeout = comm::Seconds(job.comm.timeout_s),
+                                     .device = place.host_reads_memory ? place.device.get() : nullptr};
+    comm::run_as_rank(group, rank, options, [&](comm::Communicator& local) {
+      const auto staged = place.host_reads_memory ? nullptr : comm::make_staged(local, *place.device);
+      comm::Communicator& comm = staged != nullptr ? *staged : local;
       RankContext context{.comm = comm,
                           .place = place.with_threads(threads),
                           .world_source = "comm.ranks",
                           .summary = summary_of(comm, threads, "", place),
                           .host_ranks = ranks,
-                          .process_ranks = ranks};
+                          .process_ranks = ranks,
+                          .device_ranks = place.sharing};
       body(context);
     });
   };
@@ -140,11 +128,39 @@ int run_local(const Start& start, const Body& body, const PlaceOf& place_of) {
 }
 
 /// What every rank must have before the body may begin, and the ranks' agreement about it.
-std::optional<Failure> agree(comm::Communicator& control, const Start& start, const std::optional<Failure>& no_place,
-                             const std::vector<std::string>& hosts) {
+std::optional<Failure> agree(comm::Communicator& control, const Start& start, const SelectedPlace& place,
+                             const std::optional<Failure>& no_place, const std::vector<std::string>& hosts) {
   if (auto failure = gather_failures(control, start.failure, hosts)) return failure;
   if (auto failure = compare_statements(control, statement_of(start.job->config, start.options))) return failure;
-  return gather_failures(control, no_place, hosts);
+  if (auto failure = gather_failures(control, no_place, hosts)) return failure;
+  return compare_places(control, place.text, place.device->memory(), hosts);
+}
+
+/// What MPI ranks work with: MPI for host memory, and what brings device memory there.
+struct RankComm {
+  std::unique_ptr<comm::Communicator> host, device;
+  [[nodiscard]] comm::Communicator& get() const { return device != nullptr ? *device : *host; }
+};
+
+bool by_nccl(const job::JobConfig& job, const SelectedPlace& place, int ranks) {
+  return ranks > 1 && !place.host_reads_memory && (job.comm.backend == "auto" || job.comm.backend == "nccl");
+}
+
+RankComm make_rank_comm(const job::JobConfig& job, std::unique_ptr<comm::Communicator> host,
+                        const SelectedPlace& place) {
+  RankComm ranks{.host = std::move(host), .device = nullptr};
+  if (place.device->memory() == Memory::host) return ranks;
+  if (by_nccl(job, place, ranks.host->size()))
+    ranks.device = comm::make_nccl(std::move(ranks.host), *place.device, comm::load_nccl(),
+                                   {.timeout = comm::Seconds(job.comm.timeout_s),
+                                    .library_order = job.run.determinism == "fast",
+                                    .share_gpu = job.comm.share_gpu,
+                                    .kernels = place.kernels});
+  else if (ranks.host->size() == 1)
+    ranks.device = comm::make_single(place.device.get());
+  else
+    ranks.device = comm::make_staged(*ranks.host, *place.device);
+  return ranks;
 }
 
 /// Several processes that do not know of each other would share the run's folder.
@@ -153,62 +169,137 @@ void require_known_launcher() {
   if (!why.empty()) throw Error(ErrorKind::environment, why);
 }
 
-class MpiRank final : public RankProcess {
+/// This process as a rank of MPI, from the ranks' agreement to their last words.
+class MpiRank {
  public:
-  /// Collective. refused() says why this rank, or another one, cannot take part.
+  /// Collective.
   MpiRank(const Start& start, const PlaceOf& place_of) {
     if (mpi_.world_size() == 1) require_known_launcher();
     const auto control = comm::make_mpi(mpi_, {.timeout = comm::Seconds(60), .oversubscribed = true});
     std::optional<Failure> no_place;
     try {
-      if (start.job) place_ = place_of(start.job->config);
+      if (start.job) {
+        place_ = place_of(start.job->config, {.rank = mpi_.host_rank(), .ranks = mpi_.host_size()});
+        if (by_nccl(start.job->config, place_, mpi_.world_size())) (void)comm::load_nccl();
+      }
     } catch (...) {
       no_place = failure_of(std::current_exception());
     }
-    if (const auto failure = agree(*control, start, no_place, mpi_.host_names())) {
+    if (const auto failure = agree(*control, start, place_, no_place, mpi_.host_names())) {
       if (control->rank() == 0) (void)(start.failure ? tell_start_failure(*failure) : tell(*failure));
       refused_ = exit_code(failure->kind);
       return;
     }
-    join(start.job->config);
+    job_ = start.job->config;
+    const Cpus cpus = widen_and_share(mpi_.host_rank(), mpi_.host_size());
+    threads_ = threads_for(job_, cpus.share);
+    oversubscribed_ = user_bound() ? mpi_.oversubscribed(threads_) : mpi_.host_size() * threads_ > cpus.host;
+    ending_ = comm::make_mpi(mpi_, {.timeout = last_words(job_), .oversubscribed = true});
+    log::set_rank(mpi_.world_rank(), mpi_.world_size());
+    log::debug("pid {}, {} CPUs allowed, {} threads, {}", getpid(), allowed_cpus(), threads_, to_string(current_isa()));
   }
-  [[nodiscard]] std::optional<int> refused() const { return refused_; }
-  [[nodiscard]] RankContext& context() override { return *context_; }
-  [[nodiscard]] int end(const Failure& failure) override {
-    return end_together(*comm_, *ending_, failure, mpi_.host_names());
+
+  /// The exit code, where this rank or another one cannot take part and has been told why.
+  [[nodiscard]] const std::optional<int>& refused() const { return refused_; }
+
+  /// Collective. What it throws is for end().
+  [[nodiscard]] RankComm make_comm() const {
+    return make_rank_comm(job_,
+                          comm::make_mpi(mpi_, {.timeout = comm::Seconds(job_.comm.timeout_s),
+                                                .oversubscribed = oversubscribed_,
+                                                .library_order = job_.run.determinism == "fast"}),
+                          place_);
   }
+  [[nodiscard]] RankContext context(comm::Communicator& comm) const {
+    const std::set<std::string> hosts(mpi_.host_names().begin(), mpi_.host_names().end());
+    const std::string where = fmt::format(" on {}", counted(static_cast<std::int64_t>(hosts.size()), "host"));
+    return {.comm = comm,
+            .place = place_.with_threads(threads_),
+            .world_source = "from MPI",
+            .summary = summary_of(comm, threads_, where, place_),
+            .host_ranks = mpi_.host_size(),
+            .device_ranks = place_.sharing};
+  }
+  /// The ranks' last words.
+  [[nodiscard]] int end(const Failure& failure) const { return end_together(*ending_, failure, mpi_.host_names()); }
 
  private:
-  void join(const job::JobConfig& job) {
-    const Cpus cpus = widen_and_share(mpi_.host_rank(), mpi_.host_size());
-    const int threads = threads_for(job, cpus.share);
-    const bool oversubscribed = user_bound() ? mpi_.oversubscribed(threads) : mpi_.host_size() * threads > cpus.host;
-    comm_ = comm::make_mpi(mpi_, {.timeout = comm::Seconds(job.comm.timeout_s),
-                                  .oversubscribed = oversubscribed,
-                                  .library_order = job.run.determinism == "fast"});
-    ending_ = comm::make_mpi(mpi_, {.timeout = last_words(job), .oversubscribed = true});
-    log::set_rank(comm_->rank(), comm_->size());
-    log::debug("pid {}, {} CPUs allowed, {} threads, {}", getpid(), allowed_cpus(), threads, to_string(current_isa()));
-    const std::set<std::string> hosts(mpi_.host_names().begin(), mpi_.host_names().end());
-    const std::string on_hosts = fmt::format(" on {}", counted(static_cast<std::int64_t>(hosts.size()), "host"));
-    context_.emplace(RankContext{.comm = *comm_,
-                                 .place = place_.with_threads(threads),
-                                 .world_source = "from MPI",
-                                 .summary = summary_of(*comm_, threads, on_hosts, place_),
-                                 .host_ranks = mpi_.host_size()});
-  }
-
   comm::MpiEnvironment mpi_;
   SelectedPlace place_;
-  std::unique_ptr<comm::Communicator> comm_;
-  std::unique_ptr<comm::Communicator> ending_;  ///< for the last words alone
-  std::optional<RankContext> context_;
+  job::JobConfig job_;
+  int threads_ = 1;
+  bool oversubscribed_ = false;
+  std::unique_ptr<comm::Communicator> ending_;
   std::optional<int> refused_;
 };
 
-Joined join_mpi(const Start& start, const PlaceOf& place_of) {
-  auto process = std::make_unique<MpiRank>(start, place_of);
-  if (const auto code = process->refused()) return {nullptr, *code};
+int run_mpi(const Start& start, const Body& body, const PlaceOf& place_of) {
+  const MpiRank rank(start, place_of);
+  if (rank.refused()) return *rank.refused();
+  std::optional<Failure> failure;
+  try {
+    const RankComm comm = rank.make_comm();
+    RankContext context = rank.context(comm.get());
+    body(context);
+  } catch (...) {
+    failure = failure_of(std::current_exception());
+  }
+  return failure ? rank.end(*failure) : 0;
+}
+
+// The same for a program that has no body to give.
+
+class SingleProcess final : public RankProcess {
+ public:
+  explicit SingleProcess(const job::JobConfig& job)
+      : place_(select_own_place(job, {})),
+        comm_(comm::make_single(place_.device.get())),
+        context_(single_context(job, place_, *comm_)) {}
+  [[nodiscard]] RankContext& context() override { return context_; }
+  [[nodiscard]] int end(const Failure& failure) override { return tell(failure); }
+
+ private:
+  SelectedPlace place_;
+  std::unique_ptr<comm::Communicator> comm_;
+  RankContext context_;
+};
+
+class MpiProcess final : public RankProcess {
+ public:
+  explicit MpiProcess(const Start& start) : rank_(start, select_own_place) {}
+  [[nodiscard]] const std::optional<int>& refused() const { return rank_.refused(); }
+  void connect() {
+    comm_ = rank_.make_comm();
+    context_.emplace(rank_.context(comm_.get()));
+  }
+  [[nodiscard]] RankContext& context() override { return *context_; }
+  [[nodiscard]] int end(const Failure& failure) override { return rank_.end(failure); }
+
+ private:
+  MpiRank rank_;
+  RankComm comm_;
+  std::optional<RankContext> context_;
+};
+
+Joined join_single(const Start& start) {
+  if (start.failure) return {nullptr, tell_start_failure(*start.failure)};
+  try {
+    return {std::make_unique<SingleProcess>(start.job->config)};
+  } catch (...) {
+    return {nullptr, tell(failure_of(std::current_exception()))};
+  }
+}
+
+Joined join_mpi(const Start& start) {
+  auto process = std::make_unique<MpiProcess>(start);
+  if (process->refused()) return {nullptr, *process->refused()};
+  std::optional<Failure> failure;
+  try {
+    process->connect();
+  } catch (...) {
+    failure = failure_of(std::current_exception());
+  }
+  if (failure) return {nullptr, process->end(*failure)};
   return {std::move(process)};
 }
 
@@ -259,8 +350,8 @@ int run_on_ranks(const Start& given, const Body& body, const PlaceOf& place_of) 
     if (!mpi) require_known_launcher();
     if (!start.failure && (backend == "local" || (!launcher && backend == "auto" && start.job->config.comm.ranks > 1)))
       return run_local(start, body, place_of);
-    const Joined joined = mpi ? join_mpi(start, place_of) : join_single(start, place_of);
-    return joined.process ? run_body(*joined.process, body) : joined.exit_code;
+    if (mpi) return run_mpi(start, body, place_of);
+    return run_single(start, body, place_of);
   } catch (...) {
     return tell_alone(failure_of(std::current_exception()));
   }
@@ -276,7 +367,7 @@ Joined join_ranks(const Start& given) {
   try {
     const bool mpi = under_launcher() || backend == "mpi";
     if (!mpi) require_known_launcher();
-    return mpi ? join_mpi(start, select_place) : join_single(start, select_place);
+    return mpi ? join_mpi(start) : join_single(start);
   } catch (...) {
     return {nullptr, tell_alone(failure_of(std::current_exception()))};
   }

@@ -59,9 +59,10 @@ Training::Training(nn::Model& model, const job::LoadedJob& job, RankContext& ran
       comm_(rank.comm),
       folder_(run_folder(job_.config)),
       batch_(batch_sizes(job_.config, rank.comm.size(), rank.world_source)),
-      options_(engine_options(job_, model, batch_, rank.comm.rank())),
+      options_(engine_options(job_, model, batch_, rank.comm.rank(), rank.place.device->immediate())),
       engine_([&] {
         options_.micro_batch.length = options.length;
+        options_.captured = choose_capture(job_.config, *rank_.place.device).captured;
         if (options.user_managed_scheduler) options_.schedule = nullptr;
         return std::make_unique<engine::Engine>(model, comm_, rank_.place, options_);
       }()),
@@ -70,7 +71,11 @@ Training::Training(nn::Model& model, const job::LoadedJob& job, RankContext& ran
 }
 
 void Training::together(std::string_view what, const std::function<void()>& work) {
-  comm::run_with_heartbeat(comm_, what, work, comm::Seconds(std::min(1.0, job_.config.comm.timeout_s / 4)));
+  const auto here = [&] {
+    rank_.place.device->use_here();
+    work();
+  };
+  comm::run_with_heartbeat(comm_, what, here, comm::Seconds(std::min(1.0, job_.config.comm.timeout_s / 4)));
 }
 
 void Training::step() {

@@ -10,9 +10,9 @@
 namespace lockstep::kernels::LOCKSTEP_ISA_NS {
 const KernelTable& table();
 const KernelTable& table() {
-  static constexpr KernelTable result = {"cpu " LOCKSTEP_TEXT(LOCKSTEP_ISA), &create_cpu_context, &destroy_cpu_context,
-                                         LOCKSTEP_KERNELS(LOCKSTEP_GUARDED)
-                                             LOCKSTEP_KERNELS_WITH_SCRATCH(LOCKSTEP_SCRATCH)};
+  static constexpr KernelTable result = {
+      "cpu " LOCKSTEP_TEXT(LOCKSTEP_ISA), &create_cpu_context, &destroy_cpu_context, 0,
+      LOCKSTEP_KERNELS(LOCKSTEP_GUARDED) LOCKSTEP_KERNELS_WITH_SCRATCH(LOCKSTEP_SCRATCH)};
   return result;
 }
 }  // namespace lockstep::kernels::LOCKSTEP_ISA_NS
