@@ -75,6 +75,15 @@ Failure failure_of_run(const std::function<void()>& body) {
   return {ErrorKind::internal, "nothing failed"};
 }
 
+constexpr const char* the_collective = "all_reduce (sum) of 1000 x fp32";
+
+void all_reduce_1000(contract::Subject s) {
+  contract::Data<float> data(s, contract::values_of<float>(s.comm.rank(), 1000));
+  data.wait(s.comm.start_all_reduce(data.buffer(), Reduce::sum, data.after()));
+  (void)data.read();
+  s.comm.check();
+}
+
 enum class Sums { ring, ordered, library };
 
 struct Setting {
@@ -231,6 +240,36 @@ TEST(Nccl, ArenasOfTheDeviceAreZeroAndTheRanksOwn) {
   world.expect_clean();
 }
 
+/// Between the beginning and the end of a capture the device must not be asked and gives no memory; and what it would
+/// write for the watchdog would be written at every launch.
+TEST(Nccl, CapturedCollectivesAskNothingOfTheDevice) {
+  for (const Sums sums : {Sums::ring, Sums::ordered}) {
+    World world;
+    run_rank_threads(2, [&](const std::shared_ptr<LocalGroup>& group, int rank) {
+      AsyncDevice device(static_cast<std::uint64_t>(rank));
+      FakeNccl::Seat seat(world.nccl, device, std::to_string(rank));
+      world.run_as(group, rank, device, options_of(sums), [&](contract::Subject s) {
+        contract::Data<float> data(s, contract::values_of<float>(rank, 3000));
+        contract::Data<bf16> small(s, contract::values_of<bf16>(rank, 3000));
+        all_reduce_1000(s);
+        contract::all_reduce<bf16>(s);  // takes the staging
+        seat.set_capturing(true);
+        device.set_capturing(true);
+        const Pending first = s.comm.start_all_reduce(data.buffer(), Reduce::sum, data.after());
+        const Pending second = s.comm.start_all_reduce(small.buffer(), Reduce::sum, small.after());
+        data.wait(first);
+        small.wait(second);
+        device.set_capturing(false);
+        seat.set_capturing(false);
+        contract::expect_reduced(s, data.read(), 0, 3000, Reduce::sum, "captured all_reduce");
+        contract::expect_reduced(s, small.read(), 0, 3000, Reduce::sum, "captured all_reduce");
+        all_reduce_1000(s);
+      });
+    });
+    world.expect_clean();
+  }
+}
+
 TEST(Nccl, TellsWhatItIsAndCanDo) {
   World world;
   world.run(2, options_of_a_test(), [](contract::Subject s) {
@@ -385,15 +424,6 @@ TEST(NcclSettings, EqualRunsAreFound) {
 }
 
 // What goes wrong.
-
-constexpr const char* the_collective = "all_reduce (sum) of 1000 x fp32";
-
-void all_reduce_1000(contract::Subject s) {
-  contract::Data<float> data(s, contract::values_of<float>(s.comm.rank(), 1000));
-  data.wait(s.comm.start_all_reduce(data.buffer(), Reduce::sum, data.after()));
-  (void)data.read();
-  s.comm.check();
-}
 
 NcclOptions impatient() {
   NcclOptions options = options_of_a_test();
