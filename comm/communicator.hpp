@@ -103,6 +103,8 @@ class Communicator {
 
   /// Throws if a peer or the library behind this communicator is known to have failed; never waits for either. For who
   /// waits for something else that collectives may hold up: any thread may call it, also while another one uses this.
+  /// It is to be called while one waits, and once after: collectives that are given up let the device go on, with
+  /// whatever is in their buffers.
   virtual void check() {}
 
   virtual void barrier() = 0;

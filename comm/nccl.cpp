@@ -6,6 +6,7 @@
 #include <exception>
 #include <fstream>
 #include <thread>
+#include <type_traits>
 #include <utility>
 
 #include "comm/nccl_calls.hpp"
@@ -138,16 +139,16 @@ class NcclCommunicator final : public Communicator {
 
   void progress() override {
     reclaim();
-    watchdog_.check();
-    host_->progress();
+    check();
+    with_host([this] { host_->progress(); });
   }
   void check() override {
     watchdog_.check();
-    host_->check();
+    with_host([this] { host_->check(); });
   }
   void barrier() override {
-    watchdog_.check();
-    host_->barrier();
+    check();
+    with_host([this] { host_->barrier(); });
   }
   void abort(std::string_view why, int exit_code) noexcept override { host_->abort(why, exit_code); }
 
@@ -206,6 +207,17 @@ class NcclCommunicator final : public Communicator {
     });
   }
 
+  /// Without a rank that is gone NCCL does not end either, and who unwinds frees what it uses.
+  template <class Function>
+  std::invoke_result_t<Function> with_host(const Function& function) {
+    try {
+      return function();
+    } catch (...) {
+      watchdog_.stop_for(failure_of(std::current_exception()));
+      throw;
+    }
+  }
+
   Pending on_host(std::vector<Pending> pending) {
     const std::uint64_t number = ++last_number_;
     on_host_.emplace(number, std::move(pending));
@@ -244,7 +256,9 @@ class NcclCommunicator final : public Communicator {
 
   void do_wait(Pending pending, StreamRef stream) override {
     if (const auto found = on_host_.find(pending.id); found != on_host_.end()) {
-      for (const Pending each : found->second) host_->wait(each);
+      with_host([&] {
+        for (const Pending each : found->second) host_->wait(each);
+      });
       on_host_.erase(found);
       return;
     }
@@ -261,7 +275,8 @@ class NcclCommunicator final : public Communicator {
 
   bool do_test(Pending pending) override {
     if (const auto found = on_host_.find(pending.id); found != on_host_.end())
-      return std::ranges::all_of(found->second, [&](Pending each) { return host_->test(each); });
+      return with_host(
+          [&] { return std::ranges::all_of(found->second, [&](Pending each) { return host_->test(each); }); });
     watchdog_.check();
     const auto found = on_device_.find(pending.id);
     return found == on_device_.end() || device_.done(found->second);

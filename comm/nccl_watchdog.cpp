@@ -87,20 +87,27 @@ void NcclWatchdog::check() {
 void NcclWatchdog::throw_if_failed() {
   std::unique_lock lock(state_->mutex);
   if (!state_->failure) return;
-  state_->noticed = true;
-  // Who unwinds frees what NCCL may still be using. If it does not stop, the watching thread ends the process.
-  state_->changed.wait(lock, [&] { return state_->stop == Stop::done; });
+  wait_until_stopped(lock);
   throw Error(state_->failure->kind, state_->failure->text);
 }
 
+/// Who unwinds frees what NCCL may still be using. If it does not stop, the watching thread ends the process.
+void NcclWatchdog::wait_until_stopped(std::unique_lock<std::mutex>& lock) {
+  state_->noticed = true;
+  state_->changed.wait(lock, [&] { return state_->stop == Stop::done; });
+}
+
+void NcclWatchdog::stop_for(Failure failure) noexcept {
+  std::unique_lock lock(state_->mutex);
+  if (!state_->failure) state_->failure = std::move(failure);
+  start_stopping(state_);
+  wait_until_stopped(lock);
+}
+
 void NcclWatchdog::give_up(Failure failure) {
-  {
-    const std::lock_guard lock(state_->mutex);
-    if (!state_->failure) state_->failure = std::move(failure);
-    start_stopping(state_);
-  }
-  throw_if_failed();
-  std::abort();  // not reached: there is a failure
+  stop_for(std::move(failure));
+  const std::lock_guard lock(state_->mutex);
+  throw Error(state_->failure->kind, state_->failure->text);
 }
 
 Failure NcclWatchdog::failure_of_result(NcclResult result, std::string_view what) const {

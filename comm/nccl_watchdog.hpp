@@ -68,8 +68,10 @@ class NcclWatchdog {
   /// NCCL takes to stop.
   void check();
   void throw_if_failed();
-  /// The rank's own thread has found a failure: NCCL is stopped, and it is thrown.
+  /// Somebody has found a failure: NCCL is stopped, and it is thrown.
   [[noreturn]] void give_up(Failure failure);
+  /// The same for a failure that the caller throws.
+  void stop_for(Failure failure) noexcept;
   /// NCCL's own word for what went wrong, as a failure of `what`.
   [[nodiscard]] Failure failure_of_result(NcclResult result, std::string_view what) const;
 
@@ -105,6 +107,7 @@ class NcclWatchdog {
   static void stop_nccl(const std::shared_ptr<State>& state);
   static void start_stopping(const std::shared_ptr<State>& state);
   static std::optional<NcclResult> ask(State& state, bool patient);
+  void wait_until_stopped(std::unique_lock<std::mutex>& lock);
   void look(std::unique_lock<std::mutex>& lock);
   void run();
   [[nodiscard]] std::string oldest_locked() const;

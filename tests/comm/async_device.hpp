@@ -31,7 +31,13 @@ class AsyncDevice final : public EmuDevice {
   [[nodiscard]] Memory memory() const noexcept override { return Memory::device; }
   [[nodiscard]] bool immediate() const noexcept override { return false; }
 
-  [[nodiscard]] void* allocate(std::size_t bytes) override { return host_->allocate(bytes); }
+  /// As while a stream is captured: memory and questions are errors. The work is done all the same.
+  void set_capturing(bool capturing) { capturing_ = capturing; }
+
+  [[nodiscard]] void* allocate(std::size_t bytes) override {
+    refuse_in_capture();
+    return host_->allocate(bytes);
+  }
   void deallocate(void* data, std::size_t bytes) noexcept override {
     drain();
     host_->deallocate(data, bytes);
@@ -58,6 +64,7 @@ class AsyncDevice final : public EmuDevice {
     if (recorded) stream_of(stream).push([flag = recorded] { flag->wait(); });
   }
   [[nodiscard]] bool done(EventRef event) override {
+    refuse_in_capture();
     const Event& recorded = *static_cast<Event*>(event.handle);
     return !recorded || recorded->is_set();
   }
@@ -65,6 +72,7 @@ class AsyncDevice final : public EmuDevice {
     wait_until([&] { return done(event); }, "work before an event");
   }
   void synchronize(StreamRef stream) override {
+    refuse_in_capture();
     wait_until([&] { return stream_of(stream).empty(); }, "the work of a stream");
   }
 
@@ -157,12 +165,14 @@ class AsyncDevice final : public EmuDevice {
     require(stream.handle != nullptr, "async device: work needs a stream");
     return *static_cast<Stream*>(stream.handle);
   }
+  void refuse_in_capture() const { require(!capturing_, "async device: memory or a question during a capture"); }
   void drain() {
     for (Stream& stream : streams_) stream.drain();
   }
 
   std::unique_ptr<DeviceApi> host_;
   std::uint64_t seed_;
+  bool capturing_ = false;
   std::list<Stream> streams_;
 };
 

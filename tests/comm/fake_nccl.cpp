@@ -392,7 +392,7 @@ struct FakeNccl::Functions {
     std::strncpy(text, here->place_.c_str(), static_cast<std::size_t>(bytes) - 1);
     return NcclResult::success;
   }
-  static bool capturing(StreamRef /*stream*/) { return false; }
+  static bool capturing(StreamRef /*stream*/) { return here->capturing_; }
   static const char* get_environment(const char* name) {
     const auto found = here->environment_.find(name);
     return found == here->environment_.end() ? nullptr : found->second.c_str();

@@ -39,6 +39,8 @@ class FakeNccl {
     Seat(const Seat&) = delete;
     Seat& operator=(const Seat&) = delete;
     [[nodiscard]] std::map<std::string, std::string>& environment() { return environment_; }
+    /// What NCCL is told of streams.
+    void set_capturing(bool capturing) { capturing_ = capturing; }
 
    private:
     friend class FakeNccl;
@@ -48,6 +50,7 @@ class FakeNccl {
     NcclFaults faults_;
     std::map<std::string, std::string> environment_;
     std::map<void*, std::size_t> memory_;
+    bool capturing_ = false;
   };
 
   /// Uses that NCCL forbids, in the order in which they were seen.

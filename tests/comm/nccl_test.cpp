@@ -1,10 +1,12 @@
 #include "comm/nccl.hpp"
 
+#include <dlfcn.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <atomic>
 #include <chrono>
+#include <filesystem>
 #include <map>
 #include <ostream>
 #include <thread>
@@ -71,6 +73,15 @@ Failure failure_of_run(const std::function<void()>& body) {
     return {ErrorKind::internal, error.what()};
   }
   return {ErrorKind::internal, "nothing failed"};
+}
+
+constexpr const char* the_collective = "all_reduce (sum) of 1000 x fp32";
+
+void all_reduce_1000(contract::Subject s) {
+  contract::Data<float> data(s, contract::values_of<float>(s.comm.rank(), 1000));
+  data.wait(s.comm.start_all_reduce(data.buffer(), Reduce::sum, data.after()));
+  (void)data.read();
+  s.comm.check();
 }
 
 enum class Sums { ring, ordered, library };
@@ -229,6 +240,36 @@ TEST(Nccl, ArenasOfTheDeviceAreZeroAndTheRanksOwn) {
   world.expect_clean();
 }
 
+/// Between the beginning and the end of a capture the device must not be asked and gives no memory; and what it would
+/// write for the watchdog would be written at every launch.
+TEST(Nccl, CapturedCollectivesAskNothingOfTheDevice) {
+  for (const Sums sums : {Sums::ring, Sums::ordered}) {
+    World world;
+    run_rank_threads(2, [&](const std::shared_ptr<LocalGroup>& group, int rank) {
+      AsyncDevice device(static_cast<std::uint64_t>(rank));
+      FakeNccl::Seat seat(world.nccl, device, std::to_string(rank));
+      world.run_as(group, rank, device, options_of(sums), [&](contract::Subject s) {
+        contract::Data<float> data(s, contract::values_of<float>(rank, 3000));
+        contract::Data<bf16> small(s, contract::values_of<bf16>(rank, 3000));
+        all_reduce_1000(s);
+        contract::all_reduce<bf16>(s);  // takes the staging
+        seat.set_capturing(true);
+        device.set_capturing(true);
+        const Pending first = s.comm.start_all_reduce(data.buffer(), Reduce::sum, data.after());
+        const Pending second = s.comm.start_all_reduce(small.buffer(), Reduce::sum, small.after());
+        data.wait(first);
+        small.wait(second);
+        device.set_capturing(false);
+        seat.set_capturing(false);
+        contract::expect_reduced(s, data.read(), 0, 3000, Reduce::sum, "captured all_reduce");
+        contract::expect_reduced(s, small.read(), 0, 3000, Reduce::sum, "captured all_reduce");
+        all_reduce_1000(s);
+      });
+    });
+    world.expect_clean();
+  }
+}
+
 TEST(Nccl, TellsWhatItIsAndCanDo) {
   World world;
   world.run(2, options_of_a_test(), [](contract::Subject s) {
@@ -384,15 +425,6 @@ TEST(NcclSettings, EqualRunsAreFound) {
 
 // What goes wrong.
 
-constexpr const char* the_collective = "all_reduce (sum) of 1000 x fp32";
-
-void all_reduce_1000(contract::Subject s) {
-  contract::Data<float> data(s, contract::values_of<float>(s.comm.rank(), 1000));
-  data.wait(s.comm.start_all_reduce(data.buffer(), Reduce::sum, data.after()));
-  (void)data.read();
-  s.comm.check();
-}
-
 NcclOptions impatient() {
   NcclOptions options = options_of_a_test();
   options.timeout = Seconds(0.3);
@@ -430,6 +462,7 @@ TEST(NcclFailure, WhoWaitsForTheDeviceHearsOfIt) {
       s.comm.wait(first, stream);
       s.comm.wait(second, stream);
       s.device->synchronize(stream);
+      s.comm.check();
       ADD_FAILURE() << "a collective without rank 1 was done";
     });
   });
@@ -547,6 +580,25 @@ TEST(NcclFailure, AThreadThatIsStuckInTheDeviceIsFreed) {
   EXPECT_THAT(failure.text, HasSubstr(the_collective));
 }
 
+/// A rank that is missed on the host is missed on the device: who unwinds must not wait for it a second time.
+TEST(NcclFailure, AHangOfTheHostsStopsNccl) {
+  World world;
+  world.host_timeout = Seconds(0.3);
+  const auto begin = std::chrono::steady_clock::now();
+  const Failure failure = failure_of_run([&] {
+    world.run(2, options_of_a_test(), [](contract::Subject s) {
+      if (s.comm.rank() == 1) return std::this_thread::sleep_for(Seconds(1.0));
+      contract::Data<float> data(s, contract::values_of<float>(0, 1000));
+      const Pending pending = s.comm.start_all_reduce(data.buffer(), Reduce::sum, data.after());
+      s.comm.barrier();
+      data.wait(pending);
+    });
+  });
+  EXPECT_EQ(failure.kind, ErrorKind::hang) << failure.text;
+  EXPECT_THAT(failure.text, HasSubstr("barrier"));
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(25)) << "NCCL's deadline is 30 s";
+}
+
 TEST(NcclFailure, AnExceptionWithCollectivesUnderWayEndsAtOnce) {
   World world;
   const auto begin = std::chrono::steady_clock::now();
@@ -624,6 +676,30 @@ TEST(NcclLoader, SaysWhatIsMissing) {
   const Failure failure = failure_of_run([] { (void)load_nccl(); });
   EXPECT_EQ(failure.kind, ErrorKind::environment);
   EXPECT_THAT(failure.text, HasSubstr("cuda"));
+}
+
+/// NCCL's part of the module, which needs no GPU up to the first communicator.
+TEST(NcclModule, GivesItsTableToThisBuildOnly) {
+  Dl_info library{};
+  ASSERT_NE(dladdr(reinterpret_cast<const void*>(&load_nccl), &library), 0);
+  const auto file = std::filesystem::path(library.dli_fname).parent_path() / "liblockstep_cuda.so";
+  if (!std::filesystem::exists(file)) GTEST_SKIP() << "the CUDA module is not built";
+  void* module = dlopen(file.c_str(), RTLD_NOW | RTLD_LOCAL);
+  if (module == nullptr) GTEST_SKIP() << "the CUDA module cannot be opened here: " << dlerror();
+  const auto entry = reinterpret_cast<NcclEntry>(dlsym(module, nccl_entry_name));
+  if (entry == nullptr) GTEST_SKIP() << "the CUDA module was built without NCCL";
+  const char* why = "";
+  EXPECT_EQ(entry("another build", &why), nullptr);
+  EXPECT_THAT(why, HasSubstr("of another build"));
+  const NcclApi* api = entry(build_id(), &why);
+  if (api == nullptr) GTEST_SKIP() << why;
+  EXPECT_GE(api->version, 21901);
+  EXPECT_TRUE(api->graph_capturable);
+  NcclUniqueId first, second;
+  ASSERT_EQ(api->get_unique_id(&first), NcclResult::success) << api->last_error();
+  ASSERT_EQ(api->get_unique_id(&second), NcclResult::success);
+  EXPECT_NE(first.bytes, second.bytes);
+  EXPECT_STRNE(api->result_text(NcclResult::remote_error), api->result_text(NcclResult::success));
 }
 
 }  // namespace
