@@ -1,18 +1,99 @@
+// Bytes an element, one pass each. Forward: reads x, writes y; with a residual reads it too and writes the sum.
+// Backward: reads dy and x, with a gradient from elsewhere that too, writes dx. Partial sums of dgamma and dbeta: 16
+// bytes for each of the row blocks and columns, at most 528 blocks.
+//
+// Rows of whole packs up to 2,048 columns (backward: 1,024) are a warp's, in its registers; wider ones up to 8,192 a
+// block's in backward. What is left (wider still, odd lengths or addresses) is walked several times, which the caches
+// serve.
 #include "kernels/declare.hpp"
 #include "kernels/device/column_sum.hpp"
 
 namespace lockstep::kernels::LOCKSTEP_KERNEL_NS {
 namespace {
 
-constexpr unsigned most_threads = 256;
-constexpr std::int64_t rows_per_block = 16;  // whose share of dgamma and dbeta is summed first
-constexpr std::int64_t row_blocks(std::int64_t rows) { return (rows + rows_per_block - 1) / rows_per_block; }
-// Bytes of dynamic shared memory that every device gives unasked, beside those of the block's reductions.
-constexpr std::size_t shared_limit = 48 * 1024 - 32 * sizeof(float);
+constexpr unsigned wide_threads = 256;
+constexpr unsigned block_row_threads = 512;
+constexpr int block_row_floats = 16;  ///< of a thread of these
+constexpr unsigned row_warps = 4;     ///< of a block that walks a row a warp
+
+/// P packs of N elements of T that a thread has of a row of `lanes` threads: pack p starts at column
+/// (p lanes + lane) N. Those behind the row's end are not touched.
+template <class T, int N, int P>
+struct RowPart {
+  Pack<T, N> pack[P];
+
+  __device__ __forceinline__ void read(const T* row, int cols, int lane, int lanes) {
+    for (int p = 0; p < P; ++p) {
+      const int c = (p * lanes + lane) * N;
+      if (c < cols) pack[p] = load<N>(row + c);
+    }
+  }
+  /// Between two passes: 16-bit elements stay as they are, in half the registers of what they were widened to.
+  __device__ __forceinline__ void stay_packed() {
+    if constexpr (sizeof(T) < sizeof(float))
+      for (int p = 0; p < P; ++p) keep_as_is(pack[p]);
+  }
+};
+/// body(p, c) for the packs that exist.
+template <int N, int P, class Body>
+__device__ __forceinline__ void for_packs(int cols, int lane, int lanes, const Body& body) {
+  for (int p = 0; p < P; ++p) {
+    const int c = (p * lanes + lane) * N;
+    if (c < cols) body(p, c);
+  }
+}
+
+/// A warp a row of at most 32 N P columns, in registers between the passes.
+template <class T, int N, int P>
+__global__ void __launch_bounds__(row_warps * 32, sizeof(T) * N * P < 64 ? 8
+                                                  : N * P <= 32          ? 5
+                                                                : 3) forward_rows_kernel(LayernormForwardArgs args) {
+  const int cols = static_cast<int>(args.cols), lane = static_cast<int>(threadIdx.x % 32);
+  const auto width = static_cast<float>(cols);
+  const std::int64_t stride = std::int64_t{gridDim.x} * row_warps;
+  for (std::int64_t r = std::int64_t{blockIdx.x} * row_warps + threadIdx.x / 32; r < args.rows; r += stride) {
+    const std::int64_t row = r * args.cols;
+    RowPart<T, N, P> x;
+    x.read(static_cast<const T*>(args.x) + row, cols, lane, 32);
+    float sum = 0.0F;
+    if (args.residual != nullptr) {
+      RowPart<T, N, P> residual;
+      residual.read(static_cast<const T*>(args.residual) + row, cols, lane, 32);
+      for_packs<N, P>(cols, lane, 32, [&](int p, int c) {
+        x.pack[p] = narrow<T>(widen(x.pack[p]) + widen(residual.pack[p]));
+        store(static_cast<T*>(args.sum) + row + c, x.pack[p]);
+      });
+    }
+    for_packs<N, P>(cols, lane, 32, [&](int p, int) {
+      const auto values = widen(x.pack[p]);
+      for (int k = 0; k < N; ++k) sum += values.v[k];
+    });
+    x.stay_packed();
+    const float mean = warp_reduce<Sum>(sum) / width;
+    float squares = 0.0F;
+    for_packs<N, P>(cols, lane, 32, [&](int p, int) {
+      const auto values = widen(x.pack[p]);
+      for (int k = 0; k < N; ++k) squares += (values.v[k] - mean) * (values.v[k] - mean);
+    });
+    x.stay_packed();
+    const float rstd = 1.0F / sqrtf(warp_reduce<Sum>(squares) / width + args.eps);
+    for_packs<N, P>(cols, lane, 32, [&](int p, int c) {
+      auto values = widen(x.pack[p]);
+      const auto gamma = load_pack<N>(static_cast<const T*>(args.gamma) + c);
+      const auto beta = load_pack<N>(static_cast<const T*>(args.beta) + c);
+      for (int k = 0; k < N; ++k) values.v[k] = (values.v[k] - mean) * rstd * gamma.v[k] + beta.v[k];
+      store_pack<N>(static_cast<T*>(args.y) + row + c, values);
+    });
+    if (lane == 0) {
+      args.mean[r] = mean;
+      args.rstd[r] = rstd;
+    }
+  }
+}
 
 /// One block a row; a thread meets the same packs in all three passes.
 template <class T, int N>
-__global__ void __launch_bounds__(most_threads) forward_kernel(LayernormForwardArgs args) {
+__global__ void __launch_bounds__(wide_threads) forward_wide_kernel(LayernormForwardArgs args) {
   LOCKSTEP_SHARED(float, shared, [32]);
   const std::int64_t start = std::int64_t{threadIdx.x} * N, step = std::int64_t{blockDim.x} * N;
   const auto width = static_cast<float>(args.cols);
@@ -57,23 +138,137 @@ __global__ void __launch_bounds__(most_threads) forward_kernel(LayernormForwardA
   }
 }
 
-/// One block for each rows_per_block rows. Each thread keeps the sums of its own columns, in shared memory
-/// where they fit and in the scratch itself where not.
-template <class T, int N>
-__global__ void __launch_bounds__(most_threads) backward_kernel(LayernormBackwardArgs args, bool in_shared) {
+/// Row blocks of the backward pass and so partial sums, a function of the rows alone: four blocks on each of 132
+/// multiprocessors at most, and each of 16 rows at least.
+constexpr std::int64_t row_blocks(std::int64_t rows) {
+  const std::int64_t wanted = (rows + 15) / 16;
+  return wanted < 528 ? wanted : 528;
+}
+
+/// The row's part of the backward pass that is one thread's: sums of g = gamma dy and of g times the normalised x, what
+/// the row adds to dgamma and dbeta, and then dx.
+template <class T, int N, int P>
+struct BackwardPart {
+  RowPart<T, N, P> dy, x;
+  float mean, rstd;
+
+  __device__ __forceinline__ void read(const LayernormBackwardArgs& args, std::int64_t r, int lane, int lanes) {
+    const int cols = static_cast<int>(args.cols);
+    dy.read(static_cast<const T*>(args.dy) + r * args.cols, cols, lane, lanes);
+    x.read(static_cast<const T*>(args.x) + r * args.cols, cols, lane, lanes);
+    mean = args.mean[r];
+    rstd = args.rstd[r];
+  }
+  __device__ __forceinline__ void add(const LayernormBackwardArgs& args, int lane, int lanes, float& sum_g,
+                                      float& sum_gx, Values<N> (&dgamma)[P], Values<N> (&dbeta)[P]) {
+    for_packs<N, P>(static_cast<int>(args.cols), lane, lanes, [&](int p, int c) {
+      const auto d = widen(dy.pack[p]), s = widen(x.pack[p]);
+      const auto scale = load_pack<N>(static_cast<const T*>(args.gamma) + c);
+      for (int k = 0; k < N; ++k) {
+        const float dx_part = d.v[k] * ((s.v[k] - mean) * rstd);
+        dgamma[p].v[k] += dx_part;
+        dbeta[p].v[k] += d.v[k];
+        sum_g += d.v[k] * scale.v[k];
+        sum_gx += dx_part * scale.v[k];
+      }
+    });
+    dy.stay_packed();
+    x.stay_packed();
+  }
+  __device__ __forceinline__ void write(const LayernormBackwardArgs& args, std::int64_t r, int lane, int lanes,
+                                        float mean_g, float mean_gx) const {
+    const std::int64_t row = r * args.cols;
+    for_packs<N, P>(static_cast<int>(args.cols), lane, lanes, [&](int p, int c) {
+      auto d = widen(dy.pack[p]);
+      const auto s = widen(x.pack[p]), scale = load_pack<N>(static_cast<const T*>(args.gamma) + c);
+      for (int k = 0; k < N; ++k) d.v[k] = (d.v[k] * scale.v[k] - mean_g - (s.v[k] - mean) * rstd * mean_gx) * rstd;
+      if (args.dsum != nullptr) d = d + load_pack<N>(static_cast<const T*>(args.dsum) + row + c);
+      store_pack<N>(static_cast<T*>(args.dx) + row + c, d);
+    });
+  }
+};
+
+template <int N, int P>
+__device__ __forceinline__ void store_partial(float* partial, int cols, int lane, int lanes,
+                                              const Values<N> (&dgamma)[P], const Values<N> (&dbeta)[P]) {
+  for_packs<N, P>(cols, lane, lanes, [&](int p, int c) {
+    store_pack<N>(partial + c, dgamma[p]);
+    store_pack<N>(partial + cols + c, dbeta[p]);
+  });
+}
+
+/// A warp a row of at most 32 N P columns; each keeps the sums of its rows in registers, the block adds its warps in
+/// order.
+template <class T, int N, int P>
+__global__ void __launch_bounds__(row_warps * 32, sizeof(T) * N * P < 64 ? 4 : 3)
+    backward_rows_kernel(LayernormBackwardArgs args) {
+  LOCKSTEP_SHARED(float, sums, [2][32 * N * P]);
+  const int cols = static_cast<int>(args.cols), lane = static_cast<int>(threadIdx.x % 32);
+  const auto warp = threadIdx.x / 32;
+  const auto width = static_cast<float>(cols);
+  Values<N> dgamma[P] = {}, dbeta[P] = {};
+  const std::int64_t last = first_row(args.rows, blockIdx.x + 1, gridDim.x);
+  for (std::int64_t r = first_row(args.rows, blockIdx.x, gridDim.x) + warp; r < last; r += row_warps) {
+    BackwardPart<T, N, P> part;
+    part.read(args, r, lane, 32);
+    float sum_g = 0.0F, sum_gx = 0.0F;
+    part.add(args, lane, 32, sum_g, sum_gx, dgamma, dbeta);
+    const float mean_g = warp_reduce<Sum>(sum_g) / width, mean_gx = warp_reduce<Sum>(sum_gx) / width;
+    part.write(args, r, lane, 32, mean_g, mean_gx);
+  }
+  for (unsigned turn = 0; turn < row_warps; ++turn) {
+    if (turn > 0) __syncthreads();
+    if (turn != warp) continue;
+    for_packs<N, P>(cols, lane, 32, [&](int p, int c) {
+      for (int k = 0; k < N; ++k) {
+        float &gamma_sum = sums[0][c + k], &beta_sum = sums[1][c + k];
+        gamma_sum = turn == 0 ? dgamma[p].v[k] : gamma_sum + dgamma[p].v[k];
+        beta_sum = turn == 0 ? dbeta[p].v[k] : beta_sum + dbeta[p].v[k];
+      }
+    });
+  }
+  __syncthreads();
+  float* const partial = static_cast<float*>(args.scratch) + blockIdx.x * 2 * args.cols;
+  for (int c = static_cast<int>(threadIdx.x); c < cols; c += static_cast<int>(blockDim.x)) {
+    partial[c] = sums[0][c];
+    partial[cols + c] = sums[1][c];
+  }
+}
+
+/// A block a row of at most blockDim.x N P columns.
+template <class T, int N, int P>
+__global__ void __launch_bounds__(block_row_threads, 1) backward_block_kernel(LayernormBackwardArgs args) {
   LOCKSTEP_SHARED(float, shared, [32]);
-  LOCKSTEP_DYNAMIC_SHARED(float, sums);
+  const int cols = static_cast<int>(args.cols), lane = static_cast<int>(threadIdx.x);
+  const int lanes = static_cast<int>(blockDim.x);
+  const auto width = static_cast<float>(cols);
+  Values<N> dgamma[P] = {}, dbeta[P] = {};
+  const std::int64_t last = first_row(args.rows, blockIdx.x + 1, gridDim.x);
+  for (std::int64_t r = first_row(args.rows, blockIdx.x, gridDim.x); r < last; ++r) {
+    BackwardPart<T, N, P> part;
+    part.read(args, r, lane, lanes);
+    float sum_g = 0.0F, sum_gx = 0.0F;
+    part.add(args, lane, lanes, sum_g, sum_gx, dgamma, dbeta);
+    const float mean_g = block_reduce<Sum>(sum_g, 0.0F, shared) / width;
+    const float mean_gx = block_reduce<Sum>(sum_gx, 0.0F, shared) / width;
+    part.write(args, r, lane, lanes, mean_g, mean_gx);
+  }
+  store_partial<N, P>(static_cast<float*>(args.scratch) + blockIdx.x * 2 * args.cols, cols, lane, lanes, dgamma, dbeta);
+}
+
+/// Any row: the sums of a thread's columns grow in the partial sums themselves.
+template <class T, int N>
+__global__ void __launch_bounds__(wide_threads) backward_wide_kernel(LayernormBackwardArgs args) {
+  LOCKSTEP_SHARED(float, shared, [32]);
   const std::int64_t cols = args.cols;
-  float* partial = static_cast<float*>(args.scratch) + blockIdx.x * 2 * cols;
-  float* dgamma = in_shared ? sums : partial;
-  float* dbeta = dgamma + cols;
+  float* const dgamma = static_cast<float*>(args.scratch) + blockIdx.x * 2 * cols;
+  float* const dbeta = dgamma + cols;
   const std::int64_t start = std::int64_t{threadIdx.x} * N, step = std::int64_t{blockDim.x} * N;
   const auto width = static_cast<float>(cols);
   for (std::int64_t c = start; c < cols; c += step)
     for (int k = 0; k < N; ++k) dgamma[c + k] = dbeta[c + k] = 0.0F;
-  const std::int64_t first = std::int64_t{blockIdx.x} * rows_per_block;
-  const std::int64_t last = args.rows - first < rows_per_block ? args.rows : first + rows_per_block;
-  for (std::int64_t r = first; r < last; ++r) {
+  const std::int64_t last = first_row(args.rows, blockIdx.x + 1, gridDim.x);
+  for (std::int64_t r = first_row(args.rows, blockIdx.x, gridDim.x); r < last; ++r) {
     const T* dy = static_cast<const T*>(args.dy) + r * cols;
     const T* x = static_cast<const T*>(args.x) + r * cols;
     const float mean = args.mean[r], rstd = args.rstd[r];
@@ -104,12 +299,22 @@ __global__ void __launch_bounds__(most_threads) backward_kernel(LayernormBackwar
       store_pack<N>(static_cast<T*>(args.dx) + r * cols + c, d);
     }
   }
-  if (!in_shared) return;
-  for (std::int64_t c = start; c < cols; c += step)
-    for (int k = 0; k < N; ++k) {
-      partial[c + k] = dgamma[c + k];
-      partial[cols + c + k] = dbeta[c + k];
-    }
+}
+
+/// body(Parts<P>{}) with the fewest packs of N for which `threads` threads hold a row of `cols`: one of the numbers of
+/// `floats`, which ascend, in each thread. False where a row has more.
+template <int P>
+struct Parts {};
+template <int N, int floats, int... more, class Body>
+bool with_parts(std::int64_t cols, std::int64_t threads, const Body& body) {
+  if (cols <= threads * floats) {
+    body(Parts<floats / N>{});
+    return true;
+  }
+  if constexpr (sizeof...(more) > 0)
+    return with_parts<N, more...>(cols, threads, body);
+  else
+    return false;
 }
 
 }  // namespace
@@ -117,8 +322,15 @@ __global__ void __launch_bounds__(most_threads) backward_kernel(LayernormBackwar
 void layernorm_forward(const Exec& exec, const LayernormForwardArgs& args) {
   const bool packs = packable(args.dtype, args.cols, {args.x, args.residual, args.sum, args.gamma, args.beta, args.y});
   with_pack(args.dtype, packs, [&]<class T, int N>(Packed<T, N>) {
-    launch(exec, forward_kernel<T, N>, dim3(blocks_for(args.rows, 1)), dim3(block_threads(args.cols / N, most_threads)),
-           0, args);
+    if constexpr (N > 1)
+      if (with_parts<N, 16, 24, 32, 64>(args.cols, 32, [&]<int P>(Parts<P>) {
+            const auto blocks = static_cast<std::size_t>((args.rows + row_warps - 1) / row_warps);
+            launch(exec, forward_rows_kernel<T, N, P>, dim3(persistent_blocks(blocks, 8)), dim3(row_warps * 32), 0,
+                   args);
+          }))
+        return;
+    launch(exec, forward_wide_kernel<T, N>, dim3(blocks_for(args.rows, 1)),
+           dim3(block_threads((args.cols + N - 1) / N, wide_threads)), 0, args);
   });
 }
 
@@ -127,19 +339,27 @@ std::size_t layernorm_backward_scratch(const LayernormBackwardArgs& args) noexce
 }
 
 void layernorm_backward(const Exec& exec, const LayernormBackwardArgs& args) {
-  const std::int64_t cols = args.cols;
-  const std::int64_t blocks = row_blocks(args.rows);
-  const std::size_t bytes = static_cast<std::size_t>(2 * cols) * sizeof(float);
-  const bool in_shared = bytes <= shared_limit;
-  const bool packs = packable(args.dtype, cols, {args.dy, args.x, args.gamma, args.dsum, args.dx});
+  const std::int64_t cols = args.cols, blocks = row_blocks(args.rows);
+  const bool packs = packable(args.dtype, cols, {args.dy, args.x, args.gamma, args.dsum, args.dx, args.scratch});
   with_pack(args.dtype, packs, [&]<class T, int N>(Packed<T, N>) {
     if (blocks == 0) return;
-    launch(exec, backward_kernel<T, N>, dim3(static_cast<unsigned>(blocks)),
-           dim3(block_threads(cols / N, most_threads)), in_shared ? bytes : 0, args, in_shared);
+    const dim3 grid(static_cast<unsigned>(blocks));
+    if constexpr (N > 1) {
+      if (with_parts<N, 16, 24, 32>(cols, 32, [&]<int P>(Parts<P>) {
+            launch(exec, backward_rows_kernel<T, N, P>, grid, dim3(row_warps * 32), 0, args);
+          }))
+        return;
+      if (cols <= block_row_floats * block_row_threads) {
+        const std::int64_t threads = (cols + block_row_floats - 1) / block_row_floats;
+        launch(exec, backward_block_kernel<T, N, block_row_floats / N>, grid,
+               dim3(block_threads(threads, block_row_threads)), 0, args);
+        return;
+      }
+    }
+    launch(exec, backward_wide_kernel<T, N>, grid, dim3(block_threads((cols + N - 1) / N, wide_threads)), 0, args);
   });
-  const auto* partial = static_cast<const float*>(args.scratch);
-  sum_blocks(exec, partial, blocks, 2 * cols, args.dgamma, cols, args.accumulate_dgamma != 0);
-  sum_blocks(exec, partial + cols, blocks, 2 * cols, args.dbeta, cols, args.accumulate_dbeta != 0);
+  sum_blocks(exec, args.scratch, blocks,
+             {{args.dgamma, args.dbeta}, {args.accumulate_dgamma != 0, args.accumulate_dbeta != 0}, cols, 2});
 }
 
 }  // namespace lockstep::kernels::LOCKSTEP_KERNEL_NS
