@@ -39,6 +39,9 @@ inline bool is_aligned(std::initializer_list<const void*> addresses) {
   return true;
 }
 
+// One access each; the `_once` pair is for what is touched once in a pass over more memory than any cache holds: first
+// to be evicted, so that what the next kernel reads stays.
+#if defined(LOCKSTEP_SIMT_EMU)
 template <int N, class T>
 __device__ __forceinline__ Pack<T, N> load(const T* from) {
   return *reinterpret_cast<const Pack<T, N>*>(from);
@@ -47,10 +50,6 @@ template <class T, int N>
 __device__ __forceinline__ void store(T* to, const Pack<T, N>& pack) {
   *reinterpret_cast<Pack<T, N>*>(to) = pack;
 }
-
-// The same for what is touched once in a pass over more memory than any cache holds: first to be evicted, so that what
-// the next kernel reads stays.
-#if defined(LOCKSTEP_SIMT_EMU)
 template <int N, class T>
 __device__ __forceinline__ Pack<T, N> load_once(const T* from) {
   return load<N>(from);
@@ -60,6 +59,8 @@ __device__ __forceinline__ void store_once(T* to, const Pack<T, N>& pack) {
   store(to, pack);
 }
 #else
+// Stores by intrinsics that are one instruction each: a plain assignment the compiler may cut into elements. Of loads
+// it is free to choose the moment.
 template <int bytes>
 struct Word;
 template <>
@@ -78,14 +79,23 @@ template <>
 struct Word<16> {
   using Type = uint4;
 };
+template <class T, int N>
+using WordOf = typename Word<sizeof(T) * N>::Type;
+template <int N, class T>
+__device__ __forceinline__ Pack<T, N> load(const T* from) {
+  return std::bit_cast<Pack<T, N>>(*reinterpret_cast<const WordOf<T, N>*>(from));
+}
+template <class T, int N>
+__device__ __forceinline__ void store(T* to, const Pack<T, N>& pack) {
+  __stwb(reinterpret_cast<WordOf<T, N>*>(to), std::bit_cast<WordOf<T, N>>(pack));
+}
 template <int N, class T>
 __device__ __forceinline__ Pack<T, N> load_once(const T* from) {
-  return std::bit_cast<Pack<T, N>>(__ldcs(reinterpret_cast<const typename Word<sizeof(T) * N>::Type*>(from)));
+  return std::bit_cast<Pack<T, N>>(__ldcs(reinterpret_cast<const WordOf<T, N>*>(from)));
 }
 template <class T, int N>
 __device__ __forceinline__ void store_once(T* to, const Pack<T, N>& pack) {
-  using Type = typename Word<sizeof(T) * N>::Type;
-  __stcs(reinterpret_cast<Type*>(to), std::bit_cast<Type>(pack));
+  __stcs(reinterpret_cast<WordOf<T, N>*>(to), std::bit_cast<WordOf<T, N>>(pack));
 }
 #endif
 
