@@ -74,7 +74,7 @@ Results backward(const Session& session, const Case& c, const Before& before = {
   const Tensor gamma(session, c.dtype, random_values(cols, 3, 2.0), c.offset);
   // Any mean and rstd will do: the kernel takes them as given.
   Doubles means(rows), rstds(rows);
-  for (std::size_t r = 0; r < rows; ++r) means[r] = 0.9 + 0.01 * static_cast<double>(r), rstds[r] = 0.6;
+  for (std::size_t r = 0; r < rows; ++r) means[r] = 0.9 + 0.01 * static_cast<double>(r % 100), rstds[r] = 0.6;
   const Tensor mean(session, DType::f32, means), rstd(session, DType::f32, rstds);
   const Tensor dx(session, c.dtype, Doubles(elements(c.shape)), c.offset);
   const Tensor dgamma(session, DType::f32, Doubles(cols, before.dgamma));
@@ -134,11 +134,10 @@ TEST_P(LayernormTest, ManyRowsOfFewColumns) {
   const Case c{{65537, 8}, DType::bf16, true};
   expect_close_results(forward(session(), c, inputs(c, 1)), forward(reference_session(), c, inputs(c, 1)));
   const Results got = backward(session(), c), want = backward(reference_session(), c);
-  expect_close(got.list[0].second, want.list[0].second, c.dtype, 1e-5, 1e-3, "dx");
-  // 65,537 terms of the size of their row's number: roundings of a float, added up at random.
-  const double size = std::abs(want.list[1].second[0]);
-  expect_close(got.list[1].second, want.list[1].second, DType::f32, 1e-4, 1e-4 * size, "dgamma");
-  expect_close(got.list[2].second, want.list[2].second, DType::f32, 1e-4, 1e-2, "dbeta");
+  expect_close(got.list[0].second, want.list[0].second, c.dtype, 1e-5, 2e-5, "dx");
+  // Sums in fp32 of 65,537 terms of order 1 and both signs, which partly cancel.
+  expect_close(got.list[1].second, want.list[1].second, DType::f32, 1e-5, 5e-2, "dgamma");
+  expect_close(got.list[2].second, want.list[2].second, DType::f32, 1e-5, 5e-2, "dbeta");
 }
 
 TEST_P(LayernormTest, TheFirstContributionReplacesWhatWasThere) {
