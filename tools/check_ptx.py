@@ -28,7 +28,7 @@ import tomllib
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BUDGET = ROOT / "tools" / "ptx_budget.toml"
 PAGE = ROOT / "docs" / "kernels_gpu.md"
-ARCHITECTURE = "90"  # H100 and H200
+ARCHITECTURE = "90"  # H100 and H200: the one that budgets and page are for
 BEGIN, END = "<!-- table of tools/check_ptx.py: begin -->", "<!-- table of tools/check_ptx.py: end -->"
 
 
@@ -106,11 +106,11 @@ def readable(mangled):
     return names
 
 
-def measure(nvcc, source, flags, folder):
+def measure(nvcc, source, flags, folder, architecture=ARCHITECTURE):
     """Compiles one file; returns a list of {file, name, registers, spills, shared, load, store}."""
     ptx = folder / (source.stem + ".ptx")
-    run([nvcc, *flags, f"-arch=compute_{ARCHITECTURE}", "-ptx", source, "-o", ptx])
-    report = run([nvcc.parent / "ptxas", "-v", f"-arch=sm_{ARCHITECTURE}", ptx, "-o", os.devnull])
+    run([nvcc, *flags, f"-arch=compute_{architecture}", "-ptx", source, "-o", ptx])
+    report = run([nvcc.parent / "ptxas", "-v", f"-arch=sm_{architecture}", ptx, "-o", os.devnull])
     wide, used = kernels_of_ptx(ptx.read_text()), kernels_of_ptxas(report.stderr + report.stdout)
     if wide.keys() != used.keys():
         sys.exit(f"check_ptx: {source}: PTX and ptxas name different kernels: {sorted(wide.keys() ^ used.keys())}")
@@ -149,11 +149,11 @@ def commands_of(build):
     return {pathlib.Path(entry["file"]): flags_of(entry["command"]) for entry in commands}
 
 
-def measure_tree(nvcc, build, version):
+def measure_tree(nvcc, build, version, architecture):
     """All kernels. What is compiled again is what changed: any header counts for all files."""
     commands = commands_of(build)
-    folder = build / "ptx"
-    folder.mkdir(exist_ok=True)
+    folder = build / "ptx" / architecture
+    folder.mkdir(parents=True, exist_ok=True)
     headers = hashlib.sha256(version.encode())
     headers.update(pathlib.Path(__file__).read_bytes())
     for header in sorted(path for layer in ("core", "kernels") for path in (ROOT / layer).rglob("*.hpp")):
@@ -165,7 +165,7 @@ def measure_tree(nvcc, build, version):
         kept = folder / (source.stem + ".json")
         if kept.exists() and (known := json.loads(kept.read_text()))["key"] == key.hexdigest():
             return known["kernels"]
-        kernels = measure(nvcc, source, commands[source], folder)
+        kernels = measure(nvcc, source, commands[source], folder, architecture)
         kept.write_text(json.dumps({"key": key.hexdigest(), "kernels": kernels}))
         return kernels
 
@@ -307,6 +307,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("build", nargs="?", type=pathlib.Path, help="a configured build folder, with CUDA on")
     parser.add_argument("--write", action="store_true", help=f"write the table into {PAGE.relative_to(ROOT)}")
+    parser.add_argument("--spills", metavar="N", help="look at another architecture, e.g. 80 or 100, for spills alone")
     parser.add_argument("--all", action="store_true", help="print a line for every kernel too")
     parser.add_argument("--self-test", action="store_true", help="plant violations; fail if one is not found")
     options = parser.parse_args()
@@ -323,11 +324,15 @@ def main():
 
     version = "CUDA " + re.search(r"V([\d.]+)", run([nvcc, "--version"]).stdout)[1]
     rules = tomllib.loads(BUDGET.read_text())["kernel"]
-    kernels = measure_tree(nvcc, options.build.resolve(), version)
+    kernels = measure_tree(nvcc, options.build.resolve(), version, options.spills or ARCHITECTURE)
     if options.all:
         for kernel in kernels:
             print("{registers:4} registers {spills:4} spilled {shared:6} shared {load:3} loads {store:3} stores of 16  "
                   "{file}: {name}".format(**kernel))
+    if options.spills:
+        found = [message for message in violations(kernels, rules) if message.startswith("spill")]
+        print(f"sm_{options.spills}: " + ("\n".join(found) or f"no spills in {len(kernels)} kernels"))
+        return 1 if found else 0
     text = table(kernels, rules, version)
     if options.write:
         page = PAGE.read_text()

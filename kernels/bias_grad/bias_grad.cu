@@ -6,7 +6,8 @@ namespace lockstep::kernels::LOCKSTEP_KERNEL_NS {
 namespace {
 
 template <class T, int N>
-__global__ void __launch_bounds__(column_lanes* row_lanes, 4) column_sums_kernel(BiasGradArgs args) {
+__global__ void __launch_bounds__(column_threads, resident_blocks(column_threads, 4))
+    column_sums_kernel(BiasGradArgs args) {
   const std::int64_t c = (std::int64_t{blockIdx.y} * column_lanes + threadIdx.x) * N;
   const std::int64_t first = first_row(args.rows, blockIdx.x, gridDim.x);
   const std::int64_t last = first_row(args.rows, blockIdx.x + 1, gridDim.x);

@@ -33,7 +33,8 @@ struct OnlineSum {
 
 /// One block a row: maximum and sum of exponentials in one walk over the logits, the gradient in a second one.
 template <class T, int N>
-__global__ void __launch_bounds__(most_threads, blocks_each) rows_kernel(CrossEntropyArgs args) {
+__global__ void __launch_bounds__(most_threads, resident_blocks(most_threads, blocks_each))
+    rows_kernel(CrossEntropyArgs args) {
   LOCKSTEP_SHARED(float, shared, [32]);
   const auto classes = static_cast<std::int32_t>(args.classes), stride = static_cast<std::int32_t>(args.stride);
   const auto thread = static_cast<std::int32_t>(threadIdx.x), threads = static_cast<std::int32_t>(blockDim.x);

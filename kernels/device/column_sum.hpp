@@ -9,6 +9,7 @@ namespace {
 
 constexpr int column_lanes = 32;  ///< threads of a block along the columns
 constexpr int row_lanes = 8;      ///< and along the rows
+constexpr unsigned column_threads = column_lanes * row_lanes;
 
 /// Row blocks of a kernel that walks [rows, cols], a function of these alone: enough with the tiles of columns for four
 /// blocks on each of 132 multiprocessors, and each of 32 rows at least.

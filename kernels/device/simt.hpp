@@ -61,6 +61,20 @@ void launch(const Exec& exec, void (*kernel)(Parameters...), dim3 grid, dim3 blo
 
 namespace lockstep {
 
+/// Threads that a multiprocessor of the architecture that is compiled for holds at once.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ == 750
+inline constexpr unsigned resident_threads = 1024;
+#elif defined(__CUDA_ARCH__) && \
+    (__CUDA_ARCH__ == 860 || __CUDA_ARCH__ == 870 || __CUDA_ARCH__ == 890 || __CUDA_ARCH__ >= 1200)
+inline constexpr unsigned resident_threads = 1536;
+#else
+inline constexpr unsigned resident_threads = 2048;
+#endif
+/// For __launch_bounds__: `blocks` of a multiprocessor, or as many as it holds.
+constexpr unsigned resident_blocks(unsigned threads, unsigned blocks) {
+  return threads * blocks <= resident_threads ? blocks : resident_threads / threads;
+}
+
 /// Blocks of a grid that walks `work` pieces, each block one after another: `each` for every multiprocessor, no more
 /// than there are pieces, at least one.
 inline unsigned persistent_blocks(std::size_t work, unsigned each) {

@@ -23,7 +23,7 @@ namespace lockstep::kernels::LOCKSTEP_KERNEL_NS {
 namespace {
 
 constexpr unsigned walk_threads = 256;
-constexpr unsigned walk_blocks = 5;  ///< of a multiprocessor; leaves a thread 48 registers
+constexpr unsigned walk_blocks = 4;  ///< of a multiprocessor; leaves a thread 64 registers
 constexpr int walk_vector = 4;       ///< elements of a thread: 16 bytes of each fp32 buffer
 
 /// Tiles are walked in pieces, which the blocks of a grid that stays resident take in turn: thousands of small pieces
@@ -105,7 +105,8 @@ __device__ __forceinline__ void update_one(const UpdateWalk& walk, const Rule& r
 }
 
 template <class Rule, class G, int sources>
-__global__ void __launch_bounds__(walk_threads, walk_blocks) update_kernel(UpdateWalk walk, Rule rule) {
+__global__ void __launch_bounds__(walk_threads, resident_blocks(walk_threads, walk_blocks))
+    update_kernel(UpdateWalk walk, Rule rule) {
   if (walk.state->skip != 0 || walk.state->halt != Halt::none) return;
   const auto grad_factor = static_cast<float>(walk.state->grad_factor);
   const std::uint32_t pieces = walk.tile_count * tile_pieces;

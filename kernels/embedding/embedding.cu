@@ -11,11 +11,12 @@ namespace lockstep::kernels::LOCKSTEP_KERNEL_NS {
 namespace {
 
 constexpr unsigned row_warps = 8;    ///< of a block that walks a position a warp
-constexpr unsigned blocks_each = 6;  ///< of a multiprocessor
+constexpr unsigned blocks_each = 5;  ///< of a multiprocessor
 
 /// A warp a position.
 template <class T, int N>
-__global__ void __launch_bounds__(row_warps * 32, blocks_each) forward_kernel(EmbeddingForwardArgs args) {
+__global__ void __launch_bounds__(row_warps * 32, resident_blocks(row_warps * 32, blocks_each))
+    forward_kernel(EmbeddingForwardArgs args) {
   const std::int64_t count = args.batch * args.length, stride = std::int64_t{gridDim.x} * row_warps;
   std::int64_t p = std::int64_t{blockIdx.x} * row_warps + threadIdx.x / 32;
   // The place in its sequence, and how far a stride goes on. The only two divisions.
@@ -210,7 +211,7 @@ __device__ __forceinline__ void contribute_row(const SumsByToken& args, std::int
 
 /// One block a piece and a tile of columns.
 template <class T, int N>
-__global__ void __launch_bounds__(sum_threads, 4) sum_pieces_kernel(SumsByToken args) {
+__global__ void __launch_bounds__(sum_threads, 3) sum_pieces_kernel(SumsByToken args) {
   LOCKSTEP_SHARED(std::int32_t, keys, [positions_per_piece + 2]);  // with one neighbour on either side; -1: none
   LOCKSTEP_SHARED(std::int32_t, positions, [positions_per_piece]);
   const auto first = static_cast<std::int32_t>(blockIdx.x * positions_per_piece);

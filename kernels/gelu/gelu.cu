@@ -33,7 +33,8 @@ constexpr unsigned forward_threads = 256;
 constexpr unsigned forward_blocks = 6;  ///< of a multiprocessor
 
 template <class T, int N>
-__global__ void __launch_bounds__(forward_threads, forward_blocks) forward_kernel(GeluForwardArgs args) {
+__global__ void __launch_bounds__(forward_threads, resident_blocks(forward_threads, forward_blocks))
+    forward_kernel(GeluForwardArgs args) {
   const std::int64_t row_packs = args.cols / N, packs = args.rows * row_packs;
   const std::int64_t stride = std::int64_t{gridDim.x} * forward_threads;
   std::int64_t i = std::int64_t{blockIdx.x} * forward_threads + threadIdx.x;
@@ -54,28 +55,30 @@ __global__ void __launch_bounds__(forward_threads, forward_blocks) forward_kerne
 }
 
 template <class T, int N>
-__global__ void __launch_bounds__(column_lanes* row_lanes, 4) backward_kernel(GeluBackwardArgs args) {
+__global__ void __launch_bounds__(column_threads, resident_blocks(column_threads, 4))
+    backward_kernel(GeluBackwardArgs args) {
   const std::int64_t c = (std::int64_t{blockIdx.y} * column_lanes + threadIdx.x) * N;
   const std::int64_t first = first_row(args.rows, blockIdx.x, gridDim.x);
   const std::int64_t last = first_row(args.rows, blockIdx.x + 1, gridDim.x);
   Values<N> sum{};
   if (c < args.cols) {
     constexpr int together = 2;  // rows whose loads are under way at once; dx may be dy, so they come before its stores
-    for (std::int64_t r = first + threadIdx.y; r < last; r += together * row_lanes) {
+    const std::int64_t step = row_lanes * args.cols;
+    std::int64_t at = (first + threadIdx.y) * args.cols + c;
+    const std::int64_t end = last * args.cols;
+    for (; at < end; at += together * step) {
       Pack<T, N> dy[together], pre[together];
       for (int j = 0; j < together; ++j) {
-        const std::int64_t row = r + j * row_lanes;
-        if (row >= last) continue;
-        dy[j] = load_once<N>(static_cast<const T*>(args.dy) + row * args.cols + c);
-        pre[j] = load_once<N>(static_cast<const T*>(args.pre) + row * args.cols + c);
+        if (at + j * step >= end) continue;
+        dy[j] = load_once<N>(static_cast<const T*>(args.dy) + at + j * step);
+        pre[j] = load_once<N>(static_cast<const T*>(args.pre) + at + j * step);
       }
       for (int j = 0; j < together; ++j) {
-        const std::int64_t row = r + j * row_lanes;
-        if (row >= last) continue;
+        if (at + j * step >= end) continue;
         auto dx = widen(dy[j]);
         const auto x = widen(pre[j]);
         for (int k = 0; k < N; ++k) dx.v[k] *= gelu_derivative<T>(x.v[k]);
-        dx = store_pack<N>(static_cast<T*>(args.dx) + row * args.cols + c, dx);
+        dx = store_pack<N>(static_cast<T*>(args.dx) + at + j * step, dx);
         sum = sum + dx;
       }
     }

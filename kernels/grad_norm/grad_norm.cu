@@ -14,7 +14,8 @@ static_assert(leaf_threads == 64, "two warps: the second's lanes are added to th
 
 /// One block a leaf. Thread t has the lanes [vector t, vector (t + 1)): one pack of every row of norm_lanes elements.
 template <class G, int sources>
-__global__ void __launch_bounds__(leaf_threads, leaf_blocks) leaf_kernel(GradLeafSumsArgs args, bool packs) {
+__global__ void __launch_bounds__(leaf_threads, resident_blocks(leaf_threads, leaf_blocks))
+    leaf_kernel(GradLeafSumsArgs args, bool packs) {
   LOCKSTEP_SHARED(double, shared, [32][vector]);
   LOCKSTEP_SHARED(std::uint32_t, first_bad, [2]);
   const unsigned t = threadIdx.x, warp = t / 32;

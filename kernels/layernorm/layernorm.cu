@@ -258,7 +258,7 @@ __global__ void __launch_bounds__(block_row_threads, 1) backward_block_kernel(La
 
 /// Any row: the sums of a thread's columns grow in the partial sums themselves.
 template <class T, int N>
-__global__ void __launch_bounds__(wide_threads) backward_wide_kernel(LayernormBackwardArgs args) {
+__global__ void __launch_bounds__(wide_threads, 4) backward_wide_kernel(LayernormBackwardArgs args) {
   LOCKSTEP_SHARED(float, shared, [32]);
   const std::int64_t cols = args.cols;
   float* const dgamma = static_cast<float*>(args.scratch) + blockIdx.x * 2 * cols;
