@@ -5,7 +5,7 @@
 #include <utility>
 
 #include "kernels/declare.hpp"
-#include "kernels/device/pack.hpp"
+#include "kernels/device/key_sort.hpp"
 
 namespace lockstep::kernels::LOCKSTEP_KERNEL_NS {
 namespace {
@@ -39,29 +39,17 @@ __global__ void __launch_bounds__(row_warps * 32, resident_blocks(row_warps * 32
   }
 }
 
-// The backward pass sorts the positions by their token, stably: one pass of a radix sort for each digit of 8 bits,
-// lowest first. Then the sorted positions are cut into pieces. Where all positions of a token lie in one piece its sum
-// is complete there; the sums of pieces that share a token are added in order. So the order of additions is that of the
-// positions and of the pieces, whatever the grid.
+// The backward pass sorts the positions by their token, stably, and cuts the sorted positions into pieces. Where all
+// positions of a token lie in one piece its sum is complete there; the sums of pieces that share a token are added in
+// order. So the order of additions is that of the positions and of the pieces, whatever the grid.
 
-constexpr unsigned digit_bits = 8;
-constexpr unsigned digits = 1U << digit_bits;
-constexpr unsigned sort_threads = digits;         ///< so that a thread is a digit too
-constexpr std::int64_t keys_per_block = 2048;     ///< of the sort
-constexpr std::int64_t positions_per_piece = 64;  ///< of the sums
+constexpr std::int64_t positions_per_piece = 64;
 constexpr unsigned sum_threads = 128;
-constexpr unsigned scan_threads = 1024;
-
-LOCKSTEP_HOST_DEVICE constexpr std::int64_t divided(std::int64_t count, std::int64_t by) {
-  return (count + by - 1) / by;
-}
 
 /// Scratch of the backward pass, for `count` positions.
 struct Scratch {
-  std::int32_t* keys[2];       ///< [count] tokens; what is outside the vocabulary has the token `vocabulary`
-  std::int32_t* positions[2];  ///< [count], of these keys
-  std::int32_t* counts;        ///< [digits][sort blocks], of keys; then places
-  float* partial;  ///< [pieces][2][cols]: sums of a piece's first and last token where other pieces share it
+  SortLists lists;  ///< the keys are tokens; what is outside the vocabulary has the token `vocabulary`
+  float* partial;   ///< [pieces][2][cols]: sums of a piece's first and last token where other pieces share it
 };
 struct ScratchBytes {
   std::size_t list, counts, partial;
@@ -70,8 +58,7 @@ struct ScratchBytes {
 ScratchBytes bytes_of(const EmbeddingBackwardArgs& args) noexcept {
   const std::int64_t count = args.batch * args.length;
   const auto rounded = [](std::int64_t words) { return static_cast<std::size_t>(divided(words, 4)) * 16; };
-  return {rounded(count), rounded(digits * divided(count, keys_per_block)),
-          rounded(2 * divided(count, positions_per_piece) * args.cols)};
+  return {rounded(count), rounded(sort_counts(count)), rounded(2 * divided(count, positions_per_piece) * args.cols)};
 }
 Scratch scratch_of(const EmbeddingBackwardArgs& args) noexcept {
   const ScratchBytes bytes = bytes_of(args);
@@ -79,114 +66,12 @@ Scratch scratch_of(const EmbeddingBackwardArgs& args) noexcept {
   const auto take = [&at](std::size_t size) { return std::exchange(at, at + size); };
   Scratch scratch{};
   for (int i = 0; i < 2; ++i) {
-    scratch.keys[i] = reinterpret_cast<std::int32_t*>(take(bytes.list));
-    scratch.positions[i] = reinterpret_cast<std::int32_t*>(take(bytes.list));
+    scratch.lists.keys[i] = reinterpret_cast<std::int32_t*>(take(bytes.list));
+    scratch.lists.positions[i] = reinterpret_cast<std::int32_t*>(take(bytes.list));
   }
-  scratch.counts = reinterpret_cast<std::int32_t*>(take(bytes.counts));
+  scratch.lists.counts = reinterpret_cast<std::int32_t*>(take(bytes.counts));
   scratch.partial = reinterpret_cast<float*>(take(bytes.partial));
   return scratch;
-}
-
-/// One pass of the sort. The first one makes keys of tokens.
-struct SortPass {
-  const std::int32_t* keys;
-  const std::int32_t* positions;  ///< null: key i is of position i
-  std::int32_t* to_keys;
-  std::int32_t* to_positions;
-  std::int32_t* counts;
-  std::int32_t count;
-  std::int32_t vocabulary;
-  unsigned shift;
-};
-__device__ __forceinline__ std::int32_t key_at(const SortPass& pass, std::int32_t i) {
-  const std::int32_t key = pass.keys[i];
-  return key < 0 || key > pass.vocabulary ? pass.vocabulary : key;
-}
-__device__ __forceinline__ unsigned digit_of(const SortPass& pass, std::int32_t key) {
-  return (static_cast<unsigned>(key) >> pass.shift) % digits;
-}
-/// The keys of a block: [first, end).
-struct KeyRange {
-  std::int32_t first, end;
-};
-__device__ __forceinline__ KeyRange keys_of_block(const SortPass& pass) {
-  const auto first = static_cast<std::int32_t>(blockIdx.x * keys_per_block);
-  return {first, pass.count - first < keys_per_block ? pass.count : first + static_cast<std::int32_t>(keys_per_block)};
-}
-
-/// counts[digit][block] <- keys of the block with this digit. Integers: the order of additions does not matter.
-__global__ void __launch_bounds__(sort_threads) count_kernel(SortPass pass) {
-  LOCKSTEP_SHARED(std::int32_t, counts, [digits]);
-  counts[threadIdx.x] = 0;
-  __syncthreads();
-  const KeyRange range = keys_of_block(pass);
-  for (std::int32_t i = range.first + static_cast<std::int32_t>(threadIdx.x); i < range.end; i += sort_threads)
-    atomicAdd(&counts[digit_of(pass, key_at(pass, i))], 1);
-  __syncthreads();
-  pass.counts[threadIdx.x * gridDim.x + blockIdx.x] = counts[threadIdx.x];
-}
-
-/// One block: counts <- the sums of all counts before each.
-__global__ void __launch_bounds__(scan_threads) scan_kernel(std::int32_t* counts, std::int32_t count) {
-  LOCKSTEP_SHARED(std::int32_t, warps, [32]);
-  const auto t = static_cast<std::int32_t>(threadIdx.x), lane = t % 32, warp = t / 32;
-  std::int32_t before = 0;  // of all turns so far
-  for (std::int32_t base = 0; base < count; base += static_cast<std::int32_t>(scan_threads)) {
-    const std::int32_t own = base + t < count ? counts[base + t] : 0;
-    std::int32_t sum = own;
-    for (int step = 1; step < 32; step *= 2) {
-      const std::int32_t other = __shfl_up_sync(every_thread, sum, step);
-      if (lane >= step) sum += other;
-    }
-    if (lane == 31) warps[warp] = sum;
-    __syncthreads();
-    std::int32_t total = 0, below = 0;
-    for (std::int32_t w = 0; w < static_cast<std::int32_t>(scan_threads / 32); ++w) {
-      if (w == warp) below = total;
-      total += warps[w];
-    }
-    if (base + t < count) counts[base + t] = before + below + sum - own;
-    before += total;
-    __syncthreads();  // `warps` was read
-  }
-}
-
-/// Puts each key behind those of smaller digits and those of its digit that came before it.
-__global__ void __launch_bounds__(sort_threads) scatter_kernel(SortPass pass) {
-  constexpr unsigned warps = sort_threads / 32;
-  LOCKSTEP_SHARED(std::int32_t, places, [warps][digits]);
-  const unsigned t = threadIdx.x, lane = t % 32, warp = t / 32;
-  const KeyRange range = keys_of_block(pass);
-  std::int32_t place = pass.counts[t * gridDim.x + blockIdx.x];  // where the next key of digit t goes
-  for (std::int32_t base = range.first; base < range.end; base += static_cast<std::int32_t>(sort_threads)) {
-    for (unsigned w = 0; w < warps; ++w) places[w][t] = 0;
-    __syncthreads();
-    const std::int32_t i = base + static_cast<std::int32_t>(t);
-    const bool here = i < range.end;
-    const std::int32_t key = here ? key_at(pass, i) : 0;
-    const unsigned digit = digit_of(pass, key);
-    // Lanes of this warp with the same digit.
-    unsigned peers = __ballot_sync(every_thread, here ? 1 : 0);
-    for (unsigned bit = 0; bit < digit_bits; ++bit) {
-      const unsigned set = __ballot_sync(every_thread, static_cast<int>((digit >> bit) & 1U));
-      peers &= ((digit >> bit) & 1U) != 0 ? set : ~set;
-    }
-    const int before = count_bits(peers & ((1U << lane) - 1U));
-    if (here && before == 0) places[warp][digit] = count_bits(peers);
-    __syncthreads();
-    for (unsigned w = 0; w < warps; ++w) {  // thread t for digit t: counts become places
-      const std::int32_t keys = places[w][t];
-      places[w][t] = place;
-      place += keys;
-    }
-    __syncthreads();
-    if (here) {
-      const std::int32_t to = places[warp][digit] + before;
-      pass.to_keys[to] = key;
-      pass.to_positions[to] = pass.positions != nullptr ? pass.positions[i] : i;
-    }
-    __syncthreads();  // `places` was read
-  }
 }
 
 /// The sorted positions and what is made of them.
@@ -306,30 +191,6 @@ __global__ void __launch_bounds__(sum_threads) sum_batch_kernel(EmbeddingBackwar
   }
 }
 
-/// Sorts the positions; returns which of the two lists has them in the end.
-int sort_positions(const Exec& exec, const EmbeddingBackwardArgs& args, const Scratch& scratch) {
-  const std::int64_t count = args.batch * args.length;
-  const auto blocks = static_cast<unsigned>(divided(count, keys_per_block));
-  int to = 0;
-  for (unsigned shift = 0; shift == 0 || (args.vocabulary >> shift) > 0; shift += digit_bits) {
-    const bool is_first = shift == 0;
-    to = is_first ? 0 : 1 - to;
-    const SortPass pass = {is_first ? args.tokens : scratch.keys[1 - to],
-                           is_first ? nullptr : scratch.positions[1 - to],
-                           scratch.keys[to],
-                           scratch.positions[to],
-                           scratch.counts,
-                           static_cast<std::int32_t>(count),
-                           static_cast<std::int32_t>(args.vocabulary),
-                           shift};
-    launch(exec, count_kernel, dim3(blocks), dim3(sort_threads), 0, pass);
-    launch(exec, scan_kernel, dim3(1), dim3(scan_threads), 0, scratch.counts,
-           static_cast<std::int32_t>(digits * blocks));
-    launch(exec, scatter_kernel, dim3(blocks), dim3(sort_threads), 0, pass);
-  }
-  return to;
-}
-
 }  // namespace
 
 void embedding_forward(const Exec& exec, const EmbeddingForwardArgs& args) {
@@ -353,10 +214,10 @@ void embedding_backward(const Exec& exec, const EmbeddingBackwardArgs& args) {
              dim3(256), 0, args.dwte, args.wte_rows * args.cols);
     if (count > 0) {
       const Scratch scratch = scratch_of(args);
-      const int sorted = sort_positions(exec, args, scratch);
+      const int sorted = sort_by_key(exec, args.tokens, count, args.vocabulary, scratch.lists);
       const SumsByToken sums = {args.dy,
-                                scratch.keys[sorted],
-                                scratch.positions[sorted],
+                                scratch.lists.keys[sorted],
+                                scratch.lists.positions[sorted],
                                 scratch.partial,
                                 args.dwte,
                                 args.cols,
