@@ -85,7 +85,7 @@ struct GroupStep : StepValues {
   } rounded;
 
   GroupStep() = default;
-  LOCKSTEP_HOST_DEVICE constexpr explicit GroupStep(const StepValues& values, double c1 = 1, double c2 = 1)
+  LOCKSTEP_HOST_DEVICE constexpr GroupStep(const StepValues& values, double c1 = 1, double c2 = 1)
       : StepValues(values), correction1(c1), correction2(c2) {
     round();
   }

@@ -99,6 +99,13 @@ __device__ __forceinline__ void store_once(T* to, const Pack<T, N>& pack) {
 }
 #endif
 
+/// Brings what is at an address nearer to the multiprocessors.
+__device__ __forceinline__ void prefetch([[maybe_unused]] const void* address) {
+#if !defined(LOCKSTEP_SIMT_EMU)
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(address));
+#endif
+}
+
 /// Elements in fp32, in registers.
 template <int N>
 struct Values {

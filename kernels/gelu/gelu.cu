@@ -30,7 +30,8 @@ __device__ __forceinline__ float gelu_derivative(float x) {
 }
 
 constexpr unsigned forward_threads = 256;
-constexpr unsigned forward_blocks = 6;  ///< of a multiprocessor
+constexpr unsigned forward_blocks = 5;  ///< of a multiprocessor
+constexpr int together = 2;             ///< packs whose loads are under way at once: before stores that may be to them
 
 template <class T, int N>
 __global__ void __launch_bounds__(forward_threads, resident_blocks(forward_threads, forward_blocks))
@@ -41,16 +42,24 @@ __global__ void __launch_bounds__(forward_threads, resident_blocks(forward_threa
   // Of a row's packs: the first one here, and how far a stride goes on. The only two divisions.
   std::int64_t column = i % row_packs;
   const std::int64_t column_step = stride % row_packs;
-  for (; i < packs; i += stride) {
-    auto x = load_pack<N>(static_cast<const T*>(args.x) + i * N);
-    if (args.bias != nullptr) {
-      x = x + load_pack<N>(static_cast<const T*>(args.bias) + column * N);
-      x = store_pack<N>(static_cast<T*>(args.pre) + i * N, x);  // as rounded: what backward will see
+  for (; i < packs; i += together * stride) {
+    Pack<T, N> from[together], bias[together];
+    for (int j = 0; j < together; ++j) {
+      if (i + j * stride >= packs) continue;
+      from[j] = load<N>(static_cast<const T*>(args.x) + (i + j * stride) * N);
+      if (args.bias == nullptr) continue;
+      bias[j] = load<N>(static_cast<const T*>(args.bias) + column * N);
       column += column_step;
       if (column >= row_packs) column -= row_packs;
     }
-    for (int k = 0; k < N; ++k) x.v[k] = gelu<T>(x.v[k]);
-    store_pack<N>(static_cast<T*>(args.y) + i * N, x);
+    for (int j = 0; j < together; ++j) {
+      if (i + j * stride >= packs) continue;
+      auto x = widen(from[j]);
+      if (args.bias != nullptr)  // as rounded: what backward will see
+        x = store_pack<N>(static_cast<T*>(args.pre) + (i + j * stride) * N, x + widen(bias[j]));
+      for (int k = 0; k < N; ++k) x.v[k] = gelu<T>(x.v[k]);
+      store_pack<N>(static_cast<T*>(args.y) + (i + j * stride) * N, x);
+    }
   }
 }
 
@@ -62,7 +71,6 @@ __global__ void __launch_bounds__(column_threads, resident_blocks(column_threads
   const std::int64_t last = first_row(args.rows, blockIdx.x + 1, gridDim.x);
   Values<N> sum{};
   if (c < args.cols) {
-    constexpr int together = 2;  // rows whose loads are under way at once; dx may be dy, so they come before its stores
     const std::int64_t step = row_lanes * args.cols;
     std::int64_t at = (first + threadIdx.y) * args.cols + c;
     const std::int64_t end = last * args.cols;

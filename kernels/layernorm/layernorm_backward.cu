@@ -31,6 +31,9 @@ struct BackwardPart {
     const int cols = static_cast<int>(args.cols);
     dy.read(static_cast<const T*>(args.dy) + r * args.cols, cols, lane, lanes);
     x.read(static_cast<const T*>(args.x) + r * args.cols, cols, lane, lanes);
+    if (args.dsum != nullptr)  // is needed last, and there are no registers to have it in until then
+      for_packs<N, P>(cols, lane, lanes,
+                      [&](int, int c) { prefetch(static_cast<const T*>(args.dsum) + r * args.cols + c); });
     mean = args.mean[r];
     rstd = args.rstd[r];
   }

@@ -30,9 +30,10 @@ Step step_of(int applied_before, double grad_factor = 0.5) {
   Step step;
   const auto t = static_cast<double>(applied_before + 1);
   for (const double lr : {0.01, 0.002})
-    step.groups.emplace_back(
-        StepValues{.lr = lr, .beta1 = 0.9, .beta2 = 0.95, .momentum = 0.8, .weight_decay = lr == 0.01 ? 0.1 : 0.0},
-        1 - std::pow(0.9, t), 1 - std::pow(0.95, t));
+    step.groups.push_back(
+        {{.lr = lr, .beta1 = 0.9, .beta2 = 0.95, .momentum = 0.8, .weight_decay = lr == 0.01 ? 0.1 : 0.0},
+         1 - std::pow(0.9, t),
+         1 - std::pow(0.95, t)});
   step.state.applied = applied_before + 1;  // decide has counted this update already
   step.state.attempted = step.state.applied;
   step.state.grad_factor = grad_factor;
