@@ -96,6 +96,9 @@ export TSAN_OPTIONS=${TSAN_OPTIONS:-halt_on_error=1:second_deadlock_stack=1}
 stage 'format' tools/format.sh --check || true
 if stage 'release: build' build release all bench; then
   stage 'release: tests' ctest --preset release -j "$cores" || true
+  if command -v nvcc >/dev/null; then
+    stage 'device code: registers, spills, 16-byte accesses' tools/check_ptx.py build/release || true
+  fi
 fi
 if [[ $quick == no ]]; then
   if stage 'address and undefined-behaviour sanitizers: build' build asan "${asan_programs[@]}"; then
@@ -109,7 +112,7 @@ fi
 say "summary (${SECONDS} s on $cores CPUs)"
 printf '%s\n' "${summary[@]}"
 [[ $quick == no ]] || echo 'left out by --quick: both sanitizer builds'
-command -v nvcc >/dev/null || echo 'no nvcc here: the CUDA sources ran under the emulator only'
+command -v nvcc >/dev/null || echo 'no nvcc here: the CUDA sources ran under the emulator only, and their registers and accesses were not looked at'
 if ((${#failed[@]})); then
   printf 'FAILED: %s\n' "${failed[@]}"
   exit 1

@@ -10,8 +10,8 @@
 
 namespace lockstep {
 
-/// What is the same for every element of a parameter group in one update. Derived in double, rounded once to T; the
-/// corrections as reciprocals, which leaves one division an element.
+/// What is the same for every element of a parameter group in one update. Derived in double, rounded once to T (to
+/// float by decide); the corrections as reciprocals, which leaves one division an element.
 template <class T>
 struct AdamScalars {
   T grad_factor;
@@ -27,20 +27,29 @@ struct AdamScalars {
   bool decoupled;  ///< AdamW's decay, else decay added to the gradient
 };
 
+[[nodiscard]] LOCKSTEP_HOST_DEVICE static inline AdamScalars<float> adam_scalars(const GroupStep::Rounded& step,
+                                                                                 float grad_factor, float eps,
+                                                                                 bool decoupled) {
+  return {grad_factor, step.lr,           step.weight_decay, step.beta1, step.rest1, step.beta2,
+          step.rest2,  step.uncorrected1, step.uncorrected2, eps,        decoupled};
+}
 template <class T>
 [[nodiscard]] LOCKSTEP_HOST_DEVICE static inline AdamScalars<T> adam_scalars(const GroupStep& step, double grad_factor,
                                                                              double eps, bool decoupled) {
-  return {static_cast<T>(grad_factor),
-          static_cast<T>(step.lr),
-          static_cast<T>(step.weight_decay),
-          static_cast<T>(step.beta1),
-          static_cast<T>(1.0 - step.beta1),
-          static_cast<T>(step.beta2),
-          static_cast<T>(1.0 - step.beta2),
-          static_cast<T>(1.0 / step.correction1),
-          static_cast<T>(1.0 / step.correction2),
-          static_cast<T>(eps),
-          decoupled};
+  if constexpr (sizeof(T) == sizeof(float))
+    return adam_scalars(step.rounded, static_cast<float>(grad_factor), static_cast<float>(eps), decoupled);
+  else
+    return {grad_factor,
+            step.lr,
+            step.weight_decay,
+            step.beta1,
+            1.0 - step.beta1,
+            step.beta2,
+            1.0 - step.beta2,
+            1.0 / step.correction1,
+            1.0 / step.correction2,
+            eps,
+            decoupled};
 }
 
 /// p, m, v <- their values after one update with gradient sum `g` (before grad_factor). The decay sees the old p.

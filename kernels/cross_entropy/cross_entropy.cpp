@@ -10,6 +10,7 @@ void cross_entropy(const Exec& exec, const CrossEntropyArgs& args) {
   require(is_compute_dtype(args.dtype), "cross_entropy: dtype must be f32, bf16 or f16");
   require(args.rows >= 0 && args.classes > 0 && args.stride >= args.classes,
           "cross_entropy: rows must be >= 0 and 0 < classes <= stride");
+  require(args.stride < (std::int64_t{1} << 31), "cross_entropy: rows of more than 2^31 - 1 logits");
   if (args.rows == 0) return;
   require(args.logits != nullptr && args.targets != nullptr && args.losses != nullptr && args.sum != nullptr,
           "cross_entropy: logits, targets, losses and sum are needed");

@@ -89,10 +89,9 @@ LOCKSTEP_HOST_DEVICE inline void decide_step(const DecideArgs& args) {
     state.grad_factor = 1.0 / (divisor * (over > 1 ? over : 1.0));
     const auto t = static_cast<double>(state.applied + 1);
     for (std::int32_t g = 0; g < args.groups; ++g) {
-      GroupStep& to = args.group_steps[g];
-      static_cast<StepValues&>(to) = rows[g];
-      to.correction1 = args.bias_correction != 0 ? 1.0 - std::pow(to.beta1, t) : 1.0;
-      to.correction2 = args.bias_correction != 0 ? 1.0 - std::pow(to.beta2, t) : 1.0;
+      const bool corrects = args.bias_correction != 0;
+      args.group_steps[g] = GroupStep(rows[g], corrects ? 1.0 - std::pow(rows[g].beta1, t) : 1.0,
+                                      corrects ? 1.0 - std::pow(rows[g].beta2, t) : 1.0);
     }
     ++state.applied;
     (void)advance_scaler(args.scaler, false, state);

@@ -69,6 +69,42 @@ struct StepState {
 struct GroupStep : StepValues {
   double correction1 = 1;  ///< 1 - beta1^t, t = applied updates + 1; 1 without bias correction
   double correction2 = 1;
+
+  /// The same in float, derived in double and rounded once: what updates in float read, so that the threads of a device
+  /// neither divide nor round doubles.
+  struct Rounded {
+    float lr = 0;
+    float beta1 = 0;
+    float rest1 = 1;  ///< 1 - beta1
+    float beta2 = 0;
+    float rest2 = 1;  ///< 1 - beta2
+    float momentum = 0;
+    float weight_decay = 0;
+    float uncorrected1 = 1;  ///< 1 / correction1
+    float uncorrected2 = 1;  ///< 1 / correction2
+  } rounded;
+
+  GroupStep() = default;
+  LOCKSTEP_HOST_DEVICE constexpr explicit GroupStep(const StepValues& values, double c1 = 1, double c2 = 1)
+      : StepValues(values), correction1(c1), correction2(c2) {
+    round();
+  }
+  /// In the order of StepValues.
+  constexpr GroupStep(double lr_, double beta1_, double beta2_, double momentum_, double decay, double c1, double c2)
+      : GroupStep(StepValues{lr_, beta1_, beta2_, momentum_, decay}, c1, c2) {}
+
+  /// Sets `rounded`: for who changes one of the doubles.
+  LOCKSTEP_HOST_DEVICE constexpr void round() {
+    rounded = {static_cast<float>(lr),
+               static_cast<float>(beta1),
+               static_cast<float>(1.0 - beta1),
+               static_cast<float>(beta2),
+               static_cast<float>(1.0 - beta2),
+               static_cast<float>(momentum),
+               static_cast<float>(weight_decay),
+               static_cast<float>(1.0 / correction1),
+               static_cast<float>(1.0 / correction2)};
+  }
 };
 
 /// What each rank tells the others once a step; all-gathered, reduced in rank order.

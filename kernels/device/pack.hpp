@@ -2,11 +2,9 @@
 
 // What row-wise device kernels share: 16-byte packs and reductions over a block. For .cu files only.
 #include <cstdint>
-#include <initializer_list>
 #include <limits>
 
-#include "kernels/device/simt.hpp"
-#include "kernels/element.hpp"
+#include "kernels/device/memory.hpp"
 
 namespace lockstep::kernels::LOCKSTEP_KERNEL_NS {
 namespace {
@@ -24,9 +22,7 @@ struct Packed {
 
 /// Whether rows of `cols` elements can be walked in 16-byte packs at all of these addresses (null: not used).
 inline bool packable(DType dtype, std::int64_t cols, std::initializer_list<const void*> addresses) {
-  for (const void* address : addresses)
-    if (reinterpret_cast<std::uintptr_t>(address) % 16 != 0) return false;
-  return cols % static_cast<std::int64_t>(16 / size_of(dtype)) == 0;
+  return is_aligned(addresses) && cols % static_cast<std::int64_t>(16 / size_of(dtype)) == 0;
 }
 
 /// body(Packed<T, N>{}) with the element type of dtype; N is 1 where packs do not fit.
@@ -35,31 +31,6 @@ void with_pack(DType dtype, bool packs, const Body& body) {
   with_element_type(dtype, [&]<class T>(T*) {
     return packs ? body(Packed<T, static_cast<int>(16 / sizeof(T))>{}) : body(Packed<T, 1>{});
   });
-}
-
-/// Elements [i, i + N) in fp32.
-template <int N>
-struct Values {
-  float v[N];
-};
-template <int N, class T>
-__device__ __forceinline__ Values<N> load_pack(const T* from) {
-  const auto pack = *reinterpret_cast<const Pack<T, N>*>(from);
-  Values<N> values;
-  for (int k = 0; k < N; ++k) values.v[k] = static_cast<float>(pack.v[k]);
-  return values;
-}
-/// Stores and returns the values as rounded.
-template <int N, class T>
-__device__ __forceinline__ Values<N> store_pack(T* to, const Values<N>& values) {
-  Pack<T, N> pack;
-  Values<N> rounded;
-  for (int k = 0; k < N; ++k) {
-    pack.v[k] = T(values.v[k]);
-    rounded.v[k] = static_cast<float>(pack.v[k]);
-  }
-  *reinterpret_cast<Pack<T, N>*>(to) = pack;
-  return rounded;
 }
 
 /// Threads of a block that walks `packs` packs together: whole warps, at most `limit`.

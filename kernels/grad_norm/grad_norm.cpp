@@ -17,6 +17,7 @@ void grad_leaf_sums(const Exec& exec, const GradLeafSumsArgs& args) {
 void grad_norm(const Exec& exec, const GradNormArgs& args) {
   require(args.report != nullptr, "grad_norm: report is null");
   require(args.sum_count == 0 || args.sums != nullptr, "grad_norm: sums is null");
+  require(args.sum_count <= max_norm_leaves, "grad_norm: more than 2^23 leaves");
   require(args.bad_count == 0 || args.bad != nullptr, "grad_norm: bad is null");
   check(exec.table->grad_norm(exec, args));
 }

@@ -21,8 +21,10 @@ struct GradLeafSumsArgs {
   std::int64_t* bad = nullptr;  ///< out [leaf_count], in the order of `leaves`
 };
 
+inline constexpr std::uint32_t max_norm_leaves = 1U << 23;  ///< 137 billion elements
+
 struct GradNormArgs {
-  const double* sums = nullptr;  ///< [sum_count], of all leaves of the flat space
+  const double* sums = nullptr;  ///< [sum_count], of all leaves of the flat space; at most max_norm_leaves
   std::uint32_t sum_count = 0;
   const std::int64_t* bad = nullptr;  ///< [bad_count], of this rank's leaves
   std::uint32_t bad_count = 0;

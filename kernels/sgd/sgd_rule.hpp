@@ -20,18 +20,21 @@ struct SgdScalars {
   bool nesterov;
 };
 
+[[nodiscard]] LOCKSTEP_HOST_DEVICE static inline SgdScalars<float> sgd_scalars(const GroupStep::Rounded& step,
+                                                                               float grad_factor, float undamped,
+                                                                               bool nesterov, bool first) {
+  return {grad_factor, step.lr, step.weight_decay, step.momentum, undamped, first, step.momentum != 0, nesterov};
+}
 template <class T>
 [[nodiscard]] LOCKSTEP_HOST_DEVICE static inline SgdScalars<T> sgd_scalars(const GroupStep& step, double grad_factor,
                                                                            double dampening, bool nesterov,
                                                                            bool first) {
-  return {static_cast<T>(grad_factor),
-          static_cast<T>(step.lr),
-          static_cast<T>(step.weight_decay),
-          static_cast<T>(step.momentum),
-          static_cast<T>(1.0 - dampening),
-          first,
-          step.momentum != 0,
-          nesterov};
+  if constexpr (sizeof(T) == sizeof(float))
+    return sgd_scalars(step.rounded, static_cast<float>(grad_factor), static_cast<float>(1.0 - dampening), nesterov,
+                       first);
+  else
+    return {grad_factor,     step.lr, step.weight_decay,  step.momentum,
+            1.0 - dampening, first,   step.momentum != 0, nesterov};
 }
 
 /// p and buf <- their values after one update with gradient sum `g` (before grad_factor). Without momentum buf stays

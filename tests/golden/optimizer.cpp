@@ -73,6 +73,7 @@ Mismatches run(const json& trace, const char* key) {
     const auto t = static_cast<double>(step + 1);
     s.group.correction1 = 1.0 - std::pow(s.group.beta1, t);
     s.group.correction2 = 1.0 - std::pow(s.group.beta2, t);
+    s.group.round();
     const AdamScalars<T> adam = adam_scalars<T>(s.group, 1.0, s.eps, s.decoupled);
     const SgdScalars<T> sgd = sgd_scalars<T>(s.group, 1.0, s.dampening, s.nesterov, step == 0);
     for (std::size_t i = 0; i < p.size(); ++i) {

@@ -223,6 +223,40 @@ void expect_shards_to_join(const Session& session, bool sharded_gradient) {
 TEST_P(Adam, ShardsOfTwoRanksJoinToTheWholeUpdate) { expect_shards_to_join(session(), false); }
 TEST_P(Adam, AShardedGradientUpdatesAWholeMaster) { expect_shards_to_join(session(), true); }
 
+/// Tiles of every length around a vector and a block's piece, whose shards begin at any index.
+TEST_P(Adam, TilesOfAnyLengthAndShardsAtAnyIndex) {
+  constexpr std::uint32_t lengths[] = {1, 2, 3, 4, 5, 7, 8, 1023, 1024, 1025, 4099, 6, 16};
+  std::vector<Tile> list;
+  std::uint64_t begin = 0, shard = 3;
+  for (const std::uint32_t length : lengths) {
+    list.push_back({begin, shard, length, static_cast<std::uint32_t>(list.size() % 2)});
+    begin += (length + 3) / 4 * 4;
+    shard += length;
+  }
+  const auto update = [&](const Session& session) {
+    const Array<float> p(session, normal_values<float>(begin, 1)), m(session, normal_values<float>(shard, 2, 0.1));
+    const Array<float> v(session, std::vector<float>(shard, 0.25F)), g(session, normal_values<float>(begin, 4));
+    const Array<std::uint16_t> copy(session, begin);
+    const Array<GroupStep> steps(session, groups);
+    const Array<StepState> state(session, std::vector<StepState>{scaled_state()});
+    const Array<Tile> tiles(session, list);
+    kernels::adam(session.exec(), {.master = p.data(),
+                                   .master_extent = Extent::full,
+                                   .m = m.data(),
+                                   .v = v.data(),
+                                   .param16 = copy.data(),
+                                   .grad = {.source = {g.data()}},
+                                   .tiles = tiles.data(),
+                                   .tile_count = static_cast<std::uint32_t>(list.size()),
+                                   .groups = steps.data(),
+                                   .state = state.data()});
+    return Result{p.host(), m.host(), v.host(), copy.host(), DType::bf16};
+  };
+  const auto body = [&] { return update(session()); };
+  expect_equal(body(), update(reference_));
+  under_thread_orders(session(), body, expect_equal);
+}
+
 TEST_P(Adam, LeavesPaddingAlone) {
   const Case c = {300, 1, DType::f32, true};
   const Result result = run(session(), c, scaled_state());

@@ -59,6 +59,19 @@ TEST_P(BiasGradTest, AgreesWithTheReferenceAndNotWithTheThreads) {
       [](const Doubles& got, const Doubles& want) { expect_same(got, want, "order"); });
 }
 
+TEST_P(BiasGradTest, ManyRowsAddUpExactly) {
+  const std::int64_t rows = 65537;
+  for (const std::int64_t cols : {1, 8}) {
+    // Ones and minus ones: every partial sum is a small whole number.
+    Doubles dy(static_cast<std::size_t>(rows * cols)), want(static_cast<std::size_t>(cols));
+    for (std::size_t i = 0; i < dy.size(); ++i) {
+      dy[i] = i * 7 % 5 < 2 ? 1.0 : -1.0;
+      want[i % want.size()] += dy[i];
+    }
+    expect_same(column_sums(session(), DType::bf16, rows, cols, dy, Doubles(want.size())), want, "dbias");
+  }
+}
+
 TEST_P(BiasGradTest, TheFirstContributionReplacesWhatWasThere) {
   for (const std::int64_t rows : {0, 1, 33}) {
     const std::size_t cols = 45;

@@ -83,6 +83,28 @@ TEST_P(CrossEntropyTest, EqualsTheReference) {
                 [&](const Case& c) { expect_close_results(run(session(), c), run(reference_session(), c), c.range); });
 }
 
+TEST_P(CrossEntropyTest, ManyRowsOfFewClasses) {
+  const Case c{65537, 5, 8, DType::bf16};
+  expect_close_results(run(session(), c), run(reference_session(), c), c.range);
+}
+
+TEST_P(CrossEntropyTest, ALogitOfMinusInfinityHasProbabilityZero) {
+  for (const DType dtype : activation_dtypes) {
+    const Case c{2, 600, 600, dtype};
+    Doubles logits(1200, -HUGE_VAL);  // most threads of a device see nothing else
+    logits[7] = 1.0;
+    logits[600 + 599] = 2.0;
+    logits[600 + 3] = 2.0;
+    const Results got = run(session(), c, logits, {7, 3});
+    EXPECT_EQ(got.list[1].second[0], 0.0);
+    EXPECT_NEAR(got.list[1].second[1], std::log(2.0), 1e-6);
+    for (std::size_t i = 0; i < 1200; ++i) {
+      const double want = i == 603 ? -0.5 : i == 1199 ? 0.5 : 0.0;
+      EXPECT_NEAR(got.list[0].second[i], want * grad_factor * scale, 1e-6 * grad_factor * scale) << i;
+    }
+  }
+}
+
 TEST_P(CrossEntropyTest, PaddingAndUncountedRowsGetNoGradient) {
   for (const DType dtype : activation_dtypes) {
     const Case c{9, 50, 64, dtype};

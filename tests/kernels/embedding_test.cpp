@@ -79,6 +79,11 @@ void for_each_case(const Session& session, const Body& body) {
       if (!session.emulated()) body(Case{4, 257, 48, 1100, dtype, positions});
     }
   if (session.emulated()) body(Case{3, 100, 8, 1030, DType::bf16});
+  body(Case{1, 300, 8, 1, DType::bf16});           // one token, over many pieces of a device's sum
+  body(Case{2, 1100, 4, 3, DType::f32});           // more positions than a block of its sort
+  body(Case{1, 64, 4, 256, DType::f32});           // a piece to the last position; a second digit for one key
+  body(Case{1, 70, 1, 70000, DType::f16, false});  // three digits
+  body(Case{1, 5, 1100, 4, DType::bf16, true});    // several tiles of columns
 }
 
 class EmbeddingTest : public KernelTest {};

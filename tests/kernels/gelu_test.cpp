@@ -101,6 +101,15 @@ TEST_P(GeluTest, BackwardEqualsTheReference) {
   });
 }
 
+TEST_P(GeluTest, ManyRowsOfFewColumns) {
+  const Case c{65537, 8, DType::bf16, true, false};
+  Results got = forward(session(), c), want = forward(reference_session(), c);
+  expect_close(got.list[0].second, want.list[0].second, c.dtype, relative, absolute, "y");
+  got = backward(session(), c);
+  want = backward(reference_session(), c);
+  expect_close(got.list[0].second, want.list[0].second, c.dtype, relative, absolute, "dx");
+}
+
 TEST_P(GeluTest, TheFirstContributionReplacesWhatWasThere) {
   for (const std::int64_t rows : {0, 1, 40}) {
     const Case c{rows, 33, DType::f32, true, false};

@@ -116,7 +116,8 @@ TEST_P(GradNorm, SourcesAreAddedAsATree) {
 }
 
 TEST_P(GradNorm, TheNormIsTheTreeOverTheLeaves) {
-  for (const std::size_t count : {1, 2, 3, 5, 31, 32, 33, 63, 64, 100, 1023, 1024, 1025, 2047, 5000, 70001}) {
+  for (const std::size_t count :
+       {1, 2, 3, 5, 31, 32, 33, 63, 64, 100, 1023, 1024, 1025, 2047, 5000, 8191, 8192, 8193, 8225, 70001}) {
     std::vector<double> values(count);
     for (std::size_t i = 0; i < count; ++i) values[i] = std::abs(normal_at(7, RngStream::synthetic, 1, i));
     const Array<double> sums(session(), values);
@@ -231,6 +232,8 @@ TEST_P(GradNorm, RefusesWhatIsMissing) {
   EXPECT_THROW(kernels::grad_norm(exec(), {}), Error);
   EXPECT_THROW(kernels::grad_norm(exec(), {.sum_count = 1, .report = &report}), Error);
   EXPECT_THROW(kernels::grad_norm(exec(), {.bad_count = 1, .report = &report}), Error);
+  const double sum = 0;
+  EXPECT_THROW(kernels::grad_norm(exec(), {.sums = &sum, .sum_count = max_norm_leaves + 1, .report = &report}), Error);
   EXPECT_THROW(kernels::grad_leaf_sums(exec(), {.leaf_count = 1}), Error);
 }
 

@@ -13,9 +13,11 @@ struct Shape {
 };
 std::size_t elements(Shape shape) { return static_cast<std::size_t>(shape.rows * shape.cols); }
 
-// 6128 columns are the most whose sums fit into a device block's shared memory.
+// Among them the widest rows that a device's warp holds going forward (2048) and back (1024), those of a block (8192),
+// and wider ones.
 std::vector<Shape> shapes(const Session& session) {
-  std::vector<Shape> list = {{1, 1}, {3, 31}, {5, 32}, {33, 33}, {17, 257}, {20, 128}, {1, 6128}, {1, 6200}};
+  std::vector<Shape> list = {{1, 1},    {3, 31},   {5, 32},   {33, 33},  {17, 257}, {20, 128}, {9, 512}, {6, 768},
+                             {5, 1024}, {2, 1032}, {1, 2048}, {1, 2056}, {2, 6144}, {1, 8192}, {1, 8200}};
   if (!session.emulated()) list.insert(list.end(), {{40, 384}, {18, 1536}, {2, 7001}});
   return list;
 }
@@ -72,7 +74,7 @@ Results backward(const Session& session, const Case& c, const Before& before = {
   const Tensor gamma(session, c.dtype, random_values(cols, 3, 2.0), c.offset);
   // Any mean and rstd will do: the kernel takes them as given.
   Doubles means(rows), rstds(rows);
-  for (std::size_t r = 0; r < rows; ++r) means[r] = 0.9 + 0.01 * static_cast<double>(r), rstds[r] = 0.6;
+  for (std::size_t r = 0; r < rows; ++r) means[r] = 0.9 + 0.01 * static_cast<double>(r % 100), rstds[r] = 0.6;
   const Tensor mean(session, DType::f32, means), rstd(session, DType::f32, rstds);
   const Tensor dx(session, c.dtype, Doubles(elements(c.shape)), c.offset);
   const Tensor dgamma(session, DType::f32, Doubles(cols, before.dgamma));
@@ -126,6 +128,16 @@ TEST_P(LayernormTest, ForwardEqualsTheReference) {
 TEST_P(LayernormTest, BackwardEqualsTheReference) {
   for_each_case(session(),
                 [&](const Case& c) { expect_close_results(backward(session(), c), backward(reference_session(), c)); });
+}
+
+TEST_P(LayernormTest, ManyRowsOfFewColumns) {
+  const Case c{{65537, 8}, DType::bf16, true};
+  expect_close_results(forward(session(), c, inputs(c, 1)), forward(reference_session(), c, inputs(c, 1)));
+  const Results got = backward(session(), c), want = backward(reference_session(), c);
+  expect_close(got.list[0].second, want.list[0].second, c.dtype, 1e-5, 2e-5, "dx");
+  // Sums in fp32 of 65,537 terms of order 1 and both signs, which partly cancel.
+  expect_close(got.list[1].second, want.list[1].second, DType::f32, 1e-5, 5e-2, "dgamma");
+  expect_close(got.list[2].second, want.list[2].second, DType::f32, 1e-5, 5e-2, "dbeta");
 }
 
 TEST_P(LayernormTest, TheFirstContributionReplacesWhatWasThere) {

@@ -30,10 +30,9 @@ Step step_of(int applied_before, double grad_factor = 0.5) {
   Step step;
   const auto t = static_cast<double>(applied_before + 1);
   for (const double lr : {0.01, 0.002})
-    step.groups.push_back(
-        {{.lr = lr, .beta1 = 0.9, .beta2 = 0.95, .momentum = 0.8, .weight_decay = lr == 0.01 ? 0.1 : 0.0},
-         1 - std::pow(0.9, t),
-         1 - std::pow(0.95, t)});
+    step.groups.emplace_back(
+        StepValues{.lr = lr, .beta1 = 0.9, .beta2 = 0.95, .momentum = 0.8, .weight_decay = lr == 0.01 ? 0.1 : 0.0},
+        1 - std::pow(0.9, t), 1 - std::pow(0.95, t));
   step.state.applied = applied_before + 1;  // decide has counted this update already
   step.state.attempted = step.state.applied;
   step.state.grad_factor = grad_factor;
@@ -146,7 +145,10 @@ TEST_P(OptimizerTest, PlainSgdNeedsNoBuffer) {
   Flat flat(session(), 0);
   const std::vector<float> before = flat.master.host(), grad = flat.grad.host();
   Step step = step_of(0);
-  for (GroupStep& group : step.groups) group.momentum = 0;
+  for (GroupStep& group : step.groups) {
+    group.momentum = 0;
+    group.round();
+  }
   flat.update(*optimizer, step);
   const std::vector<float> after = flat.master.host();
   for (std::size_t i = 0; i < elements; ++i) {
