@@ -5,8 +5,10 @@
 //   - x.hpp has struct XArgs (a POD: pointers, sizes, options) and kernels::x(exec, args), which checks and dispatches;
 //   - x_reference.cpp has reference::x: plain loops that accumulate in double, the definition of right;
 //   - x_cpu.cpp is compiled once per instruction set, into cpu_baseline::x, cpu_avx2::x and cpu_avx512::x;
-//   - x.cu is compiled twice: into emu::x by g++ with the SIMT emulator, into cuda::x by nvcc. A kernel of a vendor's
-//     library has no x.cu: its emu::x is the reference in stream order (x_emu.cpp).
+//   - x.cu is compiled twice: into emu::x by g++ with the SIMT emulator, into cuda::x by nvcc. Where a GPU has a
+//   library
+//     for it, cuda::x is in x_cuda.cpp, which is compiled into the module alone, and emu::x is the reference in stream
+//     order (x_emu.cpp); x.cu then has what the library does not do, under names of its own.
 //
 // Adding a kernel is adding its line here and its folder.
 #define LOCKSTEP_KERNELS(K)                    \

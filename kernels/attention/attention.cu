@@ -99,7 +99,7 @@ __device__ __forceinline__ void store_row(T* out, int head, const float (&sum)[S
 /// A block has Rows * 8 queries and walks over the keys that they see, with the softmax's largest score and its sum
 /// carried along.
 template <class T, int Rows, int Slots>
-__global__ void __launch_bounds__(threads) forward_kernel(AttentionForwardArgs args, Sizes sizes) {
+__global__ void __launch_bounds__(threads, 2) forward_kernel(AttentionForwardArgs args, Sizes sizes) {
   LOCKSTEP_DYNAMIC_SHARED(float, shared);
   const int pitch = sizes.head + 1, block_rows = Rows * warps;
   float* queries = shared;                          // [block_rows][head]
@@ -154,7 +154,7 @@ __global__ void __launch_bounds__(threads) forward_kernel(AttentionForwardArgs a
 
 /// delta [batch, heads, length] <- sum over the head of y dy: one warp a query.
 template <class T>
-__global__ void __launch_bounds__(threads) delta_kernel(AttentionBackwardArgs args, Sizes sizes, std::int64_t rows) {
+__global__ void __launch_bounds__(threads, 2) delta_kernel(AttentionBackwardArgs args, Sizes sizes, std::int64_t rows) {
   const std::int64_t i = std::int64_t{blockIdx.x} * warps + warp_number();
   if (i >= rows) return;  // a warp as a whole
   const std::int64_t head = i / sizes.length, t = i % sizes.length;
@@ -170,7 +170,7 @@ __global__ void __launch_bounds__(threads) delta_kernel(AttentionBackwardArgs ar
 
 /// A block has Rows * 8 queries and walks over the keys that they see: dq.
 template <class T, int Rows, int Slots>
-__global__ void __launch_bounds__(threads) query_gradient_kernel(AttentionBackwardArgs args, Sizes sizes) {
+__global__ void __launch_bounds__(threads, 2) query_gradient_kernel(AttentionBackwardArgs args, Sizes sizes) {
   LOCKSTEP_DYNAMIC_SHARED(float, shared);
   const int pitch = sizes.head + 1, block_rows = Rows * warps;
   float* queries = shared;                               // [block_rows][head]
@@ -221,7 +221,7 @@ __global__ void __launch_bounds__(threads) query_gradient_kernel(AttentionBackwa
 
 /// A block has Rows * 8 keys and walks over the queries that see them: dk and dv.
 template <class T, int Rows, int Slots>
-__global__ void __launch_bounds__(threads) key_gradient_kernel(AttentionBackwardArgs args, Sizes sizes) {
+__global__ void __launch_bounds__(threads, 2) key_gradient_kernel(AttentionBackwardArgs args, Sizes sizes) {
   LOCKSTEP_DYNAMIC_SHARED(float, shared);
   const int pitch = sizes.head + 1, block_rows = Rows * warps;
   float* keys = shared;                                 // [block_rows][head]
