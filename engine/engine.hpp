@@ -100,9 +100,10 @@ class Engine {
   /// For a user-managed schedule only: ErrorKind::internal if the engine steps one itself.
   void set_lr(const std::vector<double>& lr);
 
-  /// Steps that have finished since the last call, oldest first. Throws what ended the run.
+  /// Steps that have finished since the last call, oldest first. Throws what ended the run, once those before it were
+  /// returned: who wants to know of all steps asks until nothing comes.
   [[nodiscard]] std::vector<FinishedStep> results();
-  /// Waits for every step in flight; results() then returns them all.
+  /// Waits for every step in flight; results() then returns them all, up to one that ended the run.
   void drain();
   /// A step's result has surely been returned by results() after this many further steps: 0 on CPUs.
   [[nodiscard]] std::int64_t result_delay() const;
