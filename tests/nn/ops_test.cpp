@@ -292,8 +292,11 @@ TEST_P(CrossEntropy, LossAndGradientAreThoseOfTheFormula) {
   MemoryStore store(rig.device(), {}, DType::f32, {});
   const testing::SharedMemory memory(rig.device(), 1 << 12);
   Workspace workspace(memory.data(), memory.bytes());
-  Context context(
-      {.exec = rig.exec(), .store = &store, .workspace = &workspace, .loss = loss_sum.as<LossSum>().data(), .state = state});
+  Context context({.exec = rig.exec(),
+                   .store = &store,
+                   .workspace = &workspace,
+                   .loss = loss_sum.as<LossSum>().data(),
+                   .state = state});
   const Tensor logits = context.make({rows, stride});
   std::vector<double> x;
   for (std::int64_t i = 0; i < rows * stride; ++i) {
