@@ -27,6 +27,21 @@ struct Transfer {
   Buffer from = {}, to = {};  ///< what is copied back
 };
 
+/// Host memory of the host's communicator, whose ranks may see more of each other than ours.
+class HostArena final : public FlatArena {
+ public:
+  HostArena(std::unique_ptr<FlatArena> memory, int rank) : memory_(std::move(memory)), rank_(rank) {}
+  [[nodiscard]] std::byte* data() const noexcept override { return memory_->data(); }
+  [[nodiscard]] std::size_t bytes() const noexcept override { return memory_->bytes(); }
+  [[nodiscard]] const std::byte* peer(int rank) const noexcept override {
+    return rank == rank_ ? memory_->data() : nullptr;
+  }
+
+ private:
+  std::unique_ptr<FlatArena> memory_;
+  int rank_;
+};
+
 class Staged final : public Communicator {
  public:
   Staged(Communicator& host, DeviceApi& device)
@@ -78,7 +93,7 @@ class Staged final : public Communicator {
   [[nodiscard]] std::unique_ptr<FlatArena> make_arena(DeviceApi& device, std::size_t bytes) override {
     if (device.memory() == Memory::device) return Communicator::make_arena(device, bytes);
     start_all();
-    return host_.make_arena(device, bytes);
+    return std::make_unique<HostArena>(host_.make_arena(device, bytes), rank());
   }
 
  private:

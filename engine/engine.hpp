@@ -102,9 +102,10 @@ class Engine {
   /// The same with everything that a schedule gives.
   void set_values(const std::vector<StepValues>& values);
 
-  /// Steps that have finished since the last call, oldest first. Throws what ended the run.
+  /// Steps that have finished since the last call, oldest first. Throws what ended the run, once those before it were
+  /// returned: who wants to know of all steps asks until nothing comes.
   [[nodiscard]] std::vector<FinishedStep> results();
-  /// Waits for every step in flight; results() then returns them all.
+  /// Waits for every step in flight; results() then returns them all, up to one that ended the run.
   void drain();
   /// A step's result has surely been returned by results() after this many further steps: 0 on CPUs.
   [[nodiscard]] std::int64_t result_delay() const;

@@ -3,6 +3,7 @@
 // Private to the engine's own sources.
 
 #include <algorithm>
+#include <exception>
 #include <memory>
 #include <vector>
 
@@ -46,8 +47,10 @@ struct Engine::Device {
 
   ~Device() {
     // Work in flight still refers to this memory. A device that does not end it keeps the memory, see DeviceApi.
-    if (!api.try_synchronize(stream.ref))
-      log::warning("{}: work is still under way, or failed; what it was given is not used again", api.name());
+    if (api.try_synchronize(stream.ref)) return;
+    const bool told = std::uncaught_exceptions() > 0;  // what went wrong is on its way already
+    log::write(told ? log::Level::debug : log::Level::warning,
+               api.name() + ": work is still under way, or failed; what it was given is not used again");
   }
   Device(const Device&) = delete;
   Device& operator=(const Device&) = delete;

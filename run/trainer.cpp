@@ -80,8 +80,11 @@ class Training {
       const bool end = done == job_.run.steps;
       const bool evaluate = job_.run.eval_every > 0 && (end || done % job_.run.eval_every == 0);
       const bool save = end || (job_.run.checkpoint.every > 0 && done % job_.run.checkpoint.every == 0);
-      if (evaluate || save || done == last_step_) engine_->drain();
-      record(engine_->results(), evaluate, progress);
+      const bool all = evaluate || save || done == last_step_;
+      if (all) engine_->drain();
+      record(engine_->results(), evaluate ? done : 0, progress);
+      // A step that ended the run comes by itself, behind those before it.
+      if (all) record(engine_->results(), 0, progress);
       if (save || done == last_step_) save_checkpoint(progress);
     }
     if (state_.attempted < job_.run.steps)
@@ -184,11 +187,10 @@ class Training {
     engine_->step();
   }
 
-  /// Writes what has finished. If a rank asked to stop, fixes the step after which all of them do: the same one,
-  /// although they may see the wish at different moments.
-  void record(const std::vector<engine::FinishedStep>& results, bool evaluate, Progress& progress) {
-    for (std::size_t i = 0; i < results.size(); ++i) {
-      const engine::FinishedStep& r = results[i];
+  /// Writes what has finished; step `evaluate`, counted from 1, with the validation loss. If a rank asked to stop,
+  /// fixes the step after which all of them do: the same one, although they may see the wish at different moments.
+  void record(const std::vector<engine::FinishedStep>& results, std::int64_t evaluate, Progress& progress) {
+    for (const engine::FinishedStep& r : results) {
       const auto now = Clock::now();
       const double seconds = std::chrono::duration<double>(now - step_began_).count();
       step_began_ = now;
@@ -203,7 +205,7 @@ class Training {
                     .item = is_text() ? "tokens" : "samples",
                     .step_ms = seconds * 1e3,
                     .val_loss = {}};
-      if (evaluate && i + 1 == results.size()) {
+      if (m.step == evaluate) {
         val_loss_ = engine::evaluate_all(*engine_, *dataset_);
         m.val_loss = val_loss_;
         step_began_ = Clock::now();

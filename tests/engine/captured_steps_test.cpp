@@ -240,5 +240,37 @@ TEST(StepGraphs, KeepNothingOfACaptureThatThrows) {
   device->destroy(stream);
 }
 
+/// A library may refuse to be captured; what has not been launched yet can still be enqueued as it is.
+TEST(StepGraphs, EnqueueAnewWhereACaptureIsRefusedBeforeAnythingWasLaunched) {
+  const auto device = make_emulated_device(1);
+  const StreamRef stream = device->make_stream();
+  const Arena memory(*device, sizeof(int));
+  {
+    StepGraphs graphs(*device, stream, true, false);
+    int eager = 0;
+    const auto work = [&] {
+      device->fill_zero(memory.data(), sizeof(int), stream);
+      if (graphs.capturing()) fail(ErrorKind::environment, "this product cannot be captured");
+      ++eager;
+    };
+    for (int i = 0; i < 3; ++i) graphs.run(MicroStep::last, work);
+    EXPECT_EQ(eager, 3);
+    EXPECT_EQ(graphs.graphs(), 0U);
+    EXPECT_EQ(graphs.why(), "this product cannot be captured");
+    EXPECT_FALSE(graphs.enabled());
+
+    StepGraphs late(*device, stream, true, false);
+    const auto refused_late = [&] {
+      late.outside([] {});
+      if (late.capturing()) fail(ErrorKind::environment, "too late");
+    };
+    late.run(MicroStep::last, refused_late);
+    EXPECT_THROW(late.run(MicroStep::last, refused_late), Error) << "other ranks have seen the call";
+    EXPECT_TRUE(late.enabled());
+    device->synchronize(stream);
+  }
+  device->destroy(stream);
+}
+
 }  // namespace
 }  // namespace lockstep::engine

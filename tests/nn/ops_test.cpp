@@ -288,12 +288,15 @@ TEST_P(CrossEntropy, LossAndGradientAreThoseOfTheFormula) {
   const std::int64_t rows = 3, stride = 8, classes = 5;
   const std::vector<std::int32_t> targets = {4, -1, 0};
   const StepState* const state = rig.keep(std::vector<StepState>{{.scale = 4}});
-  const testing::SharedMemory sum(rig.device(), sizeof(LossSum));
+  const testing::SharedMemory loss_sum(rig.device(), sizeof(LossSum));
   MemoryStore store(rig.device(), {}, DType::f32, {});
   const testing::SharedMemory memory(rig.device(), 1 << 12);
   Workspace workspace(memory.data(), memory.bytes());
-  Context context(
-      {.exec = rig.exec(), .store = &store, .workspace = &workspace, .loss = sum.as<LossSum>().data(), .state = state});
+  Context context({.exec = rig.exec(),
+                   .store = &store,
+                   .workspace = &workspace,
+                   .loss = loss_sum.as<LossSum>().data(),
+                   .state = state});
   const Tensor logits = context.make({rows, stride});
   std::vector<double> x;
   for (std::int64_t i = 0; i < rows * stride; ++i) {
@@ -322,7 +325,7 @@ TEST_P(CrossEntropy, LossAndGradientAreThoseOfTheFormula) {
       EXPECT_NEAR(grad.as<float>()[r * stride + c], want, 2e-6) << r << ", " << c;
     }
   }
-  const LossSum loss = sum.as<LossSum>()[0];
+  const LossSum loss = loss_sum.as<LossSum>()[0];
   EXPECT_NEAR(loss.loss, expected, 1e-5);
   EXPECT_EQ(loss.weight, 2);
 }

@@ -7,6 +7,7 @@
 
 #include "kernels/emu/emu_device.hpp"
 #include "run/agreement.hpp"
+#include "run/trainer.hpp"
 #include "tests/support/training.hpp"
 
 namespace lockstep::run {
@@ -131,6 +132,29 @@ TEST(LaunchPlaces, GradientsOfWhatTheHostCannotReadGoByWayOfItsMemory) {
   const int code = run_on_ranks(
       start_of(2), [](RankContext& rank) { EXPECT_EQ(rank.comm.name(), "local through host memory"); }, gpu_like_place);
   EXPECT_EQ(code, 0);
+}
+
+/// Results of a device come late, those of the last steps together: a run whose last step diverges has diverged.
+TEST(LaunchPlaces, ADivergenceInTheLastStepIsSeenOnADevice) {
+  const testing::ScratchFolder folder;
+  const Start start = start_with([&] {
+    return job::load_job_text("job.yaml",
+                              "model: {type: mlp, hidden: [8]}\n"
+                              "data: {type: clusters, samples: 64}\n"
+                              "run: {steps: 2, output_dir: " +
+                                  folder.path().string() +
+                                  "}\n"
+                                  "train_batch_size: 4\n"
+                                  "gradient_clipping: 0\n"
+                                  "optimizer: {type: SGD, params: {lr: 1.0e+38}}\n",
+                              ".");
+  });
+  ASSERT_FALSE(start.failure) << start.failure->text;
+
+  const int code = run_on_ranks(
+      start, [&](RankContext& rank) { (void)train(*start.job, "never", rank); }, emulated_place);
+
+  EXPECT_EQ(code, exit_code(ErrorKind::diverged));
 }
 
 TEST(LaunchPlaces, RanksTakeTheSameKindOfDevice) {

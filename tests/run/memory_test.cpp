@@ -136,7 +136,7 @@ TEST(Memory, AShortageNamesWhatIsNeededWhatIsFreeAndWhatFits) {
 
 /// A GPU has memory of its own: what is free there counts, for the ranks that share it.
 TEST(Memory, OfADeviceIsItsOwn) {
-  const Case example(gpt, 256);
+  const Case example(std::string(gpt) + "run: {steps: 1}\n", 256);
   testing::WatchedDevice device;
   const job::BatchSizes batch = batch_sizes(example.job.config, 2, "a test");
   const auto question = [&](int sharing) {
@@ -172,7 +172,7 @@ TEST(Memory, OfADeviceIsItsOwn) {
 
 /// It may have less than it said: others use it too.
 TEST(Memory, ADeviceThatRunsOutAllTheSameSaysWhatFits) {
-  const Case example(gpt, 256);
+  const Case example(std::string(gpt) + "run: {steps: 1}\n", 256);
   testing::WatchedDevice device;
   const auto comm = comm::make_single(&device);
   const job::BatchSizes batch = batch_sizes(example.job.config, 1, "a test");

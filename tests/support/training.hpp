@@ -179,7 +179,8 @@ inline Outcome train_rank(const TrainingRun& run, comm::Communicator& comm, engi
   if (run.prepare) run.prepare(engine);
   Outcome outcome;
   const auto keep = [&] {
-    for (const engine::FinishedStep& result : engine.results()) outcome.results.push_back(result);
+    for (auto some = engine.results(); !some.empty(); some = engine.results())
+      outcome.results.insert(outcome.results.end(), some.begin(), some.end());
   };
   for (std::int64_t step = 0; step < run.steps; ++step) {
     train_step(engine, *dataset, step);

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <functional>
@@ -40,7 +41,7 @@ class WatchedDevice final : public EmuDevice {
     return limit == SIZE_MAX ? inner_->memory_info() : MemoryInfo{.free = limit - allocated, .total = limit};
   }
   [[nodiscard]] void* allocate(std::size_t bytes) override {
-    if (bytes > limit - allocated) throw OutOfMemory("GPU", bytes, memory_info());
+    if (bytes > limit - allocated) throw OutOfMemory(Memory::device, bytes, memory_info());
     ++allocations;
     allocated += bytes;
     peak = std::max(peak, allocated);
