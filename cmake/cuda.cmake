@@ -1,12 +1,19 @@
-# The CUDA module: every .cu of kernels/ by nvcc, opened with dlopen for `device: cuda`. Nothing else links NVIDIA's
-# libraries.
+# The CUDA module: every .cu of kernels/ by nvcc, the calls of NVIDIA's libraries and comm/nccl, opened with dlopen for
+# `device: cuda`. Nothing else links NVIDIA's libraries.
 if(LOCKSTEP_CUDA STREQUAL "OFF")
   return()
 endif()
 include(CheckLanguage)
-# Before enable_language, which would ask a GPU: machine code for A100, H100/H200 and B200, PTX for newer ones.
-if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
-  set(CMAKE_CUDA_ARCHITECTURES 80-real 90-real 100)
+include(cuda_architectures)
+if(DEFINED ENV{CUDACXX})
+  set(LOCKSTEP_NVCC $ENV{CUDACXX})
+else()
+  find_program(LOCKSTEP_NVCC nvcc)
+  mark_as_advanced(LOCKSTEP_NVCC)
+endif()
+# Before check_language, which would ask a GPU.
+if(LOCKSTEP_NVCC AND NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
+  lockstep_cuda_architectures(CMAKE_CUDA_ARCHITECTURES ${LOCKSTEP_NVCC})
 endif()
 check_language(CUDA)
 if(NOT CMAKE_CUDA_COMPILER)
@@ -18,7 +25,15 @@ if(NOT CMAKE_CUDA_COMPILER)
   return()
 endif()
 enable_language(CUDA)
+if(CMAKE_CUDA_COMPILER_VERSION VERSION_LESS 12.0)
+  message(FATAL_ERROR "the CUDA module is C++20, which nvcc knows from 12.0 on; this one is "
+                      "${CMAKE_CUDA_COMPILER_VERSION}: install a newer toolkit, or configure with -DLOCKSTEP_CUDA=OFF")
+endif()
 find_package(CUDAToolkit REQUIRED)
+# Optional both: without NCCL ranks talk through MPI, without cuDNN's headers attention is our own kernel.
+find_package(NCCL)
+find_package(CUDNN)
+set(LOCKSTEP_NCCL ${NCCL_FOUND})
 # CMake before 3.26 does not know that nvcc 12 and newer take -std=c++20.
 if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION AND CMAKE_CUDA_COMPILER_VERSION VERSION_GREATER_EQUAL 12.0)
   set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION "-std=c++20")

@@ -14,7 +14,8 @@ endif()
 # are compiled here by g++ against the SIMT emulator (and by nvcc in cmake/cuda.cmake).
 function(lockstep_layer name)
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/${name}/*.cpp)
-  list(FILTER sources EXCLUDE REGEX "/kernels/cuda/")  # the CUDA module's, built in that folder
+  # The CUDA module's, built in kernels/cuda.
+  list(FILTER sources EXCLUDE REGEX "/kernels/cuda/|/comm/nccl/|_cuda\\.cpp$")
   set(hot ${sources})
   list(FILTER hot INCLUDE REGEX "_cpu\\.cpp$")
   if(name STREQUAL "kernels")

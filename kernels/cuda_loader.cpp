@@ -1,13 +1,15 @@
 #include "kernels/cuda_loader.hpp"
 
 #include <dlfcn.h>
+#include <unistd.h>
 
-#include <cstring>
+#include <cstdlib>
 #include <filesystem>
 #include <string>
 
 #include <lockstep_build_id.h>
 #include "core/error.hpp"
+#include "core/text.hpp"
 
 namespace lockstep {
 namespace {
@@ -19,24 +21,68 @@ std::filesystem::path own_folder() {
   return std::filesystem::absolute(info.dli_fname).parent_path();
 }
 
-const CudaModule& open_module() {
-  const std::filesystem::path file = own_folder() / "liblockstep_cuda.so";
-  void* handle = dlopen(file.c_str(), RTLD_NOW | RTLD_LOCAL);
-  if (handle == nullptr)
+/// dlerror() of a library that is needed and not there is "libx.so.1: cannot open shared object file: ...".
+std::string missing_library(const std::string& message, const std::string& module) {
+  const std::size_t colon = message.find(": cannot open shared object file");
+  if (colon == std::string::npos || message.substr(0, colon) == module) return "";
+  return message.substr(0, colon);
+}
+
+void* open_file(const std::string& file) {
+  if (access(file.c_str(), F_OK) != 0)
     fail(ErrorKind::environment,
-         "device: cuda: the CUDA module is missing: {}; build with the CUDA toolkit (preset cuda), or use device: cpu",
-         dlerror());
+         "device: cuda: the CUDA module is missing: there is no {}; build it with the CUDA toolkit (preset cuda), or "
+         "use "
+         "device: cpu",
+         file);
+  void* handle = dlopen(file.c_str(), RTLD_NOW | RTLD_LOCAL);
+  if (handle != nullptr) return handle;
+  const std::string message = dlerror();
+  if (const std::string library = missing_library(message, file); !library.empty())
+    fail(ErrorKind::environment,
+         "device: cuda: the CUDA module is there, but {}, which it needs, is not found: install it with the CUDA "
+         "toolkit "
+         "or as a Python wheel of NVIDIA, and name its folder in LD_LIBRARY_PATH; or use device: cpu ({})",
+         library, file);
+  fail(ErrorKind::environment, "device: cuda: the CUDA module cannot be opened: {}; build it again, or use device: cpu",
+       message);
+}
+
+/// 13000 -> "13.0"
+std::string cuda_version(int number) { return fmt::format("{}.{}", number / 1000, number % 1000 / 10); }
+
+void require_device(const CudaStatus& status) {
+  if (status.devices > 0) return;
+  if (status.driver == 0)
+    fail(
+        ErrorKind::environment,
+        "device: cuda: the NVIDIA driver is missing (libcuda.so.1 cannot be opened): install it on this machine, start "
+        "the container with its GPUs (docker run --gpus all), or use device: cpu");
+  if (status.driver / 1000 < status.runtime / 1000)
+    fail(ErrorKind::environment,
+         "device: cuda: the NVIDIA driver is too old: it knows CUDA {}, and the CUDA module was built with {}: update "
+         "the "
+         "driver, build with an older toolkit, or use device: cpu",
+         cuda_version(status.driver), cuda_version(status.runtime));
+  const char* visible = std::getenv("CUDA_VISIBLE_DEVICES");
+  fail(ErrorKind::environment,
+       "device: cuda: the NVIDIA driver is there, but no GPU ({}): nvidia-smi -L lists those that it sees{}; or use "
+       "device: cpu",
+       status.reason,
+       visible == nullptr ? "" : fmt::format(", and CUDA_VISIBLE_DEVICES={} chooses among them", printable(visible)));
+}
+
+const CudaModule& open_module() {
+  const std::string file = (own_folder() / "liblockstep_cuda.so").string();
+  void* handle = open_file(file);
   using Factory = const CudaModule* (*)(const char* build_id);
   const auto factory = reinterpret_cast<Factory>(dlsym(handle, "lockstep_cuda_module"));
   const CudaModule* module = factory == nullptr ? nullptr : factory(build_id());
   if (module == nullptr)
     fail(ErrorKind::environment,
-         "device: cuda: the CUDA module {} is of another build than this program ({:.12}): "
-         "build both",
-         file.string(), build_id());
-  if (module->device_count() == 0)
-    fail(ErrorKind::environment, "device: cuda: the {} is missing: {}; use device: cpu",
-         std::strstr(module->why_no_device(), "driver") != nullptr ? "NVIDIA driver" : "GPU", module->why_no_device());
+         "device: cuda: the CUDA module {} is of another build than this program ({:.12}): build both", file,
+         build_id());
+  require_device(module->status());
   return *module;
 }
 

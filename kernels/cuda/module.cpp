@@ -35,8 +35,8 @@ extern "C" __attribute__((visibility("default"))) const lockstep::CudaModule* lo
     const char* build_id);
 
 const lockstep::CudaModule* lockstep_cuda_module(const char* build_id) {
-  static constexpr lockstep::CudaModule result = {&lockstep::kernels::cuda_table, &lockstep::cuda_device_count,
-                                                  &lockstep::why_no_cuda_device, &lockstep::new_cuda_device};
+  static constexpr lockstep::CudaModule result = {&lockstep::kernels::cuda_table, &lockstep::cuda_status,
+                                                  &lockstep::new_cuda_device};
   // The id that this file was compiled with, not what build_id() of the program's library says.
   return std::strcmp(build_id, LOCKSTEP_BUILD_ID) == 0 ? &result : nullptr;
 }

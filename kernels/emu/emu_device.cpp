@@ -1,5 +1,6 @@
 #include "kernels/emu/emu_device.hpp"
 
+#include <chrono>
 #include <cstring>
 #include <deque>
 #include <random>
@@ -13,6 +14,7 @@ namespace {
 
 using OpId = std::int64_t;  ///< numbers work in the order in which it was enqueued
 constexpr OpId no_op = -1;
+using Clock = std::chrono::steady_clock;
 
 struct Op {
   std::function<void()> work;
@@ -27,6 +29,8 @@ struct Stream {
 };
 
 struct Event {
+  bool timed = false;
+  std::shared_ptr<Clock::time_point> time;  ///< of its last recording, once that is done; shared with the work
   std::vector<OpId> ops;
   std::uint64_t capture = 0;  ///< the number of the capture in which it was recorded last; 0: none
 };
@@ -61,16 +65,29 @@ class Device final : public EmuDevice {
   [[nodiscard]] StreamRef make_stream() override { return {new Stream}; }
   void destroy(StreamRef stream) noexcept override { delete static_cast<Stream*>(stream.handle); }
   [[nodiscard]] EventRef make_event() override { return {new Event}; }
+  [[nodiscard]] EventRef make_timed_event() override {
+    auto event = std::make_unique<Event>();
+    event->timed = true;
+    return {event.release()};
+  }
   void destroy(EventRef event) noexcept override { delete static_cast<Event*>(event.handle); }
 
   void record(EventRef event, StreamRef stream) override {
     const Stream& from = stream_of(stream);
+    Event& to = event_of(event);
     if (&from == capturing_) {
-      event_of(event) = {.ops = {}, .capture = capture_number_};
+      require(!to.timed, "emulated device: a timed event recorded in a capture");
+      to.ops.clear();
+      to.capture = capture_number_;
       return;
     }
-    event_of(event) = {.ops = from.waits, .capture = 0};
-    event_of(event).ops.push_back(from.last);
+    if (to.timed) {
+      to.time = std::make_shared<Clock::time_point>();
+      enqueue(stream, [time = to.time] { *time = Clock::now(); });
+    }
+    to.capture = 0;
+    to.ops = from.waits;
+    to.ops.push_back(from.last);
   }
   void wait(StreamRef stream, EventRef event) override {
     Stream& to = stream_of(stream);
@@ -91,13 +108,20 @@ class Device final : public EmuDevice {
   }
   void synchronize(EventRef event) override {
     refuse_in_capture("synchronisation");
-    run_until(event_of(event).ops);
+    run_until(event_of(event).ops, "the work before an event");
   }
   void synchronize(StreamRef stream) override {
     refuse_in_capture("synchronisation");
     std::vector<OpId> targets = stream_of(stream).waits;
     targets.push_back(stream_of(stream).last);
-    run_until(targets);
+    run_until(targets, "the work of a stream");
+  }
+
+  [[nodiscard]] double elapsed_ms(EventRef from, EventRef to) override {
+    const Event &begin = event_of(from), &end = event_of(to);
+    require(begin.time != nullptr && end.time != nullptr && all_finished(begin.ops) && all_finished(end.ops),
+            "emulated device: elapsed_ms of events that are not timed, recorded and done");
+    return std::chrono::duration<double, std::milli>(*end.time - *begin.time).count();
   }
 
   void copy(void* to, const void* from, std::size_t bytes, StreamRef stream) override {
@@ -223,8 +247,9 @@ class Device final : public EmuDevice {
     if (ops_.empty()) release_memory();
   }
 
-  void run_until(const std::vector<OpId>& targets) {
-    while (!all_finished(targets)) run_one(targets);
+  void run_until(const std::vector<OpId>& targets, const char* what) {
+    for (const Clock::time_point begin = Clock::now(); !all_finished(targets); check_wait(begin, what))
+      run_one(targets);
   }
 
   void give_back(void* data, std::size_t bytes) noexcept {

@@ -1,12 +1,15 @@
 #include "core/device.hpp"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
+#include <chrono>
 #include <cstdint>
 #include <utility>
 #include <vector>
 
 #include "core/error.hpp"
+#include "core/out_of_memory.hpp"
 #include "tests/support/error_text.hpp"
 
 namespace lockstep {
@@ -69,7 +72,7 @@ TEST(CpuDevice, SaysThatItCannotCapture) {
 }
 
 /// A device that counts what is not given back.
-class CountingDevice final : public DeviceApi {
+class CountingDevice : public DeviceApi {
  public:
   int live = 0;
   std::unique_ptr<DeviceApi> host = make_cpu_device();
@@ -94,6 +97,72 @@ class CountingDevice final : public DeviceApi {
   void fill_zero(void*, std::size_t, StreamRef) override {}
   void call_host(void (*task)(void*), void* context, StreamRef) override { task(context); }
 };
+
+TEST(CpuDevice, KnowsTheMachinesMemory) {
+  const MemoryInfo info = make_cpu_device()->memory_info();
+  // MemTotal of /proc/meminfo is what the kernel manages, all of which sysconf counts in pages.
+  EXPECT_EQ(info.total, static_cast<std::size_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<std::size_t>(getpagesize()));
+  EXPECT_GT(info.free, 0U);
+  EXPECT_LE(info.free, info.total);
+}
+
+TEST(OutOfMemory, SaysWhatWasAskedAndWhatIsFree) {
+  const OutOfMemory gpu(Memory::device, std::size_t{3} << 30,
+                        {.free = std::size_t{1} << 30, .total = std::size_t{80} << 30});
+  EXPECT_STREQ(gpu.what(),
+               "out of GPU memory: 3.00 GiB asked for, 1.00 GiB of 80.0 GiB free; use a smaller model, micro-batch or "
+               "fewer ranks on this GPU");
+  const OutOfMemory host(Memory::host, std::size_t{3} << 30, {});
+  EXPECT_STREQ(host.what(),
+               "out of memory: 3.00 GiB asked for; use a smaller model, micro-batch or fewer ranks on this host");
+}
+
+/// A device whose work ends after some looks, or never.
+class SlowDevice : public CountingDevice {
+ public:
+  int looks_needed = 0;
+  int looks = 0;
+
+  [[nodiscard]] bool immediate() const noexcept override { return false; }
+  [[nodiscard]] bool done(EventRef) override { return ++looks > looks_needed; }
+  void synchronize(StreamRef) override {
+    wait_until([&] { return done(EventRef{}); }, "the work of a stream");
+  }
+};
+
+TEST(Wait, LooksAgainUntilTheWorkIsDoneAndChecksInBetween) {
+  SlowDevice device;
+  device.looks_needed = 40;
+  int checks = 0;
+  device.set_wait_check([&] { ++checks; });
+  device.set_wait_deadline(std::chrono::hours(1));
+  device.synchronize(StreamRef{});
+  EXPECT_EQ(device.looks, 41);
+  EXPECT_EQ(checks, 40);
+  EXPECT_TRUE(device.try_synchronize(StreamRef{})) << "done is done";
+  EXPECT_EQ(checks, 40);
+}
+
+TEST(Wait, EndsWithWhatTheCheckThrows) {
+  SlowDevice device;
+  device.looks_needed = 1 << 30;
+  device.set_wait_check([&] {
+    if (device.looks == 3) fail(ErrorKind::hang, "rank 2 is gone");
+  });
+  EXPECT_EQ(testing::error_text(ErrorKind::hang, [&] { device.synchronize(StreamRef{}); }), "rank 2 is gone");
+  EXPECT_EQ(device.looks, 3);
+}
+
+TEST(Wait, EndsAtItsDeadlineForWorkThatNeverEnds) {
+  SlowDevice device;
+  device.looks_needed = 1 << 30;
+  device.set_wait_deadline(std::chrono::milliseconds(5));
+  const std::string text = testing::error_text(ErrorKind::hang, [&] { device.synchronize(StreamRef{}); });
+  EXPECT_EQ(text,
+            "counting: the work of a stream is not done after 0.005 s: a kernel or a collective does not end, perhaps "
+            "because another rank is gone; comm.timeout_s says how long is waited");
+  EXPECT_FALSE(device.try_synchronize(StreamRef{}));
+}
 
 TEST(Arena, OwnsItsMemoryAcrossMoves) {
   CountingDevice device;

@@ -11,6 +11,7 @@
 
 #include "core/error.hpp"
 #include "kernels/declare.hpp"
+#include "tests/support/error_text.hpp"
 #include "tests/support/kernel_backends.hpp"
 
 namespace lockstep::testing {
@@ -268,7 +269,48 @@ TEST_P(Attention, RefusesImpossibleArguments) {
   EXPECT_THROW(kernels::attention_forward(exec(), no_head), Error);
 }
 
-INSTANTIATE_TEST_SUITE_P(Kernels, Attention, all_backends(), backend_name);
+TEST_P(Attention, BitsDoNotDependOnTheOrderOfThreads) {
+  const Shape shapes[] = {{2, 67, 2, 40}, {1, 35, 1, 100}};
+  for (const Shape& s : shapes) {
+    const auto qkv = random_values<f16>(s.packed(), 1), dy = random_values<f16>(s.plain(), 2);
+    under_thread_orders(
+        session(), [&] { return run(session(), s, qkv, dy); },
+        [](const Result<f16>& later, const Result<f16>& first) {
+          EXPECT_EQ(later.y, first.y);
+          EXPECT_EQ(later.lse, first.lse);
+          EXPECT_EQ(later.dqkv, first.dqkv);
+        });
+  }
+}
+
+TEST_P(Attention, WhatAMaskHidesIsNotRead) {
+  // An infinite key and value late in the sequence: earlier tokens stay as they were.
+  const Shape s{1, 45, 1, 24};
+  auto qkv = random_values<float>(s.packed(), 1);
+  const auto dy = random_values<float>(s.plain(), 2);
+  const auto before = run(session(), s, qkv, dy);
+  const std::int64_t late = 40;
+  for (const std::int64_t part : {1, 2}) qkv[s.at(0, late, part, 0, 3)] = std::numeric_limits<float>::infinity();
+  const auto after = run(session(), s, qkv, dy);
+  const auto cut = static_cast<std::ptrdiff_t>(s.at(0, late, 0, 0));
+  EXPECT_TRUE(std::equal(before.y.begin(), before.y.begin() + cut, after.y.begin()));
+}
+
+INSTANTIATE_TEST_SUITE_P(Kernels, Attention, ::testing::ValuesIn(attention_backend_list()), backend_name);
+
+TEST(FlashAttention, SaysWhichHeadsAndSizesItCannotTake) {
+  const std::string wide = error_text(ErrorKind::config, [] { kernels::check_flash_attention(1, 1, 32, 129, 1); });
+  EXPECT_NE(wide.find("at most 128 columns, and these have 129"), std::string::npos) << wide;
+  const std::string many =
+      error_text(ErrorKind::config, [] { kernels::check_flash_attention(1 << 20, 64, 4096, 64, 128); });
+  EXPECT_NE(many.find("smaller micro-batch"), std::string::npos) << many;
+  kernels::check_flash_attention(512, 16, 4096, 128, 128);
+}
+
+TEST(FlashAttention, KeepsOneFloatAQueryBetweenForwardAndBackward) {
+  const AttentionBackwardArgs args = {.batch = 3, .length = 1000, .heads = 5, .head_size = 64};
+  EXPECT_EQ(kernels::emu::flash_attention_backward_scratch(args), 3U * 1000U * 5U * sizeof(float));
+}
 
 TEST(AttentionReference, BackwardIsTheDerivativeOfForward) {
   // Central differences in double of sum(dy y): truncation h^2 and, from the fp32 lse, 1e-7 relative.

@@ -2,14 +2,19 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <atomic>
+#include <chrono>
 #include <memory>
 #include <ostream>
 #include <string>
+#include <thread>
 
 #include "core/error.hpp"
+#include "core/out_of_memory.hpp"
 #include "kernels/cuda_loader.hpp"
 #include "kernels/emu/emu_device.hpp"
 #include "kernels/table.hpp"
+#include "tests/support/error_text.hpp"
 
 namespace lockstep::testing {
 namespace {
@@ -155,6 +160,113 @@ TEST_P(DeviceContract, AnEmptyCaptureIsNoGraph) {
   device_->begin_capture(stream_);
 
   EXPECT_EQ(device_->end_capture(stream_), GraphRef{});
+}
+
+TEST_P(DeviceContract, SaysHowMuchMemoryIsFree) {
+  const MemoryInfo info = device_->memory_info();
+
+  EXPECT_GT(info.free, 0U);
+  EXPECT_LE(info.free, info.total);
+}
+
+TEST_P(DeviceContract, WhatNoDeviceHasIsOutOfMemoryAndSaysWhatWasAskedAndIsFree) {
+  const std::size_t absurd = std::size_t{1} << 60;
+  try {
+    (void)device_->allocate(absurd);
+    FAIL() << "not refused";
+  } catch (const OutOfMemory& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::environment);
+    EXPECT_EQ(error.asked(), absurd);
+    EXPECT_GT(error.memory().total, 0U);
+    const std::string text = error.what();
+    EXPECT_NE(text.find("memory: 1.05e+06 TiB asked for, "), std::string::npos) << text;
+    EXPECT_NE(text.find(" free; use a smaller model"), std::string::npos) << text;
+  }
+}
+
+TEST_P(DeviceContract, TimedEventsMeasureWhatLiesBetweenThem) {
+  EventRef events[3];
+  for (EventRef& event : events) event = device_->make_timed_event();
+
+  for (const EventRef event : events) {
+    device_->record(event, stream_);
+    for (int i = 0; i < 5; ++i) add(stream_);
+  }
+  device_->synchronize(stream_);
+
+  const double first = device_->elapsed_ms(events[0], events[1]), second = device_->elapsed_ms(events[1], events[2]);
+  EXPECT_GT(first, 0.0);
+  EXPECT_GT(second, 0.0);
+  // A GPU's clock is read in steps of half a microsecond.
+  EXPECT_NEAR(device_->elapsed_ms(events[0], events[2]), first + second, 2e-3);
+  for (const EventRef event : events) device_->destroy(event);
+}
+
+TEST_P(DeviceContract, AnUrgentStreamIsAStream) {
+  const StreamRef urgent = device_->make_urgent_stream();
+  float *const in = host(0, 2.0F), *const out = host(1, -1.0F);
+
+  move(x(), in, urgent);
+  add(urgent);
+  add(urgent);
+  move(out, y(), urgent);
+  device_->synchronize(urgent);
+
+  expect_all(out, 4.0F);
+  device_->destroy(urgent);
+}
+
+/// Work that lasts until it is let go of. On emu work is done by the host itself, so there it is plain work.
+class Lasting {
+ public:
+  Lasting(DeviceApi& device, StreamRef stream, bool on_gpu) {
+    if (on_gpu) device.call_host([](void* self) { static_cast<Lasting*>(self)->last(); }, this, stream);
+  }
+  void let_go() { over_ = true; }
+
+ private:
+  std::atomic<bool> over_ = false;
+  void last() const {
+    while (!over_) std::this_thread::yield();
+  }
+};
+
+TEST_P(DeviceContract, WhatTheWaitCheckThrowsEndsTheWait) {
+  if (device_->immediate()) GTEST_SKIP() << "the host never waits for this device";
+  int calls = 0;
+  Lasting lasting(*device_, stream_, GetParam() == "cuda");
+  for (int i = 0; i < 20; ++i) add(stream_);
+  device_->set_wait_check([&] {
+    if (++calls == 3) fail(ErrorKind::desync, "a peer is gone");
+  });
+
+  const std::string text = error_text(ErrorKind::desync, [&] { device_->synchronize(stream_); });
+
+  EXPECT_EQ(text, "a peer is gone");
+  EXPECT_EQ(calls, 3);
+  device_->set_wait_check([] { fail(ErrorKind::desync, "still gone"); });
+  EXPECT_FALSE(device_->try_synchronize(stream_));
+  device_->set_wait_check(nullptr);
+  lasting.let_go();
+  EXPECT_TRUE(device_->try_synchronize(stream_));
+}
+
+TEST_P(DeviceContract, AWaitPastItsDeadlineIsAHang) {
+  if (device_->immediate()) GTEST_SKIP() << "the host never waits for this device";
+  const EventRef event = device_->make_event();
+  Lasting lasting(*device_, stream_, GetParam() == "cuda");
+  for (int i = 0; i < 20; ++i) add(stream_);
+  device_->record(event, stream_);
+  device_->set_wait_deadline(std::chrono::nanoseconds(1));
+
+  const std::string text = error_text(ErrorKind::hang, [&] { device_->synchronize(event); });
+
+  EXPECT_NE(text.find("the work before an event is not done after 1e-09 s"), std::string::npos) << text;
+  device_->set_wait_deadline(std::chrono::seconds(0));
+  lasting.let_go();
+  device_->synchronize(event);
+  EXPECT_TRUE(device_->done(event));
+  device_->destroy(event);
 }
 
 INSTANTIATE_TEST_SUITE_P(Devices, DeviceContract, ::testing::Values("cpu", "emu", "cuda"),

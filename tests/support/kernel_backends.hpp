@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include <cstdint>
+#include <cstdlib>
 #include <functional>
 #include <memory>
 #include <ostream>
@@ -14,8 +15,10 @@
 #include <vector>
 
 #include "core/isa.hpp"
+#include "kernels/attention/flash_attention.hpp"
 #include "kernels/cuda_loader.hpp"
 #include "kernels/emu/machine_order.hpp"
+#include "kernels/guarded.hpp"
 #include "kernels/table.hpp"
 
 namespace lockstep::testing {
@@ -25,6 +28,7 @@ struct Backend {
   std::string name;
   Kind kind = Kind::reference;
   Isa isa = Isa::baseline;
+  bool own_attention = false;  ///< our own kernel in place of the table's (kernels/attention/flash_attention.hpp)
 
   /// Whether this machine can run it.
   [[nodiscard]] bool available() const {
@@ -45,6 +49,28 @@ inline void PrintTo(const Backend& backend, std::ostream* out) { *out << backend
           {"emulated", Kind::emulated, Isa::baseline},
           {"cuda", Kind::cuda, Isa::baseline}};
 }
+/// The same, and our own attention wherever a table has another one.
+[[nodiscard]] inline std::vector<Backend> attention_backend_list() {
+  std::vector<Backend> list = backend_list();
+  for (const Backend& backend : backend_list())
+    if (backend.kind == Backend::Kind::emulated || backend.kind == Backend::Kind::cuda)
+      list.push_back({backend.name + "_own", backend.kind, backend.isa, true});
+  return list;
+}
+
+/// The emulated table with our own attention.
+[[nodiscard]] inline const KernelTable& emulated_table_with_own_attention() {
+  static const KernelTable result = [] {
+    using namespace kernels;
+    KernelTable table = emulated_table();
+    table.attention_forward = &guarded<AttentionForwardArgs, &emu::flash_attention_forward>;
+    table.attention_backward = &guarded<AttentionBackwardArgs, &emu::flash_attention_backward>;
+    table.attention_backward_scratch = &emu::flash_attention_backward_scratch;
+    return table;
+  }();
+  return result;
+}
+
 [[nodiscard]] inline auto all_backends() { return ::testing::ValuesIn(backend_list()); }
 [[nodiscard]] inline std::string backend_name(const ::testing::TestParamInfo<Backend>& info) { return info.param.name; }
 
@@ -60,9 +86,11 @@ class Session {
         table_ = &kernels::cpu_table(backend.isa);
         break;
       case Backend::Kind::emulated:
-        table_ = &kernels::emulated_table();
+        table_ = backend.own_attention ? &emulated_table_with_own_attention() : &kernels::emulated_table();
         break;
       case Backend::Kind::cuda:
+        // Read when the context is made, below.
+        if (setenv("LOCKSTEP_ATTENTION", backend.own_attention ? "own" : "auto", 1) != 0) std::abort();
         table_ = load_cuda_module().table;
         device_ = load_cuda_module().make_device(0);
         break;

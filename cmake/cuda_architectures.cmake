@@ -1,0 +1,18 @@
+# lockstep_cuda_architectures(VARIABLE COMPILER): machine code for A100, H100/H200 and B200, as far as this nvcc knows
+# them, and PTX of the newest of these for what comes later. Asked of nvcc and not of CMake's `native`, which asks a GPU.
+function(lockstep_cuda_architectures variable compiler)
+  execute_process(COMMAND ${compiler} --list-gpu-arch OUTPUT_VARIABLE known RESULT_VARIABLE failed ERROR_QUIET)
+  string(REGEX MATCHALL "[0-9]+" known "${known}")
+  set(architectures "")
+  foreach(wanted 80 90 100)
+    if(failed OR wanted IN_LIST known)
+      list(APPEND architectures ${wanted})
+    endif()
+  endforeach()
+  if(NOT architectures)
+    message(FATAL_ERROR "${compiler} compiles for none of sm_80, sm_90 and sm_100: set CMAKE_CUDA_ARCHITECTURES")
+  endif()
+  list(POP_BACK architectures newest)
+  list(TRANSFORM architectures APPEND -real)
+  set(${variable} ${architectures} ${newest} PARENT_SCOPE)
+endfunction()
