@@ -44,7 +44,7 @@ std::unique_ptr<nn::Model> model_of(const job::JobConfig& job) {
 std::vector<std::string> check_as_train_does(const job::JobConfig& job, std::int64_t asked) {
   const Ranks ranks = ranks_of(job, asked);
   if (job.comm.backend == "local" && asked > 1) run::refuse_nested_ranks();
-  (void)run::select_place(job);
+  (void)run::select_place(job, {});
   const auto model = model_of(job);
   std::vector<std::string> remarks;
   try {

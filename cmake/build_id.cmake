@@ -1,10 +1,10 @@
 # The build id: program and CUDA module each carry one, and the module is refused where they differ.
 #
-#   cmake -DROOT=<sources> -DHEADER=<a header under ROOT> -DCOMPILER=<id and version> -DVERSION=<x.y.z> -DOUTPUT=<file>
-#         -P build_id.cmake
+#   cmake -DROOT=<sources> -DHEADER=<headers under ROOT, with commas between> -DCOMPILER=<id and version>
+#         -DVERSION=<x.y.z> -DOUTPUT=<file> -P build_id.cmake
 #
-# Hashes the text of HEADER and of every header of ours that it includes, directly or not: all that crosses the boundary
-# between the two. OUTPUT is written only when the id has changed, so that nothing is built again without need.
+# Hashes the text of these headers and of every one of ours that they include, directly or not: all that crosses the
+# boundary between the two. OUTPUT is written only when the id has changed, so that nothing is built again without need.
 cmake_minimum_required(VERSION 3.25)
 
 foreach(needed ROOT HEADER COMPILER VERSION OUTPUT)
@@ -13,7 +13,7 @@ foreach(needed ROOT HEADER COMPILER VERSION OUTPUT)
   endif()
 endforeach()
 
-set(pending ${HEADER})
+string(REPLACE "," ";" pending "${HEADER}")
 set(seen "")
 set(text "${COMPILER}\n${VERSION}\n")
 while(pending)

@@ -54,7 +54,7 @@ endfunction()
 set(LOCKSTEP_GENERATED ${CMAKE_BINARY_DIR}/generated)
 function(lockstep_build_id)
   add_custom_target(lockstep_build_id
-    COMMAND ${CMAKE_COMMAND} -DROOT=${PROJECT_SOURCE_DIR} -DHEADER=kernels/cuda_loader.hpp
+    COMMAND ${CMAKE_COMMAND} -DROOT=${PROJECT_SOURCE_DIR} -DHEADER=kernels/cuda_loader.hpp,comm/nccl_loader.hpp
             "-DCOMPILER=${CMAKE_CXX_COMPILER_ID} ${CMAKE_CXX_COMPILER_VERSION}" -DVERSION=${PROJECT_VERSION}
             -DOUTPUT=${LOCKSTEP_GENERATED}/lockstep_build_id.h -P ${PROJECT_SOURCE_DIR}/cmake/build_id.cmake
     BYPRODUCTS ${LOCKSTEP_GENERATED}/lockstep_build_id.h

@@ -79,7 +79,8 @@ class Communicator {
   [[nodiscard]] virtual Capabilities capabilities() const noexcept = 0;
 
   /// data <- reduction over ranks of data, in place, on every rank. f32, f64, i32, i64; and bf16, f16: each
-  /// contribution is taken as it is, summed in fp32 as the tree T over ranks, and the result rounded once.
+  /// contribution is taken as it is, summed in fp32 as the tree T over ranks, and the result rounded once (unless the
+  /// backend was asked for its library's order).
   Pending start_all_reduce(Buffer data, Reduce op, StreamRef after = {});
   /// offsets has size()+1 ascending entries; rank r's part of `data` is [offsets[r], offsets[r+1]), parts may be
   /// empty and uneven. Afterwards a rank's own part holds the reduction; the rest of `data` is undefined.
@@ -99,6 +100,10 @@ class Communicator {
   void wait(Pending pending, StreamRef stream = {});
   /// True once the collective is complete; never blocks. wait() must be called all the same.
   [[nodiscard]] bool test(Pending pending);
+
+  /// Throws if a peer or the library behind this communicator is known to have failed; never waits for either. For who
+  /// waits for something else that collectives may hold up: any thread may call it, also while another one uses this.
+  virtual void check() {}
 
   virtual void barrier() = 0;
   /// Ends the whole job: every rank's waits fail, with `why` where it can reach them. Called once, by whoever caught

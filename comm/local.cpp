@@ -105,6 +105,8 @@ class LocalCommunicator final : public Communicator {
     reclaim();
   }
 
+  void check() override { group_->throw_if_aborted(); }
+
   void barrier() override {
     const Pending pending = start({.kind = Collective::barrier}, {});
     do_wait(pending, {});

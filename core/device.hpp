@@ -54,6 +54,9 @@ class DeviceApi {
   [[nodiscard]] virtual Memory memory() const noexcept = 0;   ///< what allocate() returns; emu says device
   [[nodiscard]] virtual bool immediate() const noexcept = 0;  ///< work is done when the enqueueing call returns
 
+  /// Before another thread than the one that made the device uses it, one at a time: called on that thread.
+  virtual void use_here() {}
+
   /// What allocate() can still take. On the host: what the machine has, whatever limits a control group sets.
   [[nodiscard]] virtual MemoryInfo memory_info();
   /// Zero-filled memory, aligned to 256 bytes at least (2 MiB and huge pages on the host where large). Throws

@@ -48,6 +48,8 @@ struct EngineOptions {
   int max_in_flight = 3;  ///< steps whose result the host has not read; devices only
   /// Capture a step's work on the device and replay it (StepGraphs). Same results; the device must be able to capture.
   bool captured = false;
+  /// How long the host waits for the device before it takes it for hung: ErrorKind::hang. 0: for ever.
+  double wait_timeout_s = 600;
 };
 
 /// Data-parallel training of one model: forward, backward, step, as in DeepSpeed.
@@ -59,6 +61,10 @@ struct EngineOptions {
 /// seed). Each step rank 0's schedule values are broadcast and compared with this rank's own before the update;
 /// the update reads them where they arrived. Nothing waits for the device: results come back up to
 /// max_in_flight steps later. Captured micro-steps are enqueued whole, by backward() or, the last one, by step().
+///
+/// Where the host does wait for the device it looks at the communicator too (DeviceApi::set_wait_check, which the
+/// engine sets while it lives): a peer that fails, or wait_timeout_s without an end, ends the wait with ErrorKind::hang
+/// or what the communicator says. The destructor waits no longer either.
 ///
 /// Errors: ErrorKind::desync if schedules differ (both values in the text), ErrorKind::diverged at the smallest
 /// loss scale or, in fp32, at the first non-finite gradient (parameter, step and advice in the text).

@@ -6,6 +6,7 @@
 #include <memory>
 #include <vector>
 
+#include "core/log.hpp"
 #include "engine/batch_upload.hpp"
 #include "engine/engine.hpp"
 #include "engine/step_graphs.hpp"
@@ -22,7 +23,8 @@ struct Engine::Device {
         steps(api, engine.comm_, stream.ref, engine.groups_, engine.options_.max_in_flight),
         batches(api, stream.ref, engine.model_, engine.options_.micro_batch,
                 engine.options_.leaves > 0 ? 1 : engine.options_.grad_accum),
-        graphs(api, stream.ref, engine.options_.captured, engine.comm_.capabilities().graph_capturable) {
+        graphs(api, stream.ref, engine.options_.captured, engine.comm_.capabilities().graph_capturable),
+        watch(api, engine.comm_, engine.options_.wait_timeout_s) {
     comm::Communicator& comm = engine.comm_;
     tile_count = put_list(tiles, engine.layout_.tiles());
     norm_leaf_count = put_list(norm_leaves, engine.layout_.norm_leaves());
@@ -43,15 +45,24 @@ struct Engine::Device {
   }
 
   ~Device() {
-    // Work in flight still refers to this memory.
-    try {
-      api.synchronize(stream.ref);
-    } catch (const std::exception&) {
-      // The device is already in an error state; its memory goes with the process.
-    }
+    // Work in flight still refers to this memory. A device that does not end it keeps the memory, see DeviceApi.
+    if (!api.try_synchronize(stream.ref))
+      log::warning("{}: work is still under way, or failed; what it was given is not used again", api.name());
   }
   Device(const Device&) = delete;
   Device& operator=(const Device&) = delete;
+
+  /// While the engine lives, whoever waits for its device also sees that a peer has failed, and does not wait for ever.
+  struct Watch {
+    Watch(DeviceApi& device, comm::Communicator& comm, double seconds) : api(device) {
+      api.set_wait_check([&comm] { comm.check(); });
+      api.set_wait_deadline(comm::Seconds(seconds));
+    }
+    Watch(const Watch&) = delete;
+    Watch& operator=(const Watch&) = delete;
+    ~Watch() { api.set_wait_check({}); }  // the deadline holds for what else is destroyed
+    DeviceApi& api;
+  };
 
   /// Made before and destroyed after what works on it.
   struct OwnStream {
@@ -88,6 +99,7 @@ struct Engine::Device {
   StepQueue steps;
   BatchUpload batches;
   StepGraphs graphs;
+  Watch watch;
   Arena workspace, tiles, norm_leaves, norm_sums, norm_bad, groups, state, eval_loss;
   std::unique_ptr<comm::FlatArena> reports, loss;  ///< read by peers while they are gathered
   std::uint32_t tile_count = 0;

@@ -1,6 +1,7 @@
 #include "engine/step_graphs.hpp"
 
 #include "core/error.hpp"
+#include "core/log.hpp"
 
 namespace lockstep::engine {
 
@@ -21,7 +22,16 @@ void StepGraphs::run(MicroStep kind, const std::function<void()>& work) {
     work();
     recording.warm = true;
   } else if (recording.parts.empty()) {
-    record(recording, work);
+    try {
+      record(recording, work);
+    } catch (const Error& error) {
+      // What was launched, and what went to other ranks in between, cannot be taken back.
+      if (error.kind() != ErrorKind::environment || launched_) throw;
+      why_ = error.what();
+      enabled_ = false;
+      log::warning("steps are not captured, but enqueued anew each time (run.cuda_graph): {}", why_);
+      work();
+    }
   } else {
     for (const Part& part : recording.parts)
       if (part.call)
@@ -35,6 +45,7 @@ void StepGraphs::run(MicroStep kind, const std::function<void()>& work) {
 void StepGraphs::outside(const std::function<void()>& call) {
   if (!capturing() || capture_collectives_) return call();
   end_graph();
+  launched_ = true;
   call();
   recording_->parts.push_back({.call = call});
   begin_graph();
@@ -42,16 +53,13 @@ void StepGraphs::outside(const std::function<void()>& call) {
 
 void StepGraphs::record(Recording& recording, const std::function<void()>& work) {
   recording_ = &recording;
+  launched_ = false;
   try {
     begin_graph();
     work();
     end_graph();
   } catch (...) {
-    if (const GraphRef graph = graph_open_ ? device_.end_capture(stream_) : GraphRef{}; graph != GraphRef{})
-      device_.destroy(graph);
-    graph_open_ = false;
-    recording_ = nullptr;
-    forget(recording);
+    abandon(recording);
     throw;
   }
   recording_ = nullptr;
@@ -69,6 +77,19 @@ void StepGraphs::end_graph() {
   if (graph == GraphRef{}) return;
   recording_->parts.push_back({.graph = graph});
   device_.launch(graph, stream_);
+  launched_ = true;
+}
+
+/// After an error, which may have broken the capture too.
+void StepGraphs::abandon(Recording& recording) noexcept {
+  try {
+    if (const GraphRef graph = graph_open_ ? device_.end_capture(stream_) : GraphRef{}; graph != GraphRef{})
+      device_.destroy(graph);
+  } catch (const std::exception&) {  // the first error says why
+  }
+  graph_open_ = false;
+  recording_ = nullptr;
+  forget(recording);
 }
 
 void StepGraphs::forget(Recording& recording) noexcept {

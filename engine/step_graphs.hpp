@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <string>
 #include <vector>
 
 #include "core/device.hpp"
@@ -22,7 +23,11 @@ enum class MicroStep : std::uint8_t { first, further, last };
 /// ends and another one begins: a replay then launches graphs and repeats the calls between them.
 ///
 /// Each kind's work runs as it is the first time, because libraries set themselves up on first use, is captured the
-/// second time, and replayed from the third on.
+/// second time, and replayed from the third on. A graph is good for as long as the addresses in it are, and those last
+/// as long as the engine: nothing has to be captured again, but for a capture that threw.
+///
+/// Where the device refuses to capture the work (ErrorKind::environment) before any of it was launched, run() says so
+/// once and enqueues it anew from then on: why() has the reason.
 class StepGraphs {
  public:
   /// `enabled` false: run() always runs the work as it is. ErrorKind::internal if the device cannot capture.
@@ -32,6 +37,8 @@ class StepGraphs {
   ~StepGraphs();
 
   [[nodiscard]] bool enabled() const { return enabled_; }
+  /// Why the device captures nothing, although it was asked to; else empty.
+  [[nodiscard]] const std::string& why() const { return why_; }
   [[nodiscard]] bool capturing() const { return recording_ != nullptr; }
 
   /// Does `work`, which enqueues on the stream. When it throws during a capture, nothing of it has been kept.
@@ -56,6 +63,7 @@ class StepGraphs {
   void begin_graph();
   void end_graph();
   void forget(Recording& recording) noexcept;
+  void abandon(Recording& recording) noexcept;
 
   DeviceApi& device_;
   StreamRef stream_;
@@ -64,7 +72,9 @@ class StepGraphs {
   std::array<Recording, 3> recordings_;
   Recording* recording_ = nullptr;  ///< being captured
   bool graph_open_ = false;
+  bool launched_ = false;  ///< of what is being recorded: a part of it has been done
   std::int64_t replays_ = 0;
+  std::string why_;
 };
 
 }  // namespace lockstep::engine

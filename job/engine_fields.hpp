@@ -44,6 +44,15 @@ void zero(Config& c, V& v) {
                     .min = 0,
                     .max = 3,
                     .refused = {{"1", why}, {"2", why}, {"3", why}}});
+  v.field(c.reduce_bucket_size,
+          {.name = "reduce_bucket_size",
+           .default_text = "a unit on GPUs, 1048576 on CPUs",
+           .doc = "Gradients are reduced in buckets of at most so many elements, as soon as a bucket is complete. A "
+                  "bucket never reaches beyond a unit of the model (embedding, block, head).",
+           .unit = "elements",
+           .nullable = true,
+           .min = 1,
+           .max = 1e12});
 }
 
 template <class Config, class V>

@@ -129,10 +129,12 @@ void run(Config& c, V& v) {
                     .max = 1e12});
   v.field(c.seed,
           {.name = "seed", .doc = "Decides the initial weights, the order of the data and all noise.", .min = 0});
-  v.field(c.device, {.name = "device",
-                     .doc = "auto: cpu, since this version trains on CPUs only; cuda says what is missing.",
-                     .choices = {"auto", "cpu", "cuda"},
-                     .refused = {{"gpu", "a GPU is called cuda here"}}});
+  v.field(c.device,
+          {.name = "device",
+           .doc = "auto: a GPU if there is one for each rank of the host (or comm.share_gpu), else the CPU; the "
+                  "run's header says which, and why. cuda says what is missing.",
+           .choices = {"auto", "cpu", "cuda"},
+           .refused = {{"gpu", "a GPU is called cuda here"}}});
   v.field(c.threads, {.name = "threads",
                       .default_text = "auto",
                       .doc = "CPU threads of each rank; auto divides the host's CPUs by its ranks.",
@@ -147,8 +149,14 @@ void run(Config& c, V& v) {
            "library's own all-reduce (MPI_Iallreduce), in an order that is its affair: no promise of equal bits. "
            "invariant: the same bits on any number of ranks and threads (docs/algorithms.md says what it costs); "
            "train_batch_size and train_micro_batch_size_per_gpu must both be given, and at most so many ranks "
-           "started as their quotient says.",
+           "started as their quotient says; for CPUs.",
        .choices = {"exact", "fast", "invariant"}});
+  v.field(
+      c.cuda_graph,
+      {.name = "cuda_graph",
+       .doc = "auto: on a GPU the work of a step is captured once and launched as a whole from then on, which "
+              "computes the same; not with determinism: invariant. off: enqueued anew in each step. Nothing on CPUs.",
+       .choices = {"auto", "off"}});
   v.field(c.eval_every, {.name = "eval_every",
                          .doc = "The validation loss is measured every so many steps; 0: never.",
                          .unit = "steps",
@@ -174,7 +182,8 @@ template <class Config, class V>
 void comm(Config& c, V& v) {
   v.field(c.backend, {.name = "backend",
                       .doc = "local: ranks are threads of one process; mpi: processes of mpirun; nccl: the same with "
-                             "GPUs; auto picks by launcher and device.",
+                             "GPUs; auto picks by launcher and device. With local and mpi gradients of GPUs go by way "
+                             "of the host's memory, which is slow.",
                       .choices = {"auto", "local", "mpi", "nccl"}});
   v.field(c.ranks,
           {.name = "ranks", .doc = "Ranks of backend local; with mpi, mpirun -n says it.", .min = 1, .max = 1024});
@@ -189,7 +198,10 @@ void comm(Config& c, V& v) {
        .doc = "How ranks of one host exchange gradients. This version decides by the backend: threads share memory, "
               "MPI ranks exchange messages; the key changes nothing yet.",
        .choices = {"shared", "buckets"}});
-  v.field(c.share_gpu, {.name = "share_gpu", .doc = "Allows several ranks on one GPU; nothing on CPUs."});
+  v.field(c.share_gpu,
+          {.name = "share_gpu",
+           .doc = "Allows more ranks on a host than it has GPUs: rank r of the host computes on GPU r modulo their "
+                  "number. Correct, but slower than one rank a GPU. Nothing on CPUs."});
   v.field(c.timeout_s, {.name = "timeout_s",
                         .doc = "A rank that does not answer for so long ends the job with exit code 6.",
                         .unit = "seconds",

@@ -86,7 +86,6 @@ const std::vector<ForeignKey>& foreign_keys() {
 
       {"zero_optimization.contiguous_gradients", boolean, never, "gradients always lie in one flat buffer"},
       {"zero_optimization.reduce_scatter", boolean, never, buckets},
-      {"zero_optimization.reduce_bucket_size", integer, never, buckets},
       {"zero_optimization.use_multi_rank_bucket_allreduce", boolean, never, buckets},
       {"zero_optimization.allgather_partitions", boolean, never, buckets},
       {"zero_optimization.allgather_bucket_size", integer, never, buckets},

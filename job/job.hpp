@@ -87,6 +87,7 @@ struct RunConfig {
   std::string device = "auto";
   std::optional<std::int64_t> threads;  ///< of each rank; nothing: auto
   std::string determinism = "exact";
+  std::string cuda_graph = "auto";
   std::int64_t eval_every = 200;  ///< 0: never
   std::int64_t log_every = 10;    ///< 0: no line
   CheckpointConfig checkpoint;
@@ -157,6 +158,7 @@ struct Bf16Config {
 
 struct ZeroConfig {
   std::int64_t stage = 0;
+  std::optional<std::int64_t> reduce_bucket_size;  ///< elements; nothing: chosen by the device
   bool operator==(const ZeroConfig&) const = default;
 };
 

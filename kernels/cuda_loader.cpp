@@ -28,8 +28,10 @@ std::string missing_library(const std::string& message, const std::string& modul
   return message.substr(0, colon);
 }
 
+std::string module_file() { return (own_folder() / "liblockstep_cuda.so").string(); }
+
 void* open_file(const std::string& file) {
-  if (access(file.c_str(), F_OK) != 0)
+  if (!cuda_module_is_there())
     fail(ErrorKind::environment,
          "device: cuda: the CUDA module is missing: there is no {}; build it with the CUDA toolkit (preset cuda), or "
          "use "
@@ -73,7 +75,7 @@ void require_device(const CudaStatus& status) {
 }
 
 const CudaModule& open_module() {
-  const std::string file = (own_folder() / "liblockstep_cuda.so").string();
+  const std::string file = module_file();
   void* handle = open_file(file);
   using Factory = const CudaModule* (*)(const char* build_id);
   const auto factory = reinterpret_cast<Factory>(dlsym(handle, "lockstep_cuda_module"));
@@ -101,6 +103,8 @@ const CudaModule& load_cuda_module() {
   static const CudaModule& module = open_module();
   return module;
 }
+
+bool cuda_module_is_there() { return access(module_file().c_str(), F_OK) == 0; }
 
 bool cuda_is_available() {
   try {

@@ -34,6 +34,9 @@ struct CudaModule {
 /// unless all is there; it says which is missing: the module, a library that it needs, the driver, or a GPU.
 [[nodiscard]] const CudaModule& load_cuda_module();
 
+/// Whether there is a file that is to be the module: without one this is a build for CPUs.
+[[nodiscard]] bool cuda_module_is_there();
+
 /// Whether load_cuda_module() succeeds.
 [[nodiscard]] bool cuda_is_available();
 

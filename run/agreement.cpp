@@ -103,6 +103,24 @@ std::optional<Failure> compare_statements(comm::Communicator& control, const std
                  text + "\n  Start every rank with the same program, the same job file and the same options."};
 }
 
+std::optional<Failure> compare_places(comm::Communicator& control, const std::string& text, Memory memory,
+                                      const std::vector<std::string>& hosts) {
+  std::vector<std::int32_t> memories(static_cast<std::size_t>(control.size()));
+  memories[static_cast<std::size_t>(control.rank())] = static_cast<std::int32_t>(memory);
+  control.all_gather_values(std::span(memories));
+  const auto other = std::ranges::find_if(memories, [&](std::int32_t each) { return each != memories[0]; });
+  if (other == memories.end()) return std::nullopt;
+  const auto rank = static_cast<std::size_t>(other - memories.begin());
+  std::string first = text, second = text;
+  control.broadcast_text(first, 0);
+  control.broadcast_text(second, static_cast<int>(rank));
+  return Failure{
+      ErrorKind::environment,
+      fmt::format("rank 0 ({}) took {}, but rank {} ({}) took {}: all ranks must compute on the same kind of "
+                  "device. Write run.device: cuda, which says what is missing where, or run.device: cpu",
+                  hosts[0], first, rank, hosts[rank], second)};
+}
+
 void require_equal_parameters(comm::Communicator& comm, engine::Engine& engine) {
   if (comm.size() == 1) return;
   const std::vector<std::uint64_t> own = hashes_of(engine);

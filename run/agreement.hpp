@@ -24,6 +24,12 @@ namespace lockstep::run {
 /// both values, the same on every rank.
 [[nodiscard]] std::optional<Failure> compare_statements(comm::Communicator& control, const std::string& own);
 
+/// Collective: ranks of which some took a GPU and some the CPU would train at the pace of the slower, in numbers that
+/// differ. ErrorKind::environment with a rank of each, the same on every rank; nothing if all took the same kind.
+/// `text` names what this rank took, `memory` is the device's, `hosts` are by rank.
+[[nodiscard]] std::optional<Failure> compare_places(comm::Communicator& control, const std::string& text, Memory memory,
+                                                    const std::vector<std::string>& hosts);
+
 /// Collective: parameters must be equal after initialisation or loading. ErrorKind::desync on every rank, naming the
 /// rank and the first parameter that differs.
 void require_equal_parameters(comm::Communicator& comm, engine::Engine& engine);

@@ -115,4 +115,11 @@ FreeMemory free_memory(const std::string& root) {
   return free;
 }
 
+FreeMemory free_memory_of(DeviceApi& device) {
+  FreeMemory free;
+  free.host = device.memory_info().free;
+  free.host_limit = device.name();
+  return free;
+}
+
 }  // namespace lockstep::run

@@ -4,6 +4,8 @@
 #include <limits>
 #include <string>
 
+#include "core/device.hpp"
+
 namespace lockstep::run {
 
 /// What is left of memory on this host, as the system says at this moment.
@@ -24,5 +26,7 @@ struct FreeMemory {
 /// pages of files that the kernel would give back count as free), and RLIMIT_AS. What cannot be read limits nothing.
 /// `root` stands before every path.
 [[nodiscard]] FreeMemory free_memory(const std::string& root = "");
+/// The same of a device with memory of its own, for the ranks that share it.
+[[nodiscard]] FreeMemory free_memory_of(DeviceApi& device);
 
 }  // namespace lockstep::run

@@ -54,7 +54,8 @@ void generate(const std::string& run_folder, const GenerateOptions& options, Ran
   require_same_data(*newest.path, newest.manifest.state.data, *dataset);
   const auto model = make_model(job, dataset->classes(), 0);
   engine::EngineOptions engine_setup =
-      engine_options(loaded, *model, {.train = 1, .micro = 1, .accumulation = 1, .world = 1, .text = ""}, 0);
+      engine_options(loaded, *model, {.train = 1, .micro = 1, .accumulation = 1, .world = 1, .text = ""}, 0,
+                     rank.place.device->immediate());
   engine::Engine engine(*model, rank.comm, rank.place, engine_setup);
   load_checkpoint(*newest.path, newest.manifest, engine);
 

@@ -8,7 +8,10 @@
 
 #include "comm/local.hpp"
 #include "comm/mpi.hpp"
+#include "comm/nccl.hpp"
+#include "comm/nccl_loader.hpp"
 #include "comm/run_ranks.hpp"
+#include "comm/staged.hpp"
 #include "core/error.hpp"
 #include "core/isa.hpp"
 #include "core/log.hpp"
@@ -22,7 +25,6 @@ namespace lockstep::run {
 namespace {
 
 using Body = std::function<void(RankContext&)>;
-using PlaceOf = std::function<SelectedPlace(const job::JobConfig&)>;
 
 /// For ranks to say what ended them: one that met something alone waits so long for the others, then ends them. Below
 /// the job's own deadline, or a rank that waits for this one would take it for hanging before it has spoken.
@@ -58,12 +60,11 @@ int end_all(comm::Communicator& comm, const Failure& failure, const std::string&
 }
 
 /// The ranks' last words after `failure` in the body.
-int end_together(comm::Communicator& comm, comm::Communicator& control, const Failure& failure,
-                 const std::vector<std::string>& hosts) {
+int end_together(comm::Communicator& comm, const Failure& failure, const std::vector<std::string>& hosts) {
   const std::string& host = hosts[static_cast<std::size_t>(comm.rank())];
   if (failure.kind == ErrorKind::hang) return end_all(comm, failure, host);  // one of them does not answer
   try {
-    const std::optional<Failure> told = gather_failures(control, failure, hosts);
+    const std::optional<Failure> told = gather_failures(comm, failure, hosts);
     if (comm.rank() == 0) {
       log::set_rank(0, 1);
       print_failure(*told);
@@ -77,7 +78,7 @@ int end_together(comm::Communicator& comm, comm::Communicator& control, const Fa
 int run_single(const Start& start, const Body& body, const PlaceOf& place_of) {
   if (start.failure) return tell_start_failure(*start.failure);
   try {
-    const SelectedPlace place = place_of(start.job->config);
+    const SelectedPlace place = place_of(start.job->config, {});
     const auto comm = comm::make_single(place.device.get());
     const int threads = threads_for(start.job->config, widen_and_share(0, 1).share);
     RankContext context{.comm = *comm,
@@ -98,15 +99,19 @@ int run_local(const Start& start, const Body& body, const PlaceOf& place_of) {
   const int threads = threads_for(job, std::max(1, widen_and_share(0, 1).share / ranks));
   const auto run_rank = [&](const std::shared_ptr<comm::LocalGroup>& group, int rank) {
     log::set_rank(rank, ranks);
-    const SelectedPlace place = place_of(job);
-    const comm::LocalOptions options{.timeout = comm::Seconds(job.comm.timeout_s), .device = place.device.get()};
-    comm::run_as_rank(group, rank, options, [&](comm::Communicator& comm) {
+    const SelectedPlace place = place_of(job, {.rank = rank, .ranks = ranks});
+    const comm::LocalOptions options{.timeout = comm::Seconds(job.comm.timeout_s),
+                                     .device = place.host_reads_memory ? place.device.get() : nullptr};
+    comm::run_as_rank(group, rank, options, [&](comm::Communicator& local) {
+      const auto staged = place.host_reads_memory ? nullptr : comm::make_staged(local, *place.device);
+      comm::Communicator& comm = staged != nullptr ? *staged : local;
       RankContext context{.comm = comm,
                           .place = place.with_threads(threads),
                           .world_source = "comm.ranks",
                           .summary = summary_of(comm, threads, "", place),
                           .host_ranks = ranks,
-                          .process_ranks = ranks};
+                          .process_ranks = ranks,
+                          .device_ranks = place.sharing};
       body(context);
     });
   };
@@ -119,11 +124,39 @@ int run_local(const Start& start, const Body& body, const PlaceOf& place_of) {
 }
 
 /// What every rank must have before the body may begin, and the ranks' agreement about it.
-std::optional<Failure> agree(comm::Communicator& control, const Start& start, const std::optional<Failure>& no_place,
-                             const std::vector<std::string>& hosts) {
+std::optional<Failure> agree(comm::Communicator& control, const Start& start, const SelectedPlace& place,
+                             const std::optional<Failure>& no_place, const std::vector<std::string>& hosts) {
   if (auto failure = gather_failures(control, start.failure, hosts)) return failure;
   if (auto failure = compare_statements(control, statement_of(start.job->config, start.options))) return failure;
-  return gather_failures(control, no_place, hosts);
+  if (auto failure = gather_failures(control, no_place, hosts)) return failure;
+  return compare_places(control, place.text, place.device->memory(), hosts);
+}
+
+/// What MPI ranks work with: MPI for host memory, and what brings device memory there.
+struct RankComm {
+  std::unique_ptr<comm::Communicator> host, device;
+  [[nodiscard]] comm::Communicator& get() const { return device != nullptr ? *device : *host; }
+};
+
+bool by_nccl(const job::JobConfig& job, const SelectedPlace& place, int ranks) {
+  return ranks > 1 && !place.host_reads_memory && (job.comm.backend == "auto" || job.comm.backend == "nccl");
+}
+
+RankComm make_rank_comm(const job::JobConfig& job, std::unique_ptr<comm::Communicator> host,
+                        const SelectedPlace& place) {
+  RankComm ranks{.host = std::move(host), .device = nullptr};
+  if (place.device->memory() == Memory::host) return ranks;
+  if (by_nccl(job, place, ranks.host->size()))
+    ranks.device = comm::make_nccl(std::move(ranks.host), *place.device, comm::load_nccl(),
+                                   {.timeout = comm::Seconds(job.comm.timeout_s),
+                                    .library_order = job.run.determinism == "fast",
+                                    .share_gpu = job.comm.share_gpu,
+                                    .kernels = place.kernels});
+  else if (ranks.host->size() == 1)
+    ranks.device = comm::make_single(place.device.get());
+  else
+    ranks.device = comm::make_staged(*ranks.host, *place.device);
+  return ranks;
 }
 
 /// Several processes that do not know of each other would share the run's folder.
@@ -139,11 +172,14 @@ int run_mpi(const Start& start, const Body& body, const PlaceOf& place_of) {
   SelectedPlace place;
   std::optional<Failure> no_place;
   try {
-    if (start.job) place = place_of(start.job->config);
+    if (start.job) {
+      place = place_of(start.job->config, {.rank = mpi.host_rank(), .ranks = mpi.host_size()});
+      if (by_nccl(start.job->config, place, mpi.world_size())) (void)comm::load_nccl();
+    }
   } catch (...) {
     no_place = failure_of(std::current_exception());
   }
-  if (const auto failure = agree(*control, start, no_place, mpi.host_names())) {
+  if (const auto failure = agree(*control, start, place, no_place, mpi.host_names())) {
     if (control->rank() == 0) (void)(start.failure ? tell_start_failure(*failure) : tell(*failure));
     return exit_code(failure->kind);
   }
@@ -152,27 +188,29 @@ int run_mpi(const Start& start, const Body& body, const PlaceOf& place_of) {
   const Cpus cpus = widen_and_share(mpi.host_rank(), mpi.host_size());
   const int threads = threads_for(job, cpus.share);
   const bool oversubscribed = user_bound() ? mpi.oversubscribed(threads) : mpi.host_size() * threads > cpus.host;
-  const auto comm = comm::make_mpi(mpi, {.timeout = comm::Seconds(job.comm.timeout_s),
-                                         .oversubscribed = oversubscribed,
-                                         .library_order = job.run.determinism == "fast"});
   const auto ending = comm::make_mpi(mpi, {.timeout = last_words(job), .oversubscribed = true});
-  log::set_rank(comm->rank(), comm->size());
+  log::set_rank(mpi.world_rank(), mpi.world_size());
   log::debug("pid {}, {} CPUs allowed, {} threads, {}", getpid(), allowed_cpus(), threads, to_string(current_isa()));
   const std::set<std::string> hosts(mpi.host_names().begin(), mpi.host_names().end());
-  RankContext context{
-      .comm = *comm,
-      .place = place.with_threads(threads),
-      .world_source = "from MPI",
-      .summary = summary_of(*comm, threads,
-                            fmt::format(" on {}", counted(static_cast<std::int64_t>(hosts.size()), "host")), place),
-      .host_ranks = mpi.host_size()};
+  const std::string where = fmt::format(" on {}", counted(static_cast<std::int64_t>(hosts.size()), "host"));
   std::optional<Failure> failure;
   try {
+    const RankComm comm = make_rank_comm(job,
+                                         comm::make_mpi(mpi, {.timeout = comm::Seconds(job.comm.timeout_s),
+                                                              .oversubscribed = oversubscribed,
+                                                              .library_order = job.run.determinism == "fast"}),
+                                         place);
+    RankContext context{.comm = comm.get(),
+                        .place = place.with_threads(threads),
+                        .world_source = "from MPI",
+                        .summary = summary_of(comm.get(), threads, where, place),
+                        .host_ranks = mpi.host_size(),
+                        .device_ranks = place.sharing};
     body(context);
   } catch (...) {
     failure = failure_of(std::current_exception());
   }
-  return failure ? end_together(*comm, *ending, *failure, mpi.host_names()) : 0;
+  return failure ? end_together(*ending, *failure, mpi.host_names()) : 0;
 }
 
 constexpr const char* nested_ranks_text =

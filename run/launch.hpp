@@ -21,6 +21,7 @@ struct RankContext {
   std::string summary;       ///< "2 ranks (mpi) x 1 thread on 1 host, cpu avx512"
   int host_ranks = 1;        ///< ranks of this host, which share its memory
   int process_ranks = 1;     ///< of them, those that are threads of this process
+  int device_ranks = 1;      ///< ranks on this rank's device, if that has memory of its own
 };
 
 /// What this process has read before it meets the others: a job, or why there is none.
@@ -32,18 +33,25 @@ struct Start {
 /// `load` makes the job; what it throws is kept, to be told when it is known who else met it.
 [[nodiscard]] Start start_with(const std::function<job::LoadedJob()>& load, std::vector<std::string> options = {});
 
+/// Gives a rank its device.
+using PlaceOf = std::function<SelectedPlace(const job::JobConfig& job, HostRank host)>;
+[[nodiscard]] inline SelectedPlace select_own_place(const job::JobConfig& job, HostRank host) {
+  return select_place(job, host);
+}
+
 /// Chooses device, backend and threads from the job and the launcher, and runs `body` on every rank that belongs to
 /// this process. Returns when all of them are done, with the exit code for the process.
 ///
 /// Each rank's device is made before the communicator that serves it, by `place_of`: select_place, unless a test has
-/// devices of its own.
+/// devices of its own. Ranks must not differ in the kind of device that `auto` took.
 /// Before `body` the ranks compare what they start with (run/agreement.hpp).
-/// comm.backend auto: MPI under a launcher (mpirun, srun), else one rank. run.threads auto: the host's allowed CPUs
+/// comm.backend auto: MPI under a launcher (mpirun, srun), else one rank; gradients of GPUs go by way of the host's
+/// memory where ranks are threads or comm.backend is mpi. run.threads auto: the host's allowed CPUs
 /// divided among its ranks. A launcher's default binding (one core a rank) is widened to that share; a binding the user
 /// asked for is kept.
 /// An exception of `body` ends the whole job; run/errors.hpp says who tells of it.
 [[nodiscard]] int run_on_ranks(const Start& start, const std::function<void(RankContext&)>& body,
-                               const std::function<SelectedPlace(const job::JobConfig&)>& place_of = select_place);
+                               const PlaceOf& place_of = select_own_place);
 
 /// What a job with backend local meets under mpirun -n 2: throws ErrorKind::config.
 [[noreturn]] void refuse_nested_ranks();

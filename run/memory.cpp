@@ -7,6 +7,7 @@
 
 #include "core/error.hpp"
 #include "core/log.hpp"
+#include "core/out_of_memory.hpp"
 #include "core/text.hpp"
 #include "engine/batch_upload.hpp"
 #include "kernels/flat.hpp"
@@ -109,7 +110,7 @@ MemoryNeed memory_need(nn::Model& model, const KernelTable& kernels, bool immedi
 
 std::string memory_line(const MemoryNeed& need, const FreeMemory& free, const MemoryQuestion& question) {
   const bool one = question.batch.world == 1;
-  const std::uint64_t left = free.of_rank(question.host_ranks, question.process_ranks);
+  const std::uint64_t left = free.of_rank(question.sharing(), question.sharing_process());
   std::string line =
       fmt::format("memory    {}{} (activations {}{})", bytes_text(need.total()), one ? "" : " a rank",
                   bytes_text(need.activations), need.packed == 0 ? "" : ", packed weights " + bytes_text(need.packed));
@@ -123,29 +124,31 @@ std::string memory_line(const MemoryNeed& need, const FreeMemory& free, const Me
 
 std::optional<std::string> memory_shortage(const MemoryNeed& need, const FreeMemory& free,
                                            const MemoryQuestion& question) {
-  const std::uint64_t left = free.of_rank(question.host_ranks, question.process_ranks);
+  const std::uint64_t left = free.of_rank(question.sharing(), question.sharing_process());
   if (need.total() <= left) return std::nullopt;
-  const auto host_ranks = static_cast<std::uint64_t>(question.host_ranks);
+  const auto sharing = static_cast<std::uint64_t>(question.sharing());
+  const char* const shared = question.on_device() ? "GPU" : "host";
   const std::string parts = fmt::format("weights, gradients and moments {}, activations {}", bytes_text(need.state),
                                         bytes_text(need.activations));
-  const std::string limit = free.limit(question.host_ranks, question.process_ranks);
+  const std::string limit = free.limit(question.sharing(), question.sharing_process());
   std::string text;
-  if (host_ranks == 1)
+  if (sharing == 1)
     text = fmt::format("the job needs {} of memory ({}), but {} are free (limit: {})", bytes_text(need.total()), parts,
                        bytes_text(left), limit);
   else
     text = fmt::format(
-        "the job needs {} of memory for {} ranks of this host, {} a rank ({}), but {} a rank are free (limit: {})",
-        bytes_text(need.total() * host_ranks), host_ranks, bytes_text(need.total()), parts, bytes_text(left), limit);
+        "the job needs {} of memory for {} ranks of this {}, {} a rank ({}), but {} a rank are free (limit: {})",
+        bytes_text(need.total() * sharing), sharing, shared, bytes_text(need.total()), parts, bytes_text(left), limit);
   return text + "\n" + memory_advice(free, question);
 }
 
 void require_memory(const MemoryQuestion& question, comm::Communicator& comm) {
-  const MemoryNeed need = memory_need(question.model, question.kernels, question.immediate, comm.rank(), comm.size(),
-                                      engine_options(question.job, question.model, question.batch, comm.rank()));
-  const FreeMemory free = free_memory();
+  const MemoryNeed need = memory_need(
+      question.model, question.kernels, question.device.immediate(), comm.rank(), comm.size(),
+      engine_options(question.job, question.model, question.batch, comm.rank(), question.device.immediate()));
+  const FreeMemory free = question.free();
   if (comm.rank() == 0) log::print("{}\n", memory_line(need, free, question));
-  const std::uint64_t left = free.of_rank(question.host_ranks, question.process_ranks);
+  const std::uint64_t left = free.of_rank(question.sharing(), question.sharing_process());
   // Every rank has looked before one allocates, or the last would see what the others have left.
   std::vector<std::int64_t> margins(static_cast<std::size_t>(comm.size()));
   constexpr std::uint64_t most = std::numeric_limits<std::int64_t>::max();
@@ -154,6 +157,15 @@ void require_memory(const MemoryQuestion& question, comm::Communicator& comm) {
       static_cast<std::int64_t>(std::min<std::uint64_t>(need.total(), most));
   comm.all_gather_values(std::span(margins));
   require_agreed(margins, memory_shortage(need, free, question).value_or(""), comm);
+}
+
+void with_memory_advice(const MemoryQuestion& question, const std::function<void()>& make) {
+  try {
+    make();
+  } catch (const OutOfMemory& error) {
+    // What it had taken it has given back by now.
+    throw Error(error.kind(), std::string(error.what()) + "\n" + memory_advice(question.free(), question));
+  }
 }
 
 void require_memory_for_data(const job::JobConfig& job, const FreeMemory& free, const RankContext& rank) {
@@ -185,15 +197,17 @@ std::string memory_forecast(const job::LoadedJob& loaded, int ranks) {
     const DataShape shape = data_shape(job);
     const auto model = make_model(job, shape.classes, shape.features);
     const bool threads = job.comm.backend != "mpi" && job.comm.ranks > 1;
+    const SelectedPlace place = select_place(job, {});
     const MemoryQuestion question{.job = loaded,
                                   .model = *model,
-                                  .kernels = kernels::cpu_table(),
+                                  .kernels = *place.kernels,
+                                  .device = *place.device,
                                   .batch = batch_sizes(job, ranks, threads ? "comm.ranks" : "from MPI"),
                                   .host_ranks = ranks,
                                   .process_ranks = threads ? ranks : 1};
-    const MemoryNeed need = memory_need(*model, question.kernels, question.immediate, 0, ranks,
-                                        engine_options(loaded, *model, question.batch, 0));
-    const FreeMemory free = free_memory();
+    const MemoryNeed need = memory_need(*model, question.kernels, question.device.immediate(), 0, ranks,
+                                        engine_options(loaded, *model, question.batch, 0, question.device.immediate()));
+    const FreeMemory free = question.free();
     const std::optional<std::string> shortage = memory_shortage(need, free, question);
     return memory_line(need, free, question) + (shortage ? "\nnot on this machine now: " + *shortage : "");
   } catch (const Error&) {

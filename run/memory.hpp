@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 
@@ -36,12 +37,18 @@ struct MemoryQuestion {
   const job::LoadedJob& job;
   nn::Model& model;
   const KernelTable& kernels;
-  bool immediate = true;
-  int rank = 0;
+  DeviceApi& device;
   job::BatchSizes batch;
   bool fixed_batch = false;  ///< batch and micro-batch are a checkpoint's and cannot be changed
   int host_ranks = 1;        ///< of all ranks, those that share this host's memory
   int process_ranks = 1;     ///< of them, those that are threads of one process
+  int device_ranks = 1;      ///< of all ranks, those that share this rank's device
+
+  [[nodiscard]] bool on_device() const { return device.memory() == Memory::device; }
+  /// What the job's memory is taken from, and the ranks that share it.
+  [[nodiscard]] FreeMemory free() const { return on_device() ? free_memory_of(device) : free_memory(); }
+  [[nodiscard]] int sharing() const { return on_device() ? device_ranks : host_ranks; }
+  [[nodiscard]] int sharing_process() const { return on_device() ? 1 : process_ranks; }
 };
 
 /// "memory    79.7 MiB a rank, of it activations 67.3 MiB; ...": the line of a run's header and of `lockstep config`.
@@ -53,8 +60,11 @@ struct MemoryQuestion {
                                                          const MemoryQuestion& question);
 
 /// Collective, and the first that a rank does before it allocates: rank 0 prints the memory line, and if some rank has
-/// too little, all of them end with ErrorKind::environment.
+/// too little, all of them end with ErrorKind::environment. Of a GPU it is the GPU's memory that counts.
 void require_memory(const MemoryQuestion& question, comm::Communicator& comm);
+
+/// Runs `make`, which allocates what the job needs. Where the device has less than it said, the error names what fits.
+void with_memory_advice(const MemoryQuestion& question, const std::function<void()>& make);
 
 /// ErrorKind::environment if the job's data alone do not fit: asked before they are read or made.
 void require_memory_for_data(const job::JobConfig& job, const FreeMemory& free, const RankContext& rank);

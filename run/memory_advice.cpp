@@ -109,14 +109,14 @@ class Advice {
     try {
       const std::size_t needed = need_of(variant);
       const std::int64_t world = question_.batch.world;
-      const auto host_ranks = static_cast<int>((variant.ranks * question_.host_ranks + world - 1) / world);
-      const int process_ranks = question_.process_ranks > 1 ? static_cast<int>(variant.ranks) : 1;
+      const auto sharing = static_cast<int>((variant.ranks * question_.sharing() + world - 1) / world);
+      const int sharing_process = question_.sharing_process() > 1 ? static_cast<int>(variant.ranks) : 1;
       if (smallest_.empty() || needed < least_) {
         least_ = needed;
         smallest_ = words(variant);
         ranks_of_least_ = variant.ranks;
       }
-      if (needed > free_.of_rank(host_ranks, process_ranks)) return std::nullopt;
+      if (needed > free_.of_rank(sharing, sharing_process)) return std::nullopt;
       return needed;
     } catch (const Error&) {
       return std::nullopt;  // the batch cannot be shared out like that
@@ -133,8 +133,9 @@ class Advice {
       changed.config.gradient_accumulation_steps = std::nullopt;
     }
     const job::BatchSizes batch = batch_sizes(changed.config, variant.ranks, "advice");
-    return memory_need(question_.model, question_.kernels, question_.immediate, 0, static_cast<int>(variant.ranks),
-                       engine_options(changed, question_.model, batch, 0))
+    return memory_need(question_.model, question_.kernels, question_.device.immediate(), 0,
+                       static_cast<int>(variant.ranks),
+                       engine_options(changed, question_.model, batch, 0, question_.device.immediate()))
         .total();
   }
 

@@ -61,6 +61,10 @@ void print_run_header(const RunParts& parts) {
   log::print("batch     {}\n", parts.batch.text);
   log::print("numbers   {} compute, fp32 master weights and moments; {}, gradient_clipping {}\n",
              to_string(engine.options().compute), engine.optimizer().name(), parts.job.config.gradient_clipping);
+  if (parts.capture.captured)
+    log::print("graphs    steps are captured and launched as a whole (run.cuda_graph: auto)\n");
+  else if (!parts.capture.why_not.empty())
+    log::print("graphs    none, steps are enqueued anew each time: {}\n", parts.capture.why_not);
   log::print("schedule  {}; first update uses lr {}\n", schedule.type(), engine.lr().front());
   const job::JobConfig& job = parts.job.config;
   const std::int64_t last = job.run.steps;

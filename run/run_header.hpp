@@ -8,6 +8,7 @@
 #include "job/job.hpp"
 #include "run/launch.hpp"
 #include "run/resume.hpp"
+#include "run/setup.hpp"
 
 namespace lockstep::run {
 
@@ -19,6 +20,7 @@ struct RunParts {
   const job::BatchSizes& batch;
   engine::Engine& engine;
   const Beginning& beginning;
+  Capture capture = {};
 };
 
 /// The lines that a run begins with on standard output, behind the memory line (run/memory.hpp): model, data, ranks,

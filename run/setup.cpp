@@ -146,7 +146,7 @@ job::BatchSizes batch_sizes(const job::JobConfig& job, std::int64_t world, const
 }
 
 engine::EngineOptions engine_options(const job::LoadedJob& loaded, const nn::Model& model, const job::BatchSizes& batch,
-                                     int rank) {
+                                     int rank, bool immediate) {
   const job::JobConfig& job = loaded.config;
   engine::EngineOptions options;
   options.micro_batch = {.batch = batch.micro, .length = sample_length(job)};
@@ -172,7 +172,21 @@ engine::EngineOptions engine_options(const job::LoadedJob& loaded, const nn::Mod
   options.optimizer = optimizer_options(job.optimizer, options.groups);
   options.schedule = loaded.schedule;
   options.seed = static_cast<std::uint64_t>(job.run.seed);
+  // A GPU's collectives cost more to start than their bytes: a bucket is a whole unit there.
+  constexpr std::int64_t whole_units = std::int64_t{1} << 40;
+  options.bucket_elements =
+      job.zero_optimization.reduce_bucket_size.value_or(immediate ? options.bucket_elements : whole_units);
+  options.wait_timeout_s = job.comm.timeout_s;
   return options;
+}
+
+Capture choose_capture(const job::JobConfig& job, const DeviceApi& device) {
+  if (device.immediate()) return {};
+  if (job.run.cuda_graph == "off") return {.captured = false, .why_not = "run.cuda_graph: off"};
+  if (job.run.determinism == "invariant")
+    return {.captured = false, .why_not = "run.determinism: invariant adds micro-batches one by one"};
+  if (!device.can_capture()) return {.captured = false, .why_not = device.name() + " cannot capture"};
+  return {.captured = true};
 }
 
 }  // namespace lockstep::run

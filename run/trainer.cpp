@@ -52,27 +52,21 @@ class Training {
     });
     share_beginning(beginning_, comm_);
     batch_ = batch_for(job_, beginning_, rank_);
-    options_ = engine_options(job, *model_, batch_, comm_.rank());
+    options_ = engine_options(job, *model_, batch_, comm_.rank(), rank_.place.device->immediate());
+    capture_ = choose_capture(job_, *rank_.place.device);
+    options_.captured = capture_.captured;
     require_same_run(beginning_, job_, *dataset_, *model_, options_);
   }
 
   TrainResult run() {
     const std::int64_t first = beginning_.first_step();
     if (beginning_.manifest && first >= job_.run.steps) return already_complete();
-    require_memory({.job = loaded_,
-                    .model = *model_,
-                    .kernels = *rank_.place.kernels,
-                    .immediate = rank_.place.device->immediate(),
-                    .batch = batch_,
-                    .fixed_batch = beginning_.manifest.has_value(),
-                    .host_ranks = rank_.host_ranks,
-                    .process_ranks = rank_.process_ranks},
-                   comm_);
+    require_memory(memory_question(), comm_);
     make_engine();
     together("opening the run's folder", [&] {
       if (is_root()) open_folder();
     });
-    if (is_root()) print_run_header({loaded_, rank_, *dataset_, batch_, *engine_, beginning_});
+    if (is_root()) print_run_header({loaded_, rank_, *dataset_, batch_, *engine_, beginning_, capture_});
     Progress progress(first, job_.run.steps, job_.print_every(), is_root());
     const StopSignals::Graceful graceful;
     const auto begin = Clock::now();
@@ -106,7 +100,11 @@ class Training {
  private:
   /// Work that may take longer than the ranks wait for each other; its error ends all of them alike.
   void together(std::string_view what, const std::function<void()>& work) {
-    comm::run_with_heartbeat(comm_, what, work, comm::Seconds(std::min(1.0, job_.comm.timeout_s / 4)));
+    const auto here = [&] {
+      rank_.place.device->use_here();
+      work();
+    };
+    comm::run_with_heartbeat(comm_, what, here, comm::Seconds(std::min(1.0, job_.comm.timeout_s / 4)));
   }
 
   /// Each rank reads its own copy of the data; a host with another one would train on it unnoticed.
@@ -131,9 +129,21 @@ class Training {
       log::warning("{}: the file system has no locks; two jobs on this run would not notice each other", folder_);
   }
 
+  [[nodiscard]] MemoryQuestion memory_question() {
+    return {.job = loaded_,
+            .model = *model_,
+            .kernels = *rank_.place.kernels,
+            .device = *rank_.place.device,
+            .batch = batch_,
+            .fixed_batch = beginning_.manifest.has_value(),
+            .host_ranks = rank_.host_ranks,
+            .process_ranks = rank_.process_ranks,
+            .device_ranks = rank_.device_ranks};
+  }
+
   void make_engine() {
     if (drill_.desync_rank == comm_.rank()) options_.schedule = off_by_one_bit(options_.schedule, drill_.desync_step);
-    engine_.emplace(*model_, comm_, rank_.place, options_);
+    with_memory_advice(memory_question(), [&] { engine_.emplace(*model_, comm_, rank_.place, options_); });
     if (beginning_.manifest)
       together("loading the checkpoint",
                [&] { load_checkpoint(beginning_.checkpoint, *beginning_.manifest, *engine_); });
@@ -273,6 +283,7 @@ class Training {
   Beginning beginning_;
   job::BatchSizes batch_;
   engine::EngineOptions options_;
+  Capture capture_;
   std::optional<engine::Engine> engine_;
   // On rank 0:
   std::optional<RunLock> lock_;

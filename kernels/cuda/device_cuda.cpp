@@ -23,8 +23,8 @@ cudaGraphExec_t graph_of(GraphRef graph) { return static_cast<cudaGraphExec_t>(g
 
 class CudaDevice final : public DeviceApi {
  public:
-  explicit CudaDevice(int ordinal) {
-    check_cuda(cudaSetDevice(ordinal), "choosing the GPU");
+  explicit CudaDevice(int ordinal) : ordinal_(ordinal) {
+    CudaDevice::use_here();
     cudaDeviceProp properties{};
     check_cuda(cudaGetDeviceProperties(&properties, ordinal), "asking for the GPU's properties");
     name_ = fmt::format("cuda:{} ({})", ordinal, properties.name);
@@ -37,6 +37,7 @@ class CudaDevice final : public DeviceApi {
   [[nodiscard]] std::string name() const override { return name_; }
   [[nodiscard]] Memory memory() const noexcept override { return Memory::device; }
   [[nodiscard]] bool immediate() const noexcept override { return false; }
+  void use_here() override { check_cuda(cudaSetDevice(ordinal_), "choosing the GPU"); }
 
   [[nodiscard]] MemoryInfo memory_info() override {
     MemoryInfo info;
@@ -129,6 +130,7 @@ class CudaDevice final : public DeviceApi {
   static constexpr const char* before_an_event = "the work before an event";
   static constexpr const char* of_a_stream = "the work of a stream";
 
+  int ordinal_;
   std::string name_;
   int highest_priority_ = 0;
   cudaStream_t clearing_ = nullptr;

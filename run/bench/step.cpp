@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <chrono>
+#include <optional>
 
 #include "core/error.hpp"
 #include "core/rng.hpp"
@@ -85,21 +86,25 @@ Report bench_step(RankContext& rank, const job::LoadedJob& loaded, const StepSha
   const auto model = make_model(job, data.classes, data.features);
   const job::BatchSizes batch = batch_sizes(job, rank.comm.size(), rank.world_source);
   const bool immediate = rank.place.device->immediate();
-  require_memory({.job = loaded,
-                  .model = *model,
-                  .kernels = *rank.place.kernels,
-                  .immediate = immediate,
-                  .batch = batch,
-                  .host_ranks = rank.host_ranks,
-                  .process_ranks = rank.process_ranks},
-                 rank.comm);
-  const engine::EngineOptions options = engine_options(loaded, *model, batch, rank.comm.rank());
+  const MemoryQuestion question{.job = loaded,
+                                .model = *model,
+                                .kernels = *rank.place.kernels,
+                                .device = *rank.place.device,
+                                .batch = batch,
+                                .host_ranks = rank.host_ranks,
+                                .process_ranks = rank.process_ranks,
+                                .device_ranks = rank.device_ranks};
+  require_memory(question, rank.comm);
+  engine::EngineOptions options = engine_options(loaded, *model, batch, rank.comm.rank(), immediate);
+  options.captured = choose_capture(job, *rank.place.device).captured;
   const MemoryNeed need =
       memory_need(*model, *rank.place.kernels, immediate, rank.comm.rank(), rank.comm.size(), options);
   Workbench bench(rank);
   Task peak = peak_product(bench, options.compute, shape.peak);
   const std::size_t free_before = rank.place.device->memory_info().free;
-  engine::Engine engine(*model, rank.comm, rank.place, options);
+  std::optional<engine::Engine> made;
+  with_memory_advice(question, [&] { made.emplace(*model, rank.comm, rank.place, options); });
+  engine::Engine& engine = *made;
   const data::HostBatch samples = random_samples(job, batch.micro, data);
 
   Task task{.name = "step",
@@ -125,8 +130,9 @@ Report bench_step(RankContext& rank, const job::LoadedJob& loaded, const StepSha
   }
   report.figures["planned_bytes"] = static_cast<double>(need.total());
   report.figures["engine_bytes"] = static_cast<double>(engine.bytes());
-  report.notes = {fmt::format("{}; {}; {} compute; {} by its own account, {} planned", model->describe(), batch.text,
-                              to_string(options.compute), human_bytes(report.figures["engine_bytes"]),
+  report.notes = {fmt::format("{}; {}; {} compute{}; {} by its own account, {} planned", model->describe(), batch.text,
+                              to_string(options.compute), options.captured ? ", replayed as a graph" : "",
+                              human_bytes(report.figures["engine_bytes"]),
                               human_bytes(report.figures["planned_bytes"]))};
   return report;
 }

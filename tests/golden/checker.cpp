@@ -32,22 +32,45 @@ std::vector<fs::path> files_of(const fs::path& folder) {
   return files;
 }
 
-Mismatches check_file(const fs::path& file) {
-  static const std::map<std::string, Mismatches (*)(const json&)> checkers = {{"lr_schedule", check_lr_schedule},
-                                                                              {"loss_scaler", check_loss_scaler},
-                                                                              {"engine", check_engine},
-                                                                              {"optimizer", check_optimizer},
-                                                                              {"batch_rules", check_batch_rules}};
+namespace {
+
+using Check = Mismatches (*)(const json&);
+using KernelCheck = Mismatches (*)(const json&, const testing::Session*);
+
+const std::map<std::string, Check>& checks() {
+  static const std::map<std::string, Check> all = {{"lr_schedule", check_lr_schedule},
+                                                   {"batch_rules", check_batch_rules}};
+  return all;
+}
+const std::map<std::string, KernelCheck>& kernel_checks() {
+  static const std::map<std::string, KernelCheck> all = {
+      {"loss_scaler", check_loss_scaler}, {"engine", check_engine}, {"optimizer", check_optimizer}};
+  return all;
+}
+
+}  // namespace
+
+Mismatches check_file(const fs::path& file, const testing::Session* session) {
   try {
     std::ifstream in(file);
     if (!in) return {"cannot be opened"};
     const json trace = json::parse(in);
     const std::string kind = trace.at("kind").get<std::string>();
-    const auto found = checkers.find(kind);
-    if (found == checkers.end()) return {"unknown kind '" + kind + "'"};
-    return found->second(trace);
+    if (const auto found = checks().find(kind); found != checks().end()) return found->second(trace);
+    if (const auto found = kernel_checks().find(kind); found != kernel_checks().end())
+      return found->second(trace, session);
+    return {"unknown kind '" + kind + "'"};
   } catch (const std::exception& error) {
     return {std::string("cannot be checked: ") + error.what()};
+  }
+}
+
+bool concerns_kernels(const fs::path& file) {
+  try {
+    std::ifstream in(file);
+    return kernel_checks().contains(json::parse(in).at("kind").get<std::string>());
+  } catch (const std::exception&) {
+    return false;  // check_file tells why
   }
 }
 

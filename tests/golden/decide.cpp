@@ -1,4 +1,5 @@
-// kinds loss_scaler and engine: overflow bits drive decide_step, the function that decides every real step.
+// kinds loss_scaler and engine: overflow bits drive decide_step, the function that decides every real step, or the
+// kernel made of it.
 
 #include <limits>
 #include <span>
@@ -7,6 +8,7 @@
 #include "core/error.hpp"
 #include "kernels/decide/decide_rule.hpp"
 #include "tests/golden/trace.hpp"
+#include "tests/support/kernel_backends.hpp"
 
 namespace lockstep::golden {
 namespace {
@@ -29,8 +31,9 @@ ScalerConfig scaler_of(const json& fp16) {
 /// One rank's steps, with a record that holds the one row the state asks for.
 class Stepper {
  public:
-  Stepper(const json& fp16, const sched::Schedule& schedule)
-      : schedule_(schedule),
+  Stepper(const json& fp16, const sched::Schedule& schedule, const testing::Session* session)
+      : session_(session),
+        schedule_(schedule),
         groups_(static_cast<std::int32_t>(schedule.groups())),
         config_(scaler_of(fp16)),
         inputs_((sizeof(StepInputs) + record_bytes(1, groups_)) / sizeof(StepReport) + 1),
@@ -47,13 +50,27 @@ class Stepper {
     schedule_.values_at(state_.applied, std::span(record.rows(), group_steps_.size()));
     const StepReport report = {.norm2 = overflow ? std::numeric_limits<double>::infinity() : 1.0,
                                .first_bad = overflow ? 7 : -1};
-    decide_step({.inputs = &inputs,
-                 .reports = &report,
-                 .groups = groups_,
-                 .scaler = config_,
-                 .state = &state_,
-                 .group_steps = group_steps_.data(),
-                 .result = reinterpret_cast<StepResult*>(result_.data())});
+    DecideArgs args = {.inputs = &inputs,
+                       .reports = &report,
+                       .groups = groups_,
+                       .scaler = config_,
+                       .state = &state_,
+                       .group_steps = group_steps_.data(),
+                       .result = reinterpret_cast<StepResult*>(result_.data())};
+    if (session_ == nullptr) return decide_step(args);
+    const testing::Array<StepReport> there(*session_, inputs_), reports(*session_, {report}),
+        result(*session_, result_);
+    const testing::Array<StepState> state(*session_, {state_});
+    const testing::Array<GroupStep> groups(*session_, group_steps_);
+    args.inputs = reinterpret_cast<const StepInputs*>(there.data());
+    args.reports = reports.data();
+    args.state = state.data();
+    args.group_steps = groups.data();
+    args.result = reinterpret_cast<StepResult*>(result.data());
+    kernels::decide(session_->exec(), args);
+    state_ = state.host().front();
+    group_steps_ = groups.host();
+    result_ = result.host();
   }
 
   [[nodiscard]] const StepState& state() const { return state_; }
@@ -61,6 +78,7 @@ class Stepper {
   [[nodiscard]] const std::vector<GroupStep>& group_steps() const { return group_steps_; }
 
  private:
+  const testing::Session* session_;
   const sched::Schedule& schedule_;
   std::int32_t groups_;
   ScalerConfig config_;
@@ -92,10 +110,10 @@ Mismatches follow(const json& trace, const json& expected, Stepper& stepper, Aft
 
 }  // namespace
 
-Mismatches check_loss_scaler(const json& trace) {
+Mismatches check_loss_scaler(const json& trace, const testing::Session* session) {
   const json& expected = trace.at("dynamic");
   const auto schedule = sched::make_constant({{{.lr = 1e-3, .beta1 = 0.9, .beta2 = 0.999}, true}});
-  Stepper stepper(trace.at("fp16"), *schedule);
+  Stepper stepper(trace.at("fp16"), *schedule, session);
   std::vector<double> scale = {stepper.state().scale};
   std::vector<double> hysteresis = {static_cast<double>(stepper.state().hysteresis)};
   Mismatches out = follow(trace, expected, stepper, [&](Mismatches&, std::size_t) {
@@ -110,12 +128,12 @@ Mismatches check_loss_scaler(const json& trace) {
   return out;
 }
 
-Mismatches check_engine(const json& trace) {
+Mismatches check_engine(const json& trace, const testing::Session* session) {
   const json& expected = trace.at("dynamic");
   const auto groups = to_groups(trace.at("optimizer_initial"));
   const auto schedule =
       sched::make_schedule(trace.at("scheduler").get<std::string>(), to_params(trace.at("params")), groups);
-  Stepper stepper(trace.at("fp16"), *schedule);
+  Stepper stepper(trace.at("fp16"), *schedule, session);
   std::size_t steps = 0;
   Mismatches out = follow(trace, expected, stepper, [&](Mismatches& found, std::size_t i) {
     ++steps;

@@ -12,6 +12,7 @@
 
 #include "tests/golden/checker.hpp"
 #include "tests/support/error_text.hpp"
+#include "tests/support/kernel_backends.hpp"
 #include "tests/support/source_dir.hpp"
 
 namespace lockstep::golden {
@@ -61,6 +62,30 @@ std::string test_name(const ::testing::TestParamInfo<fs::path>& file) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Goldens, Trace, ::testing::ValuesIn(all_files()), test_name);
+
+/// Those that concern kernels, through the kernels of one backend.
+class KernelTrace : public ::testing::TestWithParam<std::tuple<testing::Backend, fs::path>> {};
+GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(KernelTrace);
+
+std::vector<fs::path> kernel_files() {
+  std::vector<fs::path> files = all_files();
+  std::erase_if(files, [](const fs::path& file) { return !concerns_kernels(file); });
+  return files;
+}
+
+TEST_P(KernelTrace, Agrees) {
+  const auto& [backend, file] = GetParam();
+  if (!backend.available()) GTEST_SKIP() << backend.why_not();
+  const testing::Session session(backend);
+  const Mismatches mismatches = check_file(file, &session);
+  EXPECT_TRUE(mismatches.empty()) << file.string() << ":\n" << print(mismatches);
+}
+
+INSTANTIATE_TEST_SUITE_P(Goldens, KernelTrace,
+                         ::testing::Combine(testing::all_backends(), ::testing::ValuesIn(kernel_files())),
+                         [](const auto& test) {
+                           return std::get<0>(test.param).name + "_" + test_name({std::get<1>(test.param), test.index});
+                         });
 
 TEST(Folders, HoldTraces) {
   ASSERT_FALSE(folders().empty()) << "LOCKSTEP_GOLDENS names no folder";
@@ -146,6 +171,19 @@ TEST_F(Changed, AMissingRefusalIsSeen) {
 TEST_F(Changed, AScaleIsSeen) {
   EXPECT_FALSE(check_edit("ls_hyst2.json", "\"scale\": [", "32768.0", "32767.0").empty());
   EXPECT_FALSE(check_edit("ls_min_floor_raise.json", "\"dynamic\"", "\"raised_at\": 4", "\"raised_at\": null").empty());
+}
+
+TEST_F(Changed, KernelsThatDifferAreSeen) {
+  nlohmann::json optimizer = nlohmann::json::parse(text_of("opt_adamw.json"));
+  double& value = optimizer["float32"][3][0].get_ref<double&>();
+  value += 1e-4;
+  nlohmann::json scaler = nlohmann::json::parse(text_of("ls_hyst2.json"));
+  scaler["dynamic"]["scale"][2] = 1.5;
+  const testing::Session session(testing::backend_list().front());
+  for (const nlohmann::json& changed : {optimizer, scaler}) {
+    std::ofstream(folder_ / "changed.json") << changed.dump();
+    EXPECT_EQ(check_file(folder_ / "changed.json", &session).size(), 1U);
+  }
 }
 
 TEST_F(Changed, AnEngineStepIsSeen) {

@@ -1,11 +1,14 @@
 // kind optimizer: torch's Adam, AdamW and SGD on given gradients, through the element rules of the update kernels, in
-// double (to 1e-12 relative) and in float (to 2e-6 absolute).
+// double (to 1e-12 relative) and in float (to 2e-6 absolute), or through the kernels themselves, which compute in
+// float.
 
 #include <fmt/format.h>
 
 #include "kernels/adam/adam_rule.hpp"
 #include "kernels/sgd/sgd_rule.hpp"
+#include "optim/optimizer.hpp"
 #include "tests/golden/trace.hpp"
+#include "tests/support/kernel_backends.hpp"
 
 namespace lockstep::golden {
 namespace {
@@ -86,9 +89,55 @@ Mismatches run(const json& trace, const char* key) {
   return out;
 }
 
+Mismatches run_kernels(const json& trace, const char* key, const testing::Session& session) {
+  using testing::Array;
+  Mismatches out;
+  Settings s = settings_of(trace);
+  const auto optimizer = optim::make_optimizer(
+      s.adam
+          ? optim::OptimizerOptions{.kind = optim::OptimizerOptions::Kind::adam, .eps = s.eps, .decoupled = s.decoupled}
+          : optim::OptimizerOptions{.kind = optim::OptimizerOptions::Kind::sgd,
+                                    .momentum = s.group.momentum != 0,
+                                    .dampening = s.dampening,
+                                    .nesterov = s.nesterov});
+  const auto param0 = trace.at("param0").get<std::vector<float>>();
+  const Array<float> master(session, param0);
+  std::vector<std::unique_ptr<Array<float>>> moments;
+  std::vector<float*> moment_pointers;
+  for (std::size_t i = 0; i < optimizer->moments().size(); ++i) {
+    moments.push_back(std::make_unique<Array<float>>(session, std::vector<float>(param0.size())));
+    moment_pointers.push_back(moments.back()->data());
+  }
+  const Array<Tile> tiles(session, {unsharded_tile(0, static_cast<std::uint32_t>(param0.size()), 0)});
+  const json& grads = trace.at("grads");
+  const json rates = trace.value("lr_per_step", json());
+  for (std::size_t step = 0; step < grads.size(); ++step) {
+    if (!rates.is_null()) s.group.lr = rates.at(step).get<double>();
+    const auto t = static_cast<double>(step + 1);
+    s.group.correction1 = 1.0 - std::pow(s.group.beta1, t);
+    s.group.correction2 = 1.0 - std::pow(s.group.beta2, t);
+    const Array<GroupStep> groups(session, {s.group});
+    // decide has counted this update already.
+    const auto taken = static_cast<std::int64_t>(step) + 1;
+    const Array<StepState> state(session, {StepState{.applied = taken, .attempted = taken}});
+    const Array<float> grad(session, grads[step].get<std::vector<float>>());
+    optimizer->update(session.exec(),
+                      {.master = master.data(),
+                       .grad = {.source = {grad.data()}, .count = 1, .dtype = DType::f32},
+                       .tiles = tiles.data(),
+                       .tile_count = 1,
+                       .groups = groups.data(),
+                       .state = state.data()},
+                      moment_pointers);
+    compare(out, key, trace.at(key).at(step + 1), step + 1, master.host());
+  }
+  return out;
+}
+
 }  // namespace
 
-Mismatches check_optimizer(const json& trace) {
+Mismatches check_optimizer(const json& trace, const testing::Session* session) {
+  if (session != nullptr) return run_kernels(trace, "float32", *session);
   Mismatches out = run<double>(trace, "float64");
   for (std::string& mismatch : run<float>(trace, "float32")) out.push_back(std::move(mismatch));
   return out;

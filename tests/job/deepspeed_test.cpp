@@ -94,10 +94,11 @@ TEST_F(DeepSpeedFile, TutorialConfigurationLoadsUnchanged) {
   EXPECT_EQ(config.zero_optimization.stage, 0);
 
   const DeepSpeedReport& report = *job.deepspeed;
-  for (const char* key : {"train_batch_size", "optimizer.params.betas", "scheduler.type", "fp16.loss_scale_window"})
+  for (const char* key : {"train_batch_size", "optimizer.params.betas", "scheduler.type", "fp16.loss_scale_window",
+                          "zero_optimization.reduce_bucket_size"})
     EXPECT_TRUE(lists(report.acted_on, key)) << key;
   for (const char* key : {"prescale_gradients", "wall_clock_breakdown", "zero_optimization.contiguous_gradients",
-                          "zero_optimization.reduce_bucket_size", "zero_optimization.cpu_offload"})
+                          "zero_optimization.cpu_offload"})
     EXPECT_TRUE(lists(report.without_effect, key)) << key;
   EXPECT_EQ(report.acted_on.size() + report.without_effect.size(), 30U);
   EXPECT_EQ(load_job_text("x.yaml", effective_yaml(config), "/").config, config);
@@ -112,17 +113,18 @@ TEST_F(DeepSpeedFile, AutoIsAbsentAndSaid) {
   EXPECT_EQ(job.config.optimizer.adam, (AdamConfig{.weight_decay = 0.5}));
   EXPECT_FALSE(job.config.fp16.enabled);
   EXPECT_EQ(job.config.scheduler.params.number("total_num_steps"), 10);
-  EXPECT_EQ(deepspeed_lines(job), (std::vector<std::string>{
-                                      job.deepspeed->path,
-                                      "acted on: train_batch_size, optimizer.type, optimizer.params.weight_decay, "
-                                      "scheduler.type,",
-                                      "          scheduler.params.total_num_steps, scheduler.params.warmup_num_steps",
-                                      "auto, now: gradient_accumulation_steps: derived",
-                                      "           optimizer.params.lr: 0.001",
-                                      "           fp16.enabled: false",
-                                      "           zero_optimization.reduce_bucket_size: without effect here",
-                                      "           scheduler.params.total_num_steps: 10",
-                                  }));
+  EXPECT_EQ(deepspeed_lines(job),
+            (std::vector<std::string>{
+                job.deepspeed->path,
+                "acted on: train_batch_size, optimizer.type, optimizer.params.weight_decay, "
+                "scheduler.type,",
+                "          scheduler.params.total_num_steps, scheduler.params.warmup_num_steps",
+                "auto, now: gradient_accumulation_steps: derived",
+                "           optimizer.params.lr: 0.001",
+                "           fp16.enabled: false",
+                "           zero_optimization.reduce_bucket_size: a unit on GPUs, 1048576 on CPUs",
+                "           scheduler.params.total_num_steps: 10",
+            }));
 }
 
 TEST_F(DeepSpeedFile, MayHoldHjsonCommentsRemarksAndOldNames) {
@@ -138,7 +140,7 @@ TEST_F(DeepSpeedFile, KnownKeysWithoutEffectAreListed) {
        {R"("memory_breakdown": true)", R"("comms_logger": {"enabled": true, "verbose": false})",
         R"("flops_profiler": {"enabled": true, "profile_step": 1})", R"("wandb": {"enabled": true, "project": "p"})",
         R"("zero_allow_untested_optimizer": true)", R"("elasticity": {"enabled": false, "anything": 1})",
-        R"("amp": {"enabled": false})", R"("autotuning": {})", R"("zero_optimization": {"reduce_bucket_size": 5e8})",
+        R"("amp": {"enabled": false})", R"("autotuning": {})", R"("zero_optimization": {"allgather_bucket_size": 5e8})",
         R"("zero_optimization": {"offload_optimizer": {"device": "none"}})", R"("sequence_parallel_size": 1)",
         R"("zero_optimization": {"round_robin_gradients": true})", R"("gradient_allreduce_op": "mean")",
         R"("bf16": {"enabled": true, "check_grad_overflow": true})", R"("sparse_gradients": false)",

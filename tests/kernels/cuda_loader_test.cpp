@@ -20,11 +20,11 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// A copy of the headers of core/ and kernels/, whose build id the script can be asked for.
+/// A copy of the headers of core/, kernels/ and comm/, whose build id the script can be asked for.
 class BuildId : public ::testing::Test {
  protected:
   BuildId() {
-    for (const char* layer : {"core", "kernels"})
+    for (const char* layer : {"core", "kernels", "comm"})
       for (const auto& entry : fs::recursive_directory_iterator(sources_ / layer)) {
         if (entry.path().extension() != ".hpp") continue;
         const fs::path to = root_ / fs::relative(entry.path(), sources_);
@@ -36,8 +36,9 @@ class BuildId : public ::testing::Test {
   std::string id(const std::string& compiler = "GNU 12.2.0", const std::string& version = "0.1.0") {
     const fs::path output = root_ / "id.h";
     const std::string command = "cmake -DROOT=" + root_.string() +
-                                " -DHEADER=kernels/cuda_loader.hpp '-DCOMPILER=" + compiler + "' -DVERSION=" + version +
-                                " -DOUTPUT=" + output.string() + " -P " + (sources_ / "cmake/build_id.cmake").string();
+                                " -DHEADER=kernels/cuda_loader.hpp,comm/nccl_loader.hpp '-DCOMPILER=" + compiler +
+                                "' -DVERSION=" + version + " -DOUTPUT=" + output.string() + " -P " +
+                                (sources_ / "cmake/build_id.cmake").string();
     EXPECT_EQ(std::system(command.c_str()), 0) << command;
     return text_of(output);
   }
@@ -60,9 +61,9 @@ TEST_F(BuildId, IsAHashThatRepeats) {
 
 TEST_F(BuildId, ChangesWithEveryHeaderThatCrossesTheBoundary) {
   std::string before = id();
-  for (const char* header :
-       {"kernels/cuda_loader.hpp", "kernels/table.hpp", "kernels/adam/adam.hpp", "kernels/flat.hpp",
-        "kernels/decide/step.hpp", "core/device.hpp", "core/step_values.hpp", "core/dtype.hpp"}) {
+  for (const char* header : {"kernels/cuda_loader.hpp", "kernels/table.hpp", "kernels/adam/adam.hpp",
+                             "kernels/flat.hpp", "kernels/decide/step.hpp", "core/device.hpp", "core/step_values.hpp",
+                             "core/dtype.hpp", "comm/nccl_api.hpp", "comm/communicator.hpp"}) {
     append(header, "// another default, of the same size\n");
     const std::string after = id();
     EXPECT_NE(after, before) << header;

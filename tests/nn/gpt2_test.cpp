@@ -22,7 +22,6 @@ using lockstep::testing::PassOptions;
 using lockstep::testing::Rig;
 using lockstep::testing::run_pass;
 using lockstep::testing::sine_values;
-using lockstep::testing::table_named;
 using lockstep::testing::TestAdam;
 using lockstep::testing::TestBatch;
 using ::testing::HasSubstr;
@@ -31,9 +30,8 @@ Gpt2Options tiny() { return {.n_layer = 2, .n_head = 2, .n_embd = 8, .block_size
 
 /// The tiny model with the oracle's parameters and batch on a table.
 struct TinyGpt2 {
-  explicit TinyGpt2(const KernelTable& table, DType compute_dtype = DType::f32,
-                    std::unique_ptr<DeviceApi> device = make_cpu_device())
-      : rig(table, std::move(device)),
+  explicit TinyGpt2(const std::string& table, DType compute_dtype = DType::f32)
+      : rig(table),
         compute(compute_dtype),
         planned(plan(*model, *rig.exec().table, {2, 5}, compute)),
         store(rig.device(), model->parameters(), compute, sine_values(model->parameters())),
@@ -52,14 +50,19 @@ struct TinyGpt2 {
   TestBatch batch;
 };
 
-class Gpt2Test : public ::testing::TestWithParam<std::string> {};
+class Gpt2Test : public testing::TableTest {};
+INSTANTIATE_TEST_SUITE_P(Tables, Gpt2Test, testing::all_tables(), [](const auto& test) { return test.param; });
+/// Where values are gathered by the host, in the middle of a pass.
+class Gpt2Gathered : public testing::TableTest {};
+INSTANTIATE_TEST_SUITE_P(Tables, Gpt2Gathered, testing::immediate_tables(),
+                         [](const auto& test) { return test.param; });
 
 /// One step equals PyTorch's, recorded in float64 by record_gpt2_oracle.py. float32 rounding through two blocks stays
 /// within 2e-6 of gradients of order 0.1.
 TEST_P(Gpt2Test, OneStepIsPyTorchs) {
   std::ifstream file(source_dir() + "/tests/nn/gpt2_oracle.json");
   const nlohmann::json oracle = nlohmann::json::parse(file);
-  TinyGpt2 gpt(table_named(GetParam()));
+  TinyGpt2 gpt(table());
   const auto& specs = gpt.model->parameters();
   ASSERT_EQ(oracle["parameters"].size(), specs.size());
   TestAdam adam(gpt.rig, gpt.store);
@@ -98,13 +101,13 @@ TEST_P(Gpt2Test, OneStepIsPyTorchs) {
 
 /// bf16 keeps 8 bits, fp16 11: the gradient keeps its direction.
 TEST_P(Gpt2Test, SixteenBitGradientsPointTheSameWay) {
-  TinyGpt2 wide(table_named(GetParam()));
+  TinyGpt2 wide(table());
   const double loss = wide.step();
   for (const DType compute : {DType::bf16, DType::f16}) {
-    TinyGpt2 narrow(table_named(GetParam()), compute);
+    TinyGpt2 narrow(table(), compute);
     const StepState state{.scale = compute == DType::f16 ? 1024.0 : 1.0};
 
-    const double narrow_loss = narrow.step(&state);
+    const double narrow_loss = narrow.step(narrow.rig.keep(std::vector<StepState>{state}));
 
     // A loss of about 3 from logits that keep 11 or 8 bits.
     EXPECT_NEAR(narrow_loss, loss, compute == DType::f16 ? 5e-3 : 4e-2);
@@ -123,11 +126,11 @@ TEST_P(Gpt2Test, SixteenBitGradientsPointTheSameWay) {
 /// Values that exist only between acquire and release, each time elsewhere and where others were; gradients that are
 /// cut up when they are complete: any use outside the brackets, any hook that fires early, any copy of a weight that is
 /// kept by its address, would show as NaN, as an error or as other bits.
-TEST_P(Gpt2Test, TrainsTheSameBitsWhenParametersAreGatheredForEachUse) {
+TEST_P(Gpt2Gathered, TrainsTheSameBitsWhenParametersAreGatheredForEachUse) {
   for (const DType compute : {DType::f32, DType::bf16}) {
     SCOPED_TRACE(to_string(compute));
-    TinyGpt2 whole(table_named(GetParam()), compute);
-    const Rig rig(table_named(GetParam()));  // what kernels keep about weights is one store's
+    TinyGpt2 whole(table(), compute);
+    const Rig rig(table());  // what kernels keep about weights is one store's
     GatheringStore gathered(rig.device(), whole.model->parameters(), compute, sine_values(whole.model->parameters()),
                             whole.planned.grad_uses);
     TestAdam adam_whole(whole.rig, whole.store), adam_gathered(rig, gathered);
@@ -153,7 +156,7 @@ TEST_P(Gpt2Test, TrainsTheSameBitsWhenParametersAreGatheredForEachUse) {
 }
 
 TEST_P(Gpt2Test, EvaluationHasTheTrainingLossAndLeavesGradientsAlone) {
-  TinyGpt2 gpt(table_named(GetParam()));
+  TinyGpt2 gpt(table());
   const double loss = gpt.step();
   const std::vector<float> grads(gpt.store.flat_grads(), gpt.store.flat_grads() + gpt.store.flat_elements());
   const std::vector<int> contributions = gpt.store.contributions();
@@ -167,10 +170,10 @@ TEST_P(Gpt2Test, EvaluationHasTheTrainingLossAndLeavesGradientsAlone) {
 
 /// Micro-batches of one step add up to the gradient of the whole batch.
 TEST_P(Gpt2Test, GradientsAccumulateOverMicroBatches) {
-  TinyGpt2 once(table_named(GetParam()));
+  TinyGpt2 once(table());
   once.batch.targets()[3] = 7;  // all targets count, so both halves weigh the same
   (void)once.step();
-  TinyGpt2 twice(table_named(GetParam()));
+  TinyGpt2 twice(table());
   const Plan half = plan(*twice.model, *twice.rig.exec().table, {1, 5}, DType::f32);
   for (std::size_t part = 0; part < 2; ++part) {
     const TestBatch micro(twice.rig.device(), {1, 5});
@@ -188,7 +191,7 @@ TEST_P(Gpt2Test, GradientsAccumulateOverMicroBatches) {
 /// The embedding's matrix gets two contributions, everything else one; the store is poisoned before the first of each
 /// step, so equal bits in the second step mean that the first one's gradient is gone.
 TEST_P(Gpt2Test, AStepOverwritesTheGradientOfTheOneBefore) {
-  TinyGpt2 gpt(table_named(GetParam()));
+  TinyGpt2 gpt(table());
   (void)gpt.step();
   const std::vector<float> grads(gpt.store.flat_grads(), gpt.store.flat_grads() + gpt.store.flat_elements());
 
@@ -199,18 +202,13 @@ TEST_P(Gpt2Test, AStepOverwritesTheGradientOfTheOneBefore) {
   EXPECT_EQ(std::memcmp(grads.data(), gpt.store.flat_grads(), grads.size() * sizeof(float)), 0);
 }
 
-INSTANTIATE_TEST_SUITE_P(Tables, Gpt2Test, ::testing::Values("reference", "cpu"),
-                         [](const auto& test) { return test.param; });
-
-/// Our CUDA sources under the emulator, on streams that put work off: equal up to float32 rounding in another order of
-/// summation.
-TEST(Gpt2Emulated, OneStepAgreesWithReference) {
-  TinyGpt2 reference(kernels::reference_table());
-  TinyGpt2 emulated(kernels::emulated_table(), DType::f32, make_emulated_device(1));
+/// Equal up to float32 rounding in another order of summation.
+TEST_P(Gpt2Test, OneStepAgreesWithReference) {
+  TinyGpt2 reference("reference"), here(table());
   const double loss = reference.step();
-  EXPECT_NEAR(emulated.step(), loss, 2e-6);
+  EXPECT_NEAR(here.step(), loss, 2e-6);
   for (std::size_t i = 0; i < reference.store.flat_elements(); ++i)
-    EXPECT_NEAR(emulated.store.flat_grads()[i], reference.store.flat_grads()[i], 3e-6) << i;
+    EXPECT_NEAR(here.store.flat_grads()[i], reference.store.flat_grads()[i], 3e-6) << i;
 }
 
 TEST(Gpt2, PaddedVocabularyDoesNotChangeTheLoss) {

@@ -17,7 +17,6 @@ using lockstep::testing::MemoryStore;
 using lockstep::testing::Rig;
 using lockstep::testing::run_pass;
 using lockstep::testing::sine_values;
-using lockstep::testing::table_named;
 using lockstep::testing::TestAdam;
 using lockstep::testing::TestBatch;
 
@@ -32,10 +31,14 @@ void fill_clusters(const TestBatch& batch) {
   }
 }
 
-class MlpTest : public ::testing::TestWithParam<std::string> {};
+class MlpTest : public testing::TableTest {};
+INSTANTIATE_TEST_SUITE_P(Tables, MlpTest, testing::all_tables(), [](const auto& test) { return test.param; });
+/// Where values are gathered by the host, in the middle of a pass.
+class MlpGathered : public testing::TableTest {};
+INSTANTIATE_TEST_SUITE_P(Tables, MlpGathered, testing::immediate_tables(), [](const auto& test) { return test.param; });
 
 TEST_P(MlpTest, GradientsAgreeWithCentralDifferencesOfTheLoss) {
-  const Rig rig(table_named(GetParam()));
+  const Rig rig(table());
   const std::unique_ptr<Model> model = make_mlp({.features = 2, .hidden = {5, 3}, .classes = 4});
   const Plan planned = plan(*model, *rig.exec().table, {.batch = 9}, DType::f32);
   MemoryStore store(rig.device(), model->parameters(), DType::f32, sine_values(model->parameters()));
@@ -64,9 +67,9 @@ TEST_P(MlpTest, GradientsAgreeWithCentralDifferencesOfTheLoss) {
   }
 }
 
-TEST_P(MlpTest, LearnsClustersWithTheSameBitsFromGatheredParameters) {
+TEST_P(MlpGathered, LearnsClustersWithTheSameBitsFromGatheredParameters) {
   // A rig for each store: what kernels keep about weights is one store's.
-  const Rig rig(table_named(GetParam())), gathered_rig(table_named(GetParam()));
+  const Rig rig(table()), gathered_rig(table());
   const std::unique_ptr<Model> model = make_mlp({.features = 2, .hidden = {16, 16}, .classes = 4});
   const Plan planned = plan(*model, *rig.exec().table, {.batch = 32}, DType::f32);
   const auto initial = sine_values(model->parameters());
@@ -87,9 +90,6 @@ TEST_P(MlpTest, LearnsClustersWithTheSameBitsFromGatheredParameters) {
   EXPECT_LT(loss, 0.05);
   EXPECT_EQ(std::memcmp(gathered.flat_masters(), whole.flat_masters(), whole.flat_elements() * sizeof(float)), 0);
 }
-
-INSTANTIATE_TEST_SUITE_P(Tables, MlpTest, ::testing::Values("reference", "cpu"),
-                         [](const auto& test) { return test.param; });
 
 TEST(Mlp, DeclaresALayerAUnit) {
   const std::unique_ptr<Model> model = make_mlp({.features = 2, .hidden = {64, 32}, .classes = 4});

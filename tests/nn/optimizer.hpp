@@ -23,7 +23,7 @@ class TestAdam {
                                        static_cast<std::uint32_t>(std::min<std::size_t>(tile_elements, count - from)),
                                        0));
     }
-    tiles_ = Arena(rig.device(), tiles.size() * sizeof(Tile));
+    tiles_ = SharedMemory(rig.device(), tiles.size() * sizeof(Tile));
     std::copy(tiles.begin(), tiles.end(), tiles_.as<Tile>().data());
   }
 
@@ -52,9 +52,9 @@ class TestAdam {
  private:
   const Rig& rig_;
   MemoryStore& store_;
-  Arena moments_;
-  Arena control_;
-  Arena tiles_;
+  SharedMemory moments_;
+  SharedMemory control_;
+  SharedMemory tiles_;
   int step_ = 0;
 };
 

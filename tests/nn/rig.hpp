@@ -7,17 +7,29 @@
 #include <string>
 #include <vector>
 
-#include "kernels/emu/emu_device.hpp"
 #include "kernels/table.hpp"
 #include "nn/context.hpp"
 #include "nn/model.hpp"
 #include "tests/support/memory_store.hpp"
+#include "tests/support/places.hpp"
+#include "tests/support/shared_memory.hpp"
 
 namespace lockstep::testing {
+
+/// "reference", or the name of a TestPlace.
+[[nodiscard]] inline const KernelTable& table_named(const std::string& name) {
+  if (name == "reference") return kernels::reference_table();
+  return (name == "cpu" ? cpu_place : name == "emulated" ? emulated_place : cuda_place).kernels();
+}
+[[nodiscard]] inline std::unique_ptr<DeviceApi> device_for(const std::string& table) {
+  if (table == "reference") return make_cpu_device();
+  return (table == "cpu" ? cpu_place : table == "emulated" ? emulated_place : cuda_place).make_device();
+}
 
 /// An implementation to run on, with its device and context.
 class Rig {
  public:
+  explicit Rig(const std::string& table) : Rig(table_named(table), device_for(table)) {}
   explicit Rig(const KernelTable& table, std::unique_ptr<DeviceApi> device = make_cpu_device())
       : device_(std::move(device)), context_(table, *device_) {
     exec_ = {.table = &table, .device = device_.get(), .stream = {}, .threads = 1, .context = context_.get()};
@@ -25,19 +37,38 @@ class Rig {
   [[nodiscard]] const Exec& exec() const { return exec_; }
   [[nodiscard]] DeviceApi& device() const { return *device_; }
   void synchronize() const { device_->synchronize(exec_.stream); }
+  /// `values` where the device can read them, as long as the rig lives.
+  template <class T>
+  [[nodiscard]] const T* keep(const std::vector<T>& values) const {
+    kept_.emplace_back(*device_, values.size() * sizeof(T));
+    std::copy(values.begin(), values.end(), kept_.back().as<T>().data());
+    return kept_.back().as<T>().data();
+  }
 
  private:
   std::unique_ptr<DeviceApi> device_;
   kernels::Context context_;
   Exec exec_;
+  mutable std::vector<SharedMemory> kept_;
 };
 
-/// "reference" or "cpu" as a test parameter.
-inline const KernelTable& table_named(const std::string& name) {
-  return name == "reference" ? kernels::reference_table() : kernels::cpu_table();
+/// Cases of `table` skip, visibly, where the machine cannot run it.
+inline void skip_unless_available(const std::string& table) {
+  if (table == "cuda" && !why_no_cuda().empty()) GTEST_SKIP() << why_no_cuda();
 }
 
-/// A batch in the device's memory (which hosts of the test devices can write).
+/// Every implementation; and those that are done at once.
+[[nodiscard]] inline auto all_tables() { return ::testing::Values("reference", "cpu", "emulated", "cuda"); }
+[[nodiscard]] inline auto immediate_tables() { return ::testing::Values("reference", "cpu"); }
+
+/// By table.
+class TableTest : public ::testing::TestWithParam<std::string> {
+ protected:
+  void SetUp() override { skip_unless_available(GetParam()); }
+  [[nodiscard]] static const std::string& table() { return GetParam(); }
+};
+
+/// A batch in memory of device and host.
 class TestBatch {
  public:
   TestBatch(DeviceApi& device, nn::BatchShape shape, std::int64_t features = 0)
@@ -65,10 +96,10 @@ class TestBatch {
   }
 
  private:
-  Arena tokens_;
-  Arena targets_;
-  Arena features_;
-  Arena grad_factor_;
+  SharedMemory tokens_;
+  SharedMemory targets_;
+  SharedMemory features_;
+  SharedMemory grad_factor_;
   nn::Batch batch_;
 };
 
@@ -90,8 +121,8 @@ struct PassOptions {
 /// One micro-batch in exactly the memory that was planned; backward too if it trains. Returns the mean loss.
 inline double run_pass(const Rig& rig, nn::Model& model, const nn::Plan& plan, nn::ParameterStore& store,
                        const nn::Batch& batch, const PassOptions& options = {}) {
-  const Arena memory(rig.device(), plan.train_bytes);
-  const Arena loss(rig.device(), sizeof(LossSum));
+  const SharedMemory memory(rig.device(), plan.train_bytes);
+  const SharedMemory loss(rig.device(), sizeof(LossSum));
   nn::Workspace workspace(memory.data(), memory.bytes());
   {
     nn::Context context({.exec = rig.exec(),

@@ -73,6 +73,45 @@ TEST(Checkpoint, GivesBackEveryBit) {
   EXPECT_EQ(other.engine->read_state().scale, saved.trainee.engine->read_state().scale);
 }
 
+/// A checkpoint says nothing of the device: what was saved on one place is loaded on another, to the bit, and goes on.
+class CheckpointPlaces : public testing::PlaceTest {};
+INSTANTIATE_TEST_SUITE_P(Checkpoints, CheckpointPlaces, testing::devices(), testing::place_name);
+
+TEST_P(CheckpointPlaces, MoveBetweenTheCpuAndADevice) {
+  const Task task = testing::mlp_task();
+  for (const auto& [from, to] : {std::pair{testing::cpu_place, place()}, std::pair{place(), testing::cpu_place}}) {
+    const ScratchFolder first_folder, second_folder;
+    Trainee saved(task, 1, false, from), loaded(task, 2, false, to);
+    saved.train(12);
+    write_checkpoint(first_folder.path().string(), *saved.engine, saved.run_state(), {});
+    load_checkpoint(first_folder.path().string(), read_manifest(first_folder.path().string()), *loaded.engine);
+
+    for (const std::string& name : saved.engine->buffer_names())
+      EXPECT_EQ(testing::count_differing(testing::read_buffer(*loaded.engine, name),
+                                         testing::read_buffer(*saved.engine, name)),
+                0U)
+          << name;
+    const StepState before = saved.engine->read_state(), after = loaded.engine->read_state();
+    EXPECT_EQ(after.applied, before.applied);
+    EXPECT_EQ(after.attempted, before.attempted);
+    EXPECT_EQ(after.scale, before.scale);
+    EXPECT_LT(before.applied, before.attempted) << "the state should have seen an overflow";
+    write_checkpoint(second_folder.path().string(), *loaded.engine, loaded.run_state(), {});
+    EXPECT_EQ(testing::text_of(second_folder / "tensors.bin"), testing::text_of(first_folder / "tensors.bin"));
+
+    saved.train(4);
+    loaded.train(4);
+    saved.engine->drain();
+    loaded.engine->drain();
+    const auto a = saved.engine->results(), b = loaded.engine->results();
+    ASSERT_FALSE(a.empty() || b.empty());
+    EXPECT_EQ(a.back().step, b.back().step);
+    EXPECT_EQ(a.back().scale, b.back().scale);
+    // fp16 activations, their sums in another order, four steps long.
+    EXPECT_NEAR(b.back().loss, a.back().loss, 1e-2 * a.back().loss);
+  }
+}
+
 TEST(Checkpoint, KeepsTheRunState) {
   Saved saved;
   const RunState wrote = saved.trainee.run_state(), read = saved.manifest().state;

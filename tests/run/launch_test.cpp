@@ -19,9 +19,15 @@ Start start_of(int ranks) {
 }
 
 /// Emulated devices, each with an order of its own.
-SelectedPlace emulated_place(const job::JobConfig& /*job*/) {
+SelectedPlace emulated_place(const job::JobConfig& /*job*/, HostRank /*host*/) {
   static std::atomic<std::uint64_t> seed{1};
   return {.device = make_emulated_device(seed++), .kernels = &kernels::emulated_table(), .text = "emulated"};
+}
+/// As a GPU: what its pointers lead to is no matter of the host.
+SelectedPlace gpu_like_place(const job::JobConfig& job, HostRank host) {
+  SelectedPlace place = emulated_place(job, host);
+  place.host_reads_memory = false;
+  return place;
 }
 
 /// Sums rank + 1 over the ranks in the device's memory, with a host collective under way at the same time.
@@ -50,29 +56,33 @@ void expect_collectives_on_device_and_host(RankContext& rank) {
   device.destroy(stream);
 }
 
-/// By number of ranks: one is a group of its own, more are threads.
-class Launch : public ::testing::TestWithParam<int> {};
+/// By number of ranks, one a group of its own and more threads, and by how their devices' memory is reached.
+class Launch : public ::testing::TestWithParam<std::tuple<int, bool>> {
+ protected:
+  [[nodiscard]] static int ranks() { return std::get<0>(GetParam()); }
+  [[nodiscard]] static PlaceOf place_of() { return std::get<1>(GetParam()) ? gpu_like_place : emulated_place; }
+};
 
 TEST_P(Launch, ACommunicatorServesItsRanksDeviceAndTheHost) {
-  std::atomic<int> ranks{0};
+  std::atomic<int> ran{0};
 
   const int code = run_on_ranks(
-      start_of(GetParam()),
+      start_of(ranks()),
       [&](RankContext& rank) {
-        ++ranks;
+        ++ran;
         EXPECT_EQ(rank.place.device->memory(), Memory::device);
-        EXPECT_EQ(rank.comm.size(), GetParam());
+        EXPECT_EQ(rank.comm.size(), ranks());
         expect_collectives_on_device_and_host(rank);
       },
-      emulated_place);
+      place_of());
 
   EXPECT_EQ(code, 0);
-  EXPECT_EQ(ranks, GetParam());
+  EXPECT_EQ(ran, ranks());
 }
 
 TEST_P(Launch, RanksOnDevicesTrainAndAgree) {
   const testing::Task task = testing::mlp_task();
-  testing::TrainingRun run{task, testing::engine_defaults(task, 4), GetParam(), 6};
+  testing::TrainingRun run{task, testing::engine_defaults(task, 4), ranks(), 6};
   run.after_step = [](engine::Engine& engine, std::int64_t step) {
     if (step % 3 != 2) return;
     engine.drain();
@@ -81,28 +91,61 @@ TEST_P(Launch, RanksOnDevicesTrainAndAgree) {
   std::atomic<int> finished{0};
 
   const int code = run_on_ranks(
-      start_of(GetParam()),
+      start_of(ranks()),
       [&](RankContext& rank) {
         EXPECT_FALSE(compare_statements(rank.comm, "a: 1\n"));
         const testing::Outcome outcome = testing::train_rank(run, rank.comm, rank.place);
         EXPECT_EQ(outcome.state.applied, 6);
         ++finished;
       },
-      emulated_place);
+      place_of());
 
   EXPECT_EQ(code, 0);
-  EXPECT_EQ(finished, GetParam());
+  EXPECT_EQ(finished, ranks());
 }
 
 TEST_P(Launch, ADeviceThatCannotBeHadIsItsExitCode) {
   const int code = run_on_ranks(
-      start_of(GetParam()), [](RankContext&) { ADD_FAILURE() << "ran without a device"; },
-      [](const job::JobConfig&) -> SelectedPlace { fail(ErrorKind::environment, "no such device"); });
+      start_of(ranks()), [](RankContext&) { ADD_FAILURE() << "ran without a device"; },
+      [](const job::JobConfig&, HostRank) -> SelectedPlace { fail(ErrorKind::environment, "no such device"); });
 
   EXPECT_EQ(code, exit_code(ErrorKind::environment));
 }
 
-INSTANTIATE_TEST_SUITE_P(Ranks, Launch, ::testing::Values(1, 2));
+INSTANTIATE_TEST_SUITE_P(Ranks, Launch, ::testing::Combine(::testing::Values(1, 2), ::testing::Bool()));
+
+TEST(LaunchPlaces, ARankIsToldItsNumberOnTheHost) {
+  std::atomic<int> seen{0};
+  const int code = run_on_ranks(
+      start_of(3), [&](RankContext& rank) { EXPECT_EQ(rank.comm.name(), "local"); },
+      [&](const job::JobConfig& job, HostRank host) {
+        EXPECT_EQ(host.ranks, 3);
+        seen += 1 << host.rank;
+        return select_place(job, host);
+      });
+  EXPECT_EQ(code, 0);
+  EXPECT_EQ(seen, 7);
+}
+
+TEST(LaunchPlaces, GradientsOfWhatTheHostCannotReadGoByWayOfItsMemory) {
+  const int code = run_on_ranks(
+      start_of(2), [](RankContext& rank) { EXPECT_EQ(rank.comm.name(), "local through host memory"); }, gpu_like_place);
+  EXPECT_EQ(code, 0);
+}
+
+TEST(LaunchPlaces, RanksTakeTheSameKindOfDevice) {
+  comm::run_ranks(3, [](comm::Communicator& comm) {
+    const std::vector<std::string> hosts = {"a", "b", "c"};
+    const bool gpu = comm.rank() == 2;
+    EXPECT_EQ(compare_places(comm, "cpu", Memory::host, hosts), std::nullopt);
+    const auto failure =
+        compare_places(comm, gpu ? "cuda:0 (auto)" : "cpu (auto)", gpu ? Memory::device : Memory::host, hosts);
+    ASSERT_TRUE(failure);
+    EXPECT_EQ(failure->kind, ErrorKind::environment);
+    EXPECT_EQ(failure->text.find("rank 0 (a) took cpu (auto), but rank 2 (c) took cuda:0 (auto): all ranks must"), 0U)
+        << failure->text;
+  });
+}
 
 }  // namespace
 }  // namespace lockstep::run

@@ -5,6 +5,7 @@
 #include "core/text.hpp"
 #include "run/setup.hpp"
 #include "tests/support/training.hpp"
+#include "tests/support/watched_device.hpp"
 
 namespace lockstep::run {
 namespace {
@@ -15,6 +16,7 @@ using testing::error_text;
 struct Case {
   job::LoadedJob job;
   std::unique_ptr<nn::Model> model;
+  std::unique_ptr<DeviceApi> device = make_cpu_device();
 
   explicit Case(const std::string& text, int classes = 65)
       : job(job::load_job_text("job.yaml", text, "/")),
@@ -24,6 +26,7 @@ struct Case {
     return {.job = job,
             .model = *model,
             .kernels = kernels::cpu_table(),
+            .device = *device,
             .batch = batch_sizes(job.config, ranks, "a test"),
             .host_ranks = ranks,
             .process_ranks = threads ? ranks : 1};
@@ -129,6 +132,68 @@ TEST(Memory, AShortageNamesWhatIsNeededWhatIsFreeAndWhatFits) {
   EXPECT_NE(text.find("\n    mpirun -n 1: "), std::string::npos) << text;
   EXPECT_EQ(memory_shortage(example.need(2), {.host = 1000 * gib, .host_limit = "the machine"}, question),
             std::nullopt);
+}
+
+/// A GPU has memory of its own: what is free there counts, for the ranks that share it.
+TEST(Memory, OfADeviceIsItsOwn) {
+  const Case example(gpt, 256);
+  testing::WatchedDevice device;
+  const job::BatchSizes batch = batch_sizes(example.job.config, 2, "a test");
+  const auto question = [&](int sharing) {
+    return MemoryQuestion{.job = example.job,
+                          .model = *example.model,
+                          .kernels = kernels::emulated_table(),
+                          .device = device,
+                          .batch = batch,
+                          .host_ranks = 2,
+                          .device_ranks = sharing};
+  };
+  const std::size_t need = memory_need(*example.model, kernels::emulated_table(), false, 0, 2,
+                                       engine_options(example.job, *example.model, batch, 0, false))
+                               .total();
+  const auto train = [&](int sharing) {
+    comm::run_ranks(2, [&](comm::Communicator& comm) { require_memory(question(sharing), comm); });
+  };
+
+  device.limit = need + 10'000;
+  EXPECT_NO_THROW(train(1));
+  const std::string shared = testing::error_text(ErrorKind::environment, [&] { train(2); });
+  device.limit = need - 10'000;
+  const std::string text = testing::error_text(ErrorKind::environment, [&] { train(1); });
+
+  EXPECT_NE(shared.find(" for 2 ranks of this GPU, "), std::string::npos) << shared;
+  EXPECT_NE(text.find("the job needs " + human_bytes(static_cast<double>(need)) + " of memory ("), std::string::npos)
+      << text;
+  EXPECT_NE(text.find("but " + human_bytes(static_cast<double>(device.limit)) + " are free (limit: watched)"),
+            std::string::npos)
+      << text;
+  EXPECT_NE(text.find("  What fits:\n    train_micro_batch_size_per_gpu: 1"), std::string::npos) << text;
+}
+
+/// It may have less than it said: others use it too.
+TEST(Memory, ADeviceThatRunsOutAllTheSameSaysWhatFits) {
+  const Case example(gpt, 256);
+  testing::WatchedDevice device;
+  const auto comm = comm::make_single(&device);
+  const job::BatchSizes batch = batch_sizes(example.job.config, 1, "a test");
+  engine::EngineOptions options = engine_options(example.job, *example.model, batch, 0, false);
+  const MemoryQuestion question{.job = example.job,
+                                .model = *example.model,
+                                .kernels = kernels::emulated_table(),
+                                .device = device,
+                                .batch = batch};
+  device.limit = memory_need(*example.model, kernels::emulated_table(), false, 0, 1, options).total() - 20'000;
+
+  const std::string text = testing::error_text(ErrorKind::environment, [&] {
+    with_memory_advice(question, [&] {
+      const engine::Engine engine(*example.model, *comm,
+                                  {.device = &device, .kernels = &kernels::emulated_table(), .threads = 1}, options);
+    });
+  });
+
+  EXPECT_EQ(text.find("out of GPU memory: "), 0U) << text;
+  EXPECT_NE(text.find(" asked for, "), std::string::npos) << text;
+  EXPECT_NE(text.find("\n  What fits:\n    train_micro_batch_size_per_gpu: 1"), std::string::npos) << text;
 }
 
 /// The job with other settings.

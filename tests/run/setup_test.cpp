@@ -65,6 +65,33 @@ TEST(Setup, BatchSeedAndClipping) {
   EXPECT_EQ(options.scaler.on_overflow, ScalerConfig::OnOverflow::halt);
 }
 
+TEST(Setup, BucketsAreWholeUnitsOnADeviceUnlessTheJobSaysOtherwise) {
+  const auto elements = [](const std::string& extra, bool immediate) {
+    const job::LoadedJob job = job_of(extra);
+    const auto model = make_model(job.config, 4, 8);
+    return engine_options(job, *model, {.train = 12, .micro = 3, .accumulation = 2, .world = 2, .text = ""}, 0,
+                          immediate)
+        .bucket_elements;
+  };
+  EXPECT_EQ(elements("", true), 1 << 20);
+  EXPECT_GT(elements("", false), std::int64_t{1} << 32);
+  for (const bool immediate : {true, false})
+    EXPECT_EQ(elements("zero_optimization: {reduce_bucket_size: 1e6}", immediate), 1'000'000);
+}
+
+TEST(Setup, StepsAreCapturedWhereTheDeviceCanUnlessTheJobSaysOtherwise) {
+  const auto cpu = make_cpu_device(), device = make_emulated_device(1);
+  EXPECT_TRUE(choose_capture(job_of("").config, *device).captured);
+  EXPECT_FALSE(choose_capture(job_of("").config, *cpu).captured);
+  EXPECT_EQ(choose_capture(job_of("").config, *cpu).why_not, "") << "nothing to capture";
+  job::LoadedJob off = job_of("");
+  off.config.run.cuda_graph = "off";
+  EXPECT_EQ(choose_capture(off.config, *device).why_not, "run.cuda_graph: off");
+  job::LoadedJob invariant = job_of("");
+  invariant.config.run.determinism = "invariant";
+  EXPECT_NE(choose_capture(invariant.config, *device).why_not.find("invariant"), std::string::npos);
+}
+
 TEST(Setup, TheFirstPatternThatMatchesWins) {
   const job::LoadedJob job = job_of(
       "parameter_groups:\n"

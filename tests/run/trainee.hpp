@@ -13,14 +13,18 @@ using testing::Task;
 
 /// A rank that trains in fp16 from a scale that overflows, so that every field of the StepState moves.
 struct Trainee {
-  explicit Trainee(const Task& task = testing::mlp_task(), std::uint64_t seed = 1, bool sgd = false)
-      : dataset(task.dataset()), model(task.model()), device(make_cpu_device()), comm(comm::make_single()) {
+  explicit Trainee(const Task& task = testing::mlp_task(), std::uint64_t seed = 1, bool sgd = false,
+                   const testing::TestPlace& where = testing::cpu_place)
+      : dataset(task.dataset()),
+        model(task.model()),
+        device(where.make_device()),
+        comm(comm::make_single(device.get())) {
     engine::EngineOptions options = testing::engine_defaults(task, 4);
     options.compute = DType::f16;
     options.scaler = testing::dynamic_scaler(26, 3);
     options.seed = seed;
     if (sgd) options.optimizer = {.kind = optim::OptimizerOptions::Kind::sgd, .momentum = true};
-    engine.emplace(*model, *comm, engine::Place{.device = device.get(), .kernels = &kernels::cpu_table(), .threads = 1},
+    engine.emplace(*model, *comm, engine::Place{.device = device.get(), .kernels = &where.kernels(), .threads = 1},
                    options);
   }
   void train(std::int64_t steps) {

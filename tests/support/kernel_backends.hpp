@@ -20,6 +20,7 @@
 #include "kernels/emu/machine_order.hpp"
 #include "kernels/guarded.hpp"
 #include "kernels/table.hpp"
+#include "tests/support/places.hpp"
 
 namespace lockstep::testing {
 
@@ -34,6 +35,10 @@ struct Backend {
   [[nodiscard]] bool available() const {
     if (kind == Kind::cuda) return cuda_is_available();
     return kind != Kind::cpu || isa <= current_isa();
+  }
+  /// Where it cannot.
+  [[nodiscard]] std::string why_not() const {
+    return kind == Kind::cuda ? why_no_cuda() : name + " is not available on this machine";
   }
 };
 
@@ -170,7 +175,7 @@ void under_thread_orders(const Session& session, const Body& body, const Same& s
 class KernelTest : public ::testing::TestWithParam<Backend> {
  protected:
   void SetUp() override {
-    if (!GetParam().available()) GTEST_SKIP() << GetParam().name << " is not available on this machine";
+    if (!GetParam().available()) GTEST_SKIP() << GetParam().why_not();
     session_ = std::make_unique<Session>(GetParam());
   }
   [[nodiscard]] Session& session() const { return *session_; }

@@ -14,6 +14,7 @@
 #include "core/error.hpp"
 #include "nn/parameter.hpp"
 #include "nn/plan.hpp"
+#include "tests/support/shared_memory.hpp"
 
 namespace lockstep::testing {
 
@@ -42,9 +43,9 @@ class MemoryStore : public nn::ParameterStore {
       total += (static_cast<std::size_t>(spec.stored_elements()) + 63) / 64 * 64;
     }
     elements_ = total;
-    masters_ = Arena(device, total * sizeof(float));
-    grads_ = Arena(device, total * sizeof(float));
-    if (compute != DType::f32) values_ = Arena(device, total * size_of(compute));
+    masters_ = SharedMemory(device, total * sizeof(float));
+    grads_ = SharedMemory(device, total * sizeof(float));
+    if (compute != DType::f32) values_ = SharedMemory(device, total * size_of(compute));
     for (std::size_t id = 0; id < specs_.size(); ++id)
       for (std::int64_t i = 0; i < specs_[id].elements(); ++i)
         master(static_cast<nn::ParamId>(id))[i] = static_cast<float>(initial(static_cast<nn::ParamId>(id), i));
@@ -124,9 +125,9 @@ class MemoryStore : public nn::ParameterStore {
   DType compute_;
   std::vector<std::size_t> offsets_;
   std::size_t elements_ = 0;
-  Arena masters_;
-  Arena values_;
-  Arena grads_;
+  SharedMemory masters_;
+  SharedMemory values_;
+  SharedMemory grads_;
   std::map<int, nn::Phase> open_;
   std::vector<int> contributions_;
   std::vector<bool> begun_;  ///< by parameter: the step has contributed to its gradient
@@ -146,7 +147,7 @@ class GatheringStore final : public MemoryStore {
     for (const nn::ParameterSpec& spec : specs) bytes[spec.unit] += aligned_bytes(spec);
     std::size_t largest = 0;
     for (const auto& [unit, of_unit] : bytes) largest = std::max(largest, of_unit);
-    for (Arena& place : places_) place = Arena(device, largest);
+    for (SharedMemory& place : places_) place = SharedMemory(device, largest);
     scatter();
   }
 
@@ -218,14 +219,14 @@ class GatheringStore final : public MemoryStore {
   }
   /// Of the unit that was acquired last. Each place serves two units, one after the other: neighbouring blocks lie at
   /// the same address within one pass.
-  [[nodiscard]] const Arena& place() const { return places_[acquired_ / 2 % 3]; }
+  [[nodiscard]] const SharedMemory& place() const { return places_[acquired_ / 2 % 3]; }
   /// What a parameter takes of a place: whole pieces of 256 bytes.
   [[nodiscard]] std::size_t aligned_bytes(const nn::ParameterSpec& spec) const {
     return (static_cast<std::size_t>(spec.stored_elements()) * size_of(compute()) + 255) / 256 * 256;
   }
 
   std::map<nn::ParamId, std::vector<std::vector<std::byte>>> shards_;
-  std::array<Arena, 3> places_;
+  std::array<SharedMemory, 3> places_;
   std::size_t acquired_ = 0;  ///< units so far
   std::map<nn::ParamId, const std::byte*> gathered_;
   std::map<nn::ParamId, std::vector<float>> unit_grads_;

@@ -17,6 +17,7 @@
 
 #include "comm/local.hpp"
 #include "comm/run_ranks.hpp"
+#include "comm/staged.hpp"
 #include "core/error.hpp"
 #include "data/dataset.hpp"
 #include "engine/engine.hpp"
@@ -25,6 +26,7 @@
 #include "nn/gpt2.hpp"
 #include "nn/mlp.hpp"
 #include "tests/support/error_text.hpp"
+#include "tests/support/places.hpp"
 #include "tests/support/scratch.hpp"
 
 namespace lockstep::testing {
@@ -162,7 +164,7 @@ struct TrainingRun {
   engine::EngineOptions options;
   int ranks = 1;
   std::int64_t steps = 50;
-  int threads = 1;                                                    ///< of each rank, on the CPU
+  int threads = 1;                                                    ///< of each rank, on a CPU
   std::function<void(engine::EngineOptions&, int rank)> adjust = {};  ///< before the engine is made
   std::function<void(engine::Engine&)> prepare = {};                  ///< before the first step
   AfterStep after_step = {};
@@ -191,27 +193,42 @@ inline Outcome train_rank(const TrainingRun& run, comm::Communicator& comm, engi
   return outcome;
 }
 
-/// On the CPU; the outcome of each rank.
-inline std::vector<Outcome> train_on_cpu(const TrainingRun& run) {
-  std::vector<Outcome> outcomes(static_cast<std::size_t>(run.ranks));
-  comm::run_ranks(run.ranks, [&](comm::Communicator& comm) {
-    const auto device = make_cpu_device();
-    outcomes[static_cast<std::size_t>(comm.rank())] =
-        train_rank(run, comm, {.device = device.get(), .kernels = &kernels::cpu_table(), .threads = run.threads});
+/// body(communicator, place) on every rank, each a thread of this process with a device of its own; one rank alone is a
+/// group by itself. Ranks on GPUs share the first one and exchange by way of the host.
+template <class Body>
+void on_ranks(const TestPlace& where, int ranks, const Body& body, std::uint64_t seed = 1, int threads = 1) {
+  const auto run = [&](comm::Communicator& comm, DeviceApi& device) {
+    body(comm, engine::Place{.device = &device, .kernels = &where.kernels(), .threads = threads});
+  };
+  if (ranks == 1) {
+    const auto device = where.make_device(seed * 1000);
+    const auto comm = comm::make_single(device.get());
+    return run(*comm, *device);
+  }
+  comm::run_rank_threads(ranks, [&](const std::shared_ptr<comm::LocalGroup>& group, int rank) {
+    const auto device = where.make_device(seed * 1000 + static_cast<std::uint64_t>(rank));
+    const bool staged = where.kind == TestPlace::Kind::cuda;
+    const auto local = comm::make_local(group, rank, {.device = staged ? nullptr : device.get()});
+    const auto by_host = staged ? comm::make_staged(*local, *device) : nullptr;
+    run(staged ? *by_host : *local, *device);
   });
+}
+
+/// The outcome of each rank. The work of emulated devices runs in an order drawn from `seed`.
+inline std::vector<Outcome> train_on(const TestPlace& where, const TrainingRun& run, std::uint64_t seed = 1) {
+  std::vector<Outcome> outcomes(static_cast<std::size_t>(run.ranks));
+  on_ranks(
+      where, run.ranks,
+      [&](comm::Communicator& comm, const engine::Place& place) {
+        outcomes[static_cast<std::size_t>(comm.rank())] = train_rank(run, comm, place);
+      },
+      seed, run.threads);
   return outcomes;
 }
 
-/// On emulated devices, one a rank, whose work runs in an order drawn from `seed`.
+inline std::vector<Outcome> train_on_cpu(const TrainingRun& run) { return train_on(cpu_place, run); }
 inline std::vector<Outcome> train_emulated(const TrainingRun& run, std::uint64_t seed) {
-  std::vector<Outcome> outcomes(static_cast<std::size_t>(run.ranks));
-  comm::run_rank_threads(run.ranks, [&](const std::shared_ptr<comm::LocalGroup>& group, int rank) {
-    const auto device = make_emulated_device(seed * 1000 + static_cast<std::uint64_t>(rank));
-    const auto comm = comm::make_local(group, rank, {.device = device.get()});
-    outcomes[static_cast<std::size_t>(rank)] =
-        train_rank(run, *comm, {.device = device.get(), .kernels = &kernels::emulated_table(), .threads = 1});
-  });
-  return outcomes;
+  return train_on(emulated_place, run, seed);
 }
 
 }  // namespace lockstep::testing

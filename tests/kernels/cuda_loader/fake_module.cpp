@@ -1,9 +1,11 @@
-// A CUDA module without CUDA: its status is what LOCKSTEP_FAKE_CUDA says, "driver runtime devices build".
+// A CUDA module without CUDA: its status is what LOCKSTEP_FAKE_CUDA says, "driver runtime devices build", and its
+// devices are emulated.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 
 #include "kernels/cuda_loader.hpp"
+#include "kernels/emu/emu_device.hpp"
 
 namespace {
 
@@ -21,7 +23,10 @@ lockstep::CudaStatus status() {
 extern "C" const lockstep::CudaModule* lockstep_cuda_module(const char* build_id);
 
 const lockstep::CudaModule* lockstep_cuda_module(const char* /*build_id*/) {
-  static constexpr lockstep::CudaModule result = {nullptr, &status, nullptr};
+  static const lockstep::CudaModule result = {
+      &lockstep::kernels::emulated_table(), &status, [](int ordinal) -> lockstep::DeviceApi* {
+        return lockstep::make_emulated_device(static_cast<std::uint64_t>(ordinal)).release();
+      }};
   (void)status();
   return std::strcmp(build, "same") == 0 ? &result : nullptr;
 }
