@@ -59,9 +59,11 @@ for file in docker/*.Dockerfile; do
     while read -r library; do
       path=$(ldd "$build/lib/liblockstep.so" | awk -v l="$library" '$1 == l { print $3 }')
       [[ -n $path && $path != "$build"/* ]] || continue
-      package=$({ dpkg-query -S "*/${path##*/}" 2>/dev/null || true; } | sed 's/:.*//' | sort -u | head -n 1)
+      # /lib is /usr/lib, and packages say either.
+      package=$({ dpkg-query -S "$path" "${path#/usr}" "/usr$path" 2>/dev/null || true; } | sed 's/:.*//' | sort -u | head -n 1)
       case $package in
-        '' | libc6 | libgcc-s1 | libstdc++6) continue ;; # in every Debian image
+        '') problem "no package has $path" ;;
+        libc6 | libgcc-s1 | libstdc++6) continue ;; # in every Debian image
       esac
       grep -qx "$package" <<<"$run_with" || problem "$file: $library is in $package, which the image lacks"
     done < <(objdump -p "$build/lib/liblockstep.so" "$build/bin/lockstep" | awk '/NEEDED/ { print $2 }' | sort -u)

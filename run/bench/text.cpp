@@ -34,7 +34,10 @@ std::string rates_text(const Measured& line) {
   const Task& task = line.task;
   std::string text;
   if (task.items > 0) text += fmt::format("  {:.0f} {}/s", per_second(task.items, line), task.item);
-  if (task.flops > 0) text += fmt::format("  {:.3f} TFLOP/s", per_second(task.flops, line) * 1e-12);
+  if (const double flops = task.flops > 0 ? per_second(task.flops, line) : 0; flops >= 1e11)
+    text += fmt::format("  {:.3f} TFLOP/s", flops * 1e-12);
+  else if (flops > 0)
+    text += fmt::format("  {:.2f} GFLOP/s", flops * 1e-9);
   // Where FLOPs are what limits, bytes would only confuse.
   if (task.flops == 0 && task.bytes > 0) text += fmt::format("  {:.1f} GB/s", per_second(task.bytes, line) * 1e-9);
   return text;

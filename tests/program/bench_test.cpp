@@ -39,10 +39,12 @@ class Bench : public ProgramTest {
   static void expect_consistent(const nlohmann::json& line, const nlohmann::json& all) {
     SCOPED_TRACE(line.dump());
     const double median = line.at("seconds").at("median");
-    if (line.contains("gb_s"))
+    if (line.contains("gb_s")) {
       EXPECT_NEAR(line["bytes"].get<double>() / median / 1e9, line["gb_s"], 1e-9 * line["gb_s"].get<double>());
-    if (line.contains("tflop_s"))
+    }
+    if (line.contains("tflop_s")) {
       EXPECT_NEAR(line["flops"].get<double>() / median / 1e12, line["tflop_s"], 1e-9 * line["tflop_s"].get<double>());
+    }
     EXPECT_GE(line.at("samples").size(), 2U);
     EXPECT_LE(line.at("rejected").get<std::size_t>(), line["samples"].size() - 2);
     if (!line.contains("ceiling")) return;

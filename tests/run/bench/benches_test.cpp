@@ -59,10 +59,15 @@ void expect_consistent(const Report& report) {
     EXPECT_GE(one["samples"].size(), 3U);
     EXPECT_EQ(one["rejected"], 0);
     ASSERT_TRUE(one.contains("bytes") || one.contains("flops"));
-    if (one.contains("bytes")) EXPECT_DOUBLE_EQ(one["gb_s"].get<double>() * median, one["bytes"].get<double>() * 1e-9);
-    if (one.contains("flops"))
+    if (one.contains("bytes")) {
+      EXPECT_DOUBLE_EQ(one["gb_s"].get<double>() * median, one["bytes"].get<double>() * 1e-9);
+    }
+    if (one.contains("flops")) {
       EXPECT_DOUBLE_EQ(one["tflop_s"].get<double>() * median, one["flops"].get<double>() * 1e-12);
-    if (one.contains("ceiling")) EXPECT_GT(one["share"].get<double>(), 0);
+    }
+    if (one.contains("ceiling")) {
+      EXPECT_GT(one["share"].get<double>(), 0);
+    }
   }
   EXPECT_THAT(report_text(report), HasSubstr("median of 3]"));
 }
