@@ -37,7 +37,7 @@ BenchCommand::BenchCommand(CLI::App& app, std::function<void(int)> done) : done_
   for (CLI::App* command : {step, all}) add_step_sizes(*command);
   for (CLI::App* command : {gemm, attention, step, all})
     command
-        ->add_option("--peak", peak_, "edge of the square product that is the ceiling (default: 2048, on a GPU 8192)")
+        ->add_option("--peak", peak_, "edge of the large products that are the ceiling (default: 2048, on a GPU 8192)")
         ->check(between<std::int64_t>(1, 100'000));
   add_examples(*bench, "lockstep bench step job.yaml --samples 5",
                "mpirun -n 2 lockstep bench allreduce --bytes 1048576");

@@ -163,7 +163,7 @@ bench step 150 step
 code=$?
 if ((code == 0)); then
   judge step-124m "$(value step step items_s) >= 500000" \
-    "$(value step step items_s) tokens/s (at least 500000), $(value step step tflop_s) TFLOP/s, $(value step step share) of the square product"
+    "$(value step step items_s) tokens/s (at least 500000), $(value step step tflop_s) TFLOP/s, $(value step step share) of large products"
   figure() { awk -v key="\"$1\":" 'at = index($0, key) { text = substr($0, at + length(key)); gsub(/[ ,]/, "", text); print text; exit }' "$out/step.json"; }
   planned=$(figure planned_bytes) used=$(figure device_bytes)
   judge memory-vs-plan "${used:-0} > 0 && ($used - $planned)^2 <= (0.05 * $planned)^2" "${used:-0} bytes taken, $planned planned (within 5%)"
@@ -174,7 +174,7 @@ fi
 bench gemm 60 gemm
 code=$?
 if ((code == 0)); then
-  judge gemm-peak "$(value gemm 'bf16 square product' tflop_s) > 0" "$(value gemm 'bf16 square product' tflop_s) TFLOP/s, fp32 $(value gemm 'fp32 square product' tflop_s)"
+  judge gemm-peak "$(value gemm 'bf16 square product' tflop_s) > 0" "$(value gemm 'bf16 square product' tflop_s) TFLOP/s, wide $(value gemm 'bf16 wide product' tflop_s), fp32 $(value gemm 'fp32 square product' tflop_s)"
   judge gemm "$(value gemm 'bf16 head y' share) > 0" "bf16 shares of it: qkv $(value gemm 'bf16 qkv y' share), fc $(value gemm 'bf16 fc y' share), fc dw $(value gemm 'bf16 fc dw' share), head $(value gemm 'bf16 head y' share)"
 else
   for id in gemm-peak gemm; do note $id "$(result_of $code)" "$(why bench-gemm $code)"; done

@@ -33,13 +33,13 @@ Report bench_attention(RankContext& rank, const AttentionShape& shape, const Sam
                                       .head_size = shape.head_size,
                                       .dtype = dtype};
     backward.scratch = bench.memory<std::byte>(kernels::scratch_bytes(exec, backward));
-    std::vector<Task> tasks = {peak_product(bench, dtype, shape.peak)};
+    std::vector<Task> tasks = peak_products(bench, dtype, shape.peak);
     const auto add = [&](const char* name, double products, std::function<void()> run) {
       tasks.push_back(
           {.name = fmt::format("{} {}", to_string(dtype), name),
            .shape = fmt::format("{} x {}, {} heads of {}", batch, shape.length, shape.heads, shape.head_size),
            .flops = products * product_flops,
-           .ceiling = peak_name(dtype),
+           .ceiling = peak_group(dtype),
            .run = std::move(run)});
     };
     add("forward", 2, [exec, forward] { kernels::attention_forward(exec, forward); });

@@ -39,7 +39,7 @@ struct GemmShape {
   std::int64_t tokens = 0;  ///< rows; 0: 1,024 on a CPU, 65,536 on a device
   std::int64_t width = 768;
   std::int64_t vocabulary = 50304;
-  std::int64_t peak = 0;  ///< edge of the square product that the ceiling comes from; 0: 2,048 or 8,192
+  std::int64_t peak = 0;  ///< edge of the products that the ceiling comes from; 0: 2,048 or 8,192
 };
 /// Every product of a GPT-2 block and its head, forward and both backward ones, in fp32 and bf16, against a large
 /// square product.
@@ -52,14 +52,14 @@ struct AttentionShape {
   std::int64_t head_size = 64;
   std::int64_t peak = 0;  ///< as in GemmShape
 };
-/// Causal attention forward and backward, fp32 and bf16; FLOPs of the unmasked half, against a large square product.
+/// Causal attention forward and backward, fp32 and bf16; FLOPs of the unmasked half, against large products.
 [[nodiscard]] Report bench_attention(RankContext& rank, const AttentionShape& shape, const Sampling& sampling);
 
 struct StepShape {
   int classes = 0;        ///< symbols of the random data; 0: what the job's data have
   std::int64_t peak = 0;  ///< as in GemmShape
 };
-/// Whole training steps of a job on random samples: FLOPs of the plan, against a large square product of the same
+/// Whole training steps of a job on random samples: FLOPs of the plan, against large products of the same
 /// precision. Prints the line about memory.
 [[nodiscard]] Report bench_step(RankContext& rank, const job::LoadedJob& job, const StepShape& shape,
                                 const Sampling& sampling);

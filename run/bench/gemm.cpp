@@ -26,13 +26,18 @@ Task product(Workbench& bench, const std::string& name, MatmulArgs args) {
   return task;
 }
 
-std::string peak_name(DType dtype) { return fmt::format("{} square product", to_string(dtype)); }
+std::string peak_group(DType dtype) { return fmt::format("large {} products", to_string(dtype)); }
 
-Task peak_product(Workbench& bench, DType dtype, std::int64_t edge) {
+std::vector<Task> peak_products(Workbench& bench, DType dtype, std::int64_t edge) {
   if (edge == 0) edge = bench.device().immediate() ? 2048 : 8192;
-  return product(
-      bench, peak_name(dtype),
-      {.m = edge, .n = edge, .k = edge, .dtype = dtype, .c_dtype = dtype, .b_param = 1'000'000, .b_version = 1});
+  const std::int64_t half = std::max<std::int64_t>(1, edge / 2);
+  const auto large = [&](const char* name, std::int64_t m, std::int64_t n, std::int64_t k, std::int32_t weight) {
+    Task task = product(bench, fmt::format("{} {} product", to_string(dtype), name),
+                        {.m = m, .n = n, .k = k, .dtype = dtype, .c_dtype = dtype, .b_param = weight, .b_version = 1});
+    task.group = peak_group(dtype);
+    return task;
+  };
+  return {large("square", edge, edge, edge, 1'000'000), large("wide", half, 2 * edge, half, 1'000'001)};
 }
 
 Report bench_gemm(RankContext& rank, const GemmShape& shape, const Sampling& sampling) {
@@ -46,14 +51,14 @@ Report bench_gemm(RankContext& rank, const GemmShape& shape, const Sampling& sam
   for (const DType dtype : {DType::f32, DType::bf16}) {
     // A measurement of its own: the memory of one precision is given back before the other's is taken.
     Workbench bench(rank);
-    std::vector<Task> tasks = {peak_product(bench, dtype, shape.peak)};
+    std::vector<Task> tasks = peak_products(bench, dtype, shape.peak);
     const std::int64_t head_rows = nn::head_chunk_rows(tokens, shape.vocabulary, dtype);
     std::int32_t weight = 0;
     const auto add = [&](const Linear& layer, const char* part, MatmulArgs args, bool of_weight) {
       args.dtype = dtype;
       if (of_weight) args.b_param = weight++, args.b_version = 1;
       tasks.push_back(product(bench, fmt::format("{} {} {}", to_string(dtype), layer.name, part), args));
-      tasks.back().ceiling = peak_name(dtype);
+      tasks.back().ceiling = peak_group(dtype);
     };
     for (const Linear& layer : std::array<Linear, 4>{{{"qkv", tokens, width, 3 * width},
                                                       {"projection", tokens, width, width},

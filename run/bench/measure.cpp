@@ -177,10 +177,13 @@ double rate(const Measured& of) {
 
 double share_of_ceiling(const Measured& of, const std::vector<Measured>& all) {
   if (of.task.ceiling.empty()) return 0;
-  const auto ceiling =
-      std::ranges::find_if(all, [&](const Measured& other) { return other.task.name == of.task.ceiling; });
-  if (ceiling == all.end()) return 0;
-  return of.task.same_job ? ceiling->median() / of.median() : rate(of) / rate(*ceiling);
+  double share = 0;  // of the fastest: the least
+  for (const Measured& other : all) {
+    if (other.task.name != of.task.ceiling && other.task.group != of.task.ceiling) continue;
+    const double here = of.task.same_job ? other.median() / of.median() : rate(of) / rate(other);
+    share = share == 0 ? here : std::min(share, here);
+  }
+  return share;
 }
 
 }  // namespace lockstep::run::bench

@@ -16,7 +16,9 @@ struct Task {
   double flops = 0;
   double items = 0;  ///< what a step takes
   std::string item = "tokens";
-  /// Name of the task of the same measurement that bounds this one; empty: nothing does.
+  /// Tasks of one group are limits of the same thing: the fastest of them counts.
+  std::string group = {};
+  /// Name or group of the tasks of the same measurement that bound this one; empty: nothing does.
   std::string ceiling = {};
   /// The share of the ceiling is one of time (both do the same job), not of the rates of bytes or FLOPs.
   bool same_job = false;

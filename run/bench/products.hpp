@@ -10,9 +10,9 @@ namespace lockstep::run::bench {
 /// step.
 [[nodiscard]] Task product(Workbench& bench, const std::string& name, MatmulArgs args);
 
-/// The ceiling for everything that is made of products: a large square one, edge 0 chosen for the device. Its name is
-/// peak_name(dtype).
-[[nodiscard]] Task peak_product(Workbench& bench, DType dtype, std::int64_t edge);
-[[nodiscard]] std::string peak_name(DType dtype);
+/// The ceiling for everything that is made of products: large ones, a square one and one with a wide result, in the
+/// group peak_group(dtype). Edge 0 is chosen for the device.
+[[nodiscard]] std::vector<Task> peak_products(Workbench& bench, DType dtype, std::int64_t edge);
+[[nodiscard]] std::string peak_group(DType dtype);
 
 }  // namespace lockstep::run::bench

@@ -100,7 +100,7 @@ Report bench_step(RankContext& rank, const job::LoadedJob& loaded, const StepSha
   const MemoryNeed need =
       memory_need(*model, *rank.place.kernels, immediate, rank.comm.rank(), rank.comm.size(), options);
   Workbench bench(rank);
-  Task peak = peak_product(bench, options.compute, shape.peak);
+  std::vector<Task> tasks = peak_products(bench, options.compute, shape.peak);
   const std::size_t free_before = rank.place.device->memory_info().free;
   std::optional<engine::Engine> made;
   with_memory_advice(question, [&] { made.emplace(*model, rank.comm, rank.place, options); });
@@ -112,7 +112,7 @@ Report bench_step(RankContext& rank, const job::LoadedJob& loaded, const StepSha
             .flops = need.flops * options.grad_accum,
             .items = static_cast<double>(batch.train * samples.length),
             .item = data.features == 0 ? "tokens" : "samples",
-            .ceiling = peak_name(options.compute),
+            .ceiling = peak_group(options.compute),
             .run = {}};
   task.run = [&] {
     take_step(engine, samples);
@@ -121,9 +121,10 @@ Report bench_step(RankContext& rank, const job::LoadedJob& loaded, const StepSha
   };
   Report report{.bench = "step", .lines = {}};
   if (immediate) {
-    report.lines = measure(rank, bench.stream(), {std::move(peak), std::move(task)}, sampling);
+    tasks.push_back(std::move(task));
+    report.lines = measure(rank, bench.stream(), std::move(tasks), sampling);
   } else {
-    report.lines = measure(rank, bench.stream(), {std::move(peak)}, sampling);
+    report.lines = measure(rank, bench.stream(), std::move(tasks), sampling);
     report.lines.push_back(measure_running_steps(rank, engine, samples, std::move(task), sampling));
     const std::size_t free_after = rank.place.device->memory_info().free;
     report.figures["device_bytes"] = static_cast<double>(free_before) - static_cast<double>(free_after);

@@ -58,6 +58,7 @@ nlohmann::ordered_json line_json(const Measured& line, const std::vector<Measure
   if (task.flops > 0) json["flops"] = task.flops, json["tflop_s"] = per_second(task.flops, line) * 1e-12;
   if (task.items > 0)
     json["items"] = task.items, json["item"] = task.item, json["items_s"] = per_second(task.items, line);
+  if (!task.group.empty()) json["group"] = task.group;
   if (!task.ceiling.empty()) json["ceiling"] = task.ceiling, json["share"] = share_of_ceiling(line, all);
   json["calls_a_sample"] = line.calls;
   json["rejected"] = line.rejected();

@@ -95,13 +95,15 @@ TEST_P(Benches, ProductsAreThoseOfAStep) {
   const Report report = bench_gemm(place_.rank(), {.tokens = 16, .width = 32, .vocabulary = 64, .peak = 32}, few);
 
   expect_consistent(report);
-  EXPECT_EQ(report.lines.size(), 2U * (1 + 5 * 3));
+  EXPECT_EQ(report.lines.size(), 2U * (2 + 5 * 3));
   EXPECT_EQ(line(report, "bf16 qkv y").task.flops, 2.0 * 16 * 32 * 96);
   EXPECT_EQ(line(report, "fp32 fc projection dw").task.shape, "128 x 32 x 16");
   EXPECT_EQ(line(report, "fp32 fc projection dw").task.bytes, 4 * (128 * 16 + 16 * 32 + 2 * 128 * 32));
   EXPECT_EQ(line(report, "bf16 head dx").task.flops, 2.0 * 16 * 32 * 64);
-  EXPECT_EQ(line(report, "bf16 head dx").task.ceiling, "bf16 square product");
+  EXPECT_EQ(line(report, "bf16 head dx").task.ceiling, "large bf16 products");
   EXPECT_EQ(line(report, "bf16 square product").task.flops, 2.0 * 32 * 32 * 32);
+  EXPECT_EQ(line(report, "bf16 wide product").task.flops, 2.0 * 16 * 64 * 16);
+  EXPECT_EQ(line(report, "bf16 wide product").task.group, "large bf16 products");
 }
 
 TEST_P(Benches, AttentionCountsTheUnmaskedHalf) {
@@ -109,7 +111,7 @@ TEST_P(Benches, AttentionCountsTheUnmaskedHalf) {
       bench_attention(place_.rank(), {.batch = 2, .length = 8, .heads = 2, .head_size = 16, .peak = 32}, few);
 
   expect_consistent(report);
-  EXPECT_EQ(report.lines.size(), 6U);
+  EXPECT_EQ(report.lines.size(), 8U);
   EXPECT_EQ(line(report, "fp32 forward").task.flops, 4.0 * 2 * 2 * 16 * (8 * 9 / 2));
   EXPECT_EQ(line(report, "bf16 backward").task.flops, 10.0 * 2 * 2 * 16 * (8 * 9 / 2));
 }
@@ -135,7 +137,7 @@ TEST_P(Benches, AStepHasItsJobsTokensThePlansFlopsAndThePlannedMemory) {
   const Measured& step = line(report, "step");
   EXPECT_EQ(step.task.items, 2 * 2 * 8);
   EXPECT_GT(step.task.flops, 6.0 * 2 * 2 * 8 * (12 * 16 * 16 + 64 * 16)) << "6 FLOPs a weight and token at least";
-  EXPECT_EQ(step.task.ceiling, "bf16 square product");
+  EXPECT_EQ(step.task.ceiling, "large bf16 products");
   EXPECT_EQ(report.figures.at("planned_bytes"), report.figures.at("engine_bytes"));
   EXPECT_EQ(report.figures.contains("device_bytes"), GetParam());
 }

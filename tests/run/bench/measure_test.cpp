@@ -57,6 +57,12 @@ TEST(Measure, SharesAreOfRatesOrOfTheSameJobsTime) {
   EXPECT_EQ(share_of_ceiling(all[0], all), 0);
   EXPECT_EQ(share_of_ceiling(all[1], all), 150.0 / 4 / 50);
   EXPECT_EQ(share_of_ceiling(all[2], all), 0.25);
+
+  all[0].task.name = "first", all[0].task.group = "copy";
+  all.push_back(with_samples({{1, 0}}, 1));
+  all[3].task = {.name = "second", .bytes = 100, .group = "copy", .run = {}};
+  EXPECT_EQ(share_of_ceiling(all[1], all), 150.0 / 4 / 100) << "of the faster one";
+  EXPECT_EQ(share_of_ceiling(all[2], all), 0.125);
 }
 
 TEST(Measure, TimesTasksInTurnAndRepeatsShortOnesWithinASample) {
