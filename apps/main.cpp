@@ -7,9 +7,11 @@
 #include <cstdio>
 #include <cstring>
 #include <limits>
+#include <optional>
 #include <utility>
 
 #include "apps/arguments.hpp"
+#include "apps/bench_command.hpp"
 #include "apps/command_pages.hpp"
 #include "apps/config_command.hpp"
 #include "apps/explain_command.hpp"
@@ -19,7 +21,6 @@
 #include "core/log.hpp"
 #include "core/utf8.hpp"
 #include "job/job.hpp"
-#include "run/bench_step.hpp"
 #include "run/doctor.hpp"
 #include "run/generate.hpp"
 #include "run/launch.hpp"
@@ -96,11 +97,6 @@ int generate_command(const std::string& run, const run::GenerateOptions& options
   });
 }
 
-int bench_step_command(const JobOptions& options, const run::BenchStepOptions& bench) {
-  const run::Start start = run::start_with([&] { return options.load(); });
-  return run::run_on_ranks(start, [&](run::RankContext& rank) { run::bench_step(*start.job, bench, rank); });
-}
-
 /// The program's commands, bound to what they do. One of them runs while `app` parses.
 class Commands {
  public:
@@ -114,7 +110,7 @@ class Commands {
     add_config(app);
     add_explain(app);
     add_generate(app);
-    add_bench(app);
+    bench_.emplace(app, [this](int code) { code_ = code; });
     add_doctor(app);
     add_pages(app);
   }
@@ -235,31 +231,13 @@ class Commands {
                  "lockstep generate runs/job --tokens 100 --temperature 0.5 --seed 7");
   }
 
-  void add_bench(CLI::App& app) {
-    auto* bench = app.add_subcommand("bench", "measure speed on this machine");
-    bench->require_subcommand(1);
-    auto* step = bench->add_subcommand("step", "whole training steps of a job, on random samples");
-    job_.add_to(step);
-    step->add_option("--steps", bench_.steps, "timed steps")
-        ->capture_default_str()
-        ->check(between<std::int64_t>(1, 1'000'000));
-    step->add_option("--warmup", bench_.warmup, "steps before them")
-        ->capture_default_str()
-        ->check(between<std::int64_t>(0, 1'000'000));
-    step->add_option("--classes", bench_.classes, "symbols of the random data; the job's data file is then not read")
-        ->check(between(2, 10'000'000));
-    step->callback([&] { code_ = bench_step_command(job_, bench_); });
-    for (CLI::App* command : {bench, step})
-      add_examples(*command, "lockstep bench step job.yaml", "mpirun -n 2 lockstep bench step job.yaml --steps 5");
-  }
-
   int code_ = 0;
   JobOptions job_;
   std::string resume_, format_ = "text", plot_, key_, run_, name_, folder_ = ".", shell_;
   std::int64_t updates_ = 0, ranks_ = 0;
   std::vector<std::pair<ConfigOptions::Show, std::string>> shown_;
   run::GenerateOptions generate_;
-  run::BenchStepOptions bench_;
+  std::optional<BenchCommand> bench_;
 };
 
 struct Ending {

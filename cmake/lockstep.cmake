@@ -63,6 +63,17 @@ function(lockstep_build_id)
   add_dependencies(lockstep_kernels lockstep_build_id)
 endfunction()
 
+# The commit, for `lockstep bench` (cmake/commit.cmake): one small file is built anew when it changes.
+function(lockstep_commit)
+  add_custom_target(lockstep_commit
+    COMMAND ${CMAKE_COMMAND} -DROOT=${PROJECT_SOURCE_DIR} -DOUTPUT=${LOCKSTEP_GENERATED}/lockstep_commit.h
+            -P ${PROJECT_SOURCE_DIR}/cmake/commit.cmake
+    BYPRODUCTS ${LOCKSTEP_GENERATED}/lockstep_commit.h
+    COMMENT "Commit" VERBATIM)
+  set_source_files_properties(${PROJECT_SOURCE_DIR}/run/commit.cpp PROPERTIES INCLUDE_DIRECTORIES ${LOCKSTEP_GENERATED})
+  add_dependencies(lockstep_run lockstep_commit)
+endfunction()
+
 set(LOCKSTEP_ISA_FLAGS_baseline "")
 set(LOCKSTEP_ISA_FLAGS_avx2 -march=haswell -mtune=generic)
 set(LOCKSTEP_ISA_FLAGS_avx512 -march=skylake-avx512 -mtune=icelake-server -mprefer-vector-width=512)

@@ -51,11 +51,20 @@ class Checks {
     const bool language = config_.model.type == "gpt2";
     if (language) gpt2(block);
     const Values& data = values_.section("data");
+    tokens(data);
+    const bool words = config_.data.type == "text" || config_.data.type == "tokens";
     if (block.type.empty() || data.type.empty() || config_.model.type == "custom") return;
-    if (language == (config_.data.type == "text") && config_.data.type != "custom") return;
+    if (language == words && config_.data.type != "custom") return;
     diagnostics_.error(data.type_position,
                        fmt::format("data.type {} does not fit model.type {}", config_.data.type, config_.model.type),
-                       language ? "gpt2 needs data of type text" : "mlp needs data of type clusters");
+                       language ? "gpt2 needs data of type text or tokens" : "mlp needs data of type clusters");
+  }
+
+  void tokens(const Values& block) {
+    const TokensDataConfig& tokens = config_.data.tokens;
+    if (tokens.validation_path && tokens.validation_fraction > 0)
+      diagnostics_.error(block.position_of("validation_fraction"),
+                         "data: validation_path and validation_fraction are both given", "give one of the two");
   }
 
   void gpt2(const Values& block) {

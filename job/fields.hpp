@@ -64,6 +64,38 @@ void text_data(Config& c, V& v) {
 }
 
 template <class Config, class V>
+void tokens_data(Config& c, V& v) {
+  v.field(c.path, {.name = "path",
+                   .type = FieldType::path,
+                   .doc = "A file of 16-bit token ids, a folder of them (its *.bin) or a pattern such as "
+                          "fineweb/*train*.bin, relative to the job file.",
+                   .required = true});
+  v.field(c.validation_path, {.name = "validation_path",
+                              .type = FieldType::path,
+                              .default_text = "the last part of path",
+                              .doc = "The same for validation, in place of a validation_fraction."});
+  v.field(c.format, {.name = "format",
+                     .doc = "llm.c: a header of 1024 bytes, then ids; bare: ids alone, as nanoGPT writes them; auto: "
+                            "llm.c where a file begins with its magic number, else bare.",
+                     .choices = {"auto", "llm.c", "bare"},
+                     .refused = {{"nanogpt", "its files are called bare here"}}});
+  v.field(c.vocab_size, {.name = "vocab_size",
+                         .doc = "Tokens of the vocabulary: every id is below it. The default is GPT-2's.",
+                         .min = 2,
+                         .max = 65536});
+  v.field(c.validation_fraction, {.name = "validation_fraction",
+                                  .doc = "The last part of the tokens, kept for validation; 0: none.",
+                                  .min = 0,
+                                  .max = 1,
+                                  .max_open = true});
+  v.field(c.validation_tokens,
+          {.name = "validation_tokens",
+           .doc = "At most so many tokens of the validation part are predicted, its first; 0: all of them.",
+           .unit = "tokens",
+           .min = 0});
+}
+
+template <class Config, class V>
 void clusters_data(Config& c, V& v) {
   v.field(c.classes, {.name = "classes", .doc = "Clusters to tell apart.", .min = 2, .max = 1'000'000});
   v.field(c.features, {.name = "features", .doc = "Numbers of one sample.", .min = 1, .max = 1'000'000});
@@ -213,6 +245,8 @@ void job(Config& c, V& v) {
   v.variant(
       About{"data", "What it is trained on.", Presence::required, decides}, c.data.type,
       Alternative{About{"text", "A text file, for model gpt2."}, c.data.text, [](auto& d, V& w) { text_data(d, w); }},
+      Alternative{About{"tokens", "Files of token ids (llm.c's or nanoGPT's .bin), for model gpt2."}, c.data.tokens,
+                  [](auto& d, V& w) { tokens_data(d, w); }},
       Alternative{About{"clusters", "Generated Gaussian clusters to classify, for model mlp."}, c.data.clusters,
                   [](auto& d, V& w) { clusters_data(d, w); }},
       Alternative{About{"custom", "The data of a program of your own, which reads this file; for model custom."},

@@ -192,8 +192,11 @@ LoadedJob load(Node root, const std::string& name, const std::string& folder, co
   job.schedule = complete(job.config, values, diagnostics);
   diagnostics.throw_if_errors();
 
-  TextDataConfig& text = job.config.data.text;
-  if (job.config.data.type == "text") text.path = shown(fs::absolute(fs::path(folder) / text.path));
+  const auto from_the_job_file = [&](std::string& path) { path = shown(fs::absolute(fs::path(folder) / path)); };
+  DataConfig& data = job.config.data;
+  if (data.type == "text") from_the_job_file(data.text.path);
+  if (data.type == "tokens") from_the_job_file(data.tokens.path);
+  if (data.type == "tokens" && data.tokens.validation_path) from_the_job_file(*data.tokens.validation_path);
   job.warnings = diagnostics.warnings();
   return job;
 }

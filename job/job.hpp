@@ -52,6 +52,16 @@ struct TextDataConfig {
   bool operator==(const TextDataConfig&) const = default;
 };
 
+struct TokensDataConfig {
+  std::string path;                            ///< absolute after loading; may be a folder or a pattern
+  std::optional<std::string> validation_path;  ///< the same; nothing: the last part of `path`
+  std::string format = "auto";
+  std::int64_t vocab_size = 50257;
+  double validation_fraction = 0;
+  std::int64_t validation_tokens = 0;  ///< 0: all
+  bool operator==(const TokensDataConfig&) const = default;
+};
+
 struct ClustersDataConfig {
   std::int64_t classes = 4;
   std::int64_t features = 16;
@@ -62,8 +72,9 @@ struct ClustersDataConfig {
 };
 
 struct DataConfig {
-  std::string type = "text";  ///< text | clusters | custom
+  std::string type = "text";  ///< text | tokens | clusters | custom
   TextDataConfig text;
+  TokensDataConfig tokens;
   ClustersDataConfig clusters;
   CustomConfig custom;
   bool operator==(const DataConfig&) const = default;

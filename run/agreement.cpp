@@ -11,7 +11,7 @@
 namespace lockstep::run {
 namespace {
 
-constexpr const char* may_differ[] = {"run.threads", "data.path"};
+constexpr const char* may_differ[] = {"run.threads", "data.path", "data.validation_path"};
 
 /// Ranks that differ from rank 0 are told one by one up to this many.
 constexpr std::size_t most_ranks_told = 4;

@@ -16,8 +16,8 @@ namespace lockstep::run {
 
 /// What one rank is about to do: "key: value" lines that must be the same on every rank.
 ///
-/// All keys of the effective job, and the program's version. Two keys may differ: run.threads, since hosts differ, and
-/// data.path, since the data themselves are compared.
+/// All keys of the effective job, and the program's version. Some keys may differ: run.threads, since hosts differ, and
+/// data.path and data.validation_path, since the data themselves are compared.
 [[nodiscard]] std::string statement_of(const job::JobConfig& job, const std::vector<std::string>& options);
 
 /// Collective. Nothing if every rank states the same; else ErrorKind::desync with each key that differs, the rank and

@@ -176,6 +176,8 @@ void require_memory_for_data(const job::JobConfig& job, const FreeMemory& free, 
     const job::ClustersDataConfig& points = job.data.clusters;
     bytes = static_cast<std::uint64_t>(points.samples) * static_cast<std::uint64_t>(points.features) * sizeof(float);
     what = fmt::format("data.samples: {} points of {} features", points.samples, points.features);
+  } else if (job.data.type == "tokens") {
+    return;  // mapped: the system takes its memory back when others need it
   } else {
     std::error_code none;
     if (!std::filesystem::is_regular_file(job.data.text.path, none)) return;  // whoever reads it says why
@@ -192,10 +194,8 @@ void require_memory_for_data(const job::JobConfig& job, const FreeMemory& free, 
 std::string memory_forecast(const job::LoadedJob& loaded, int ranks) {
   const job::JobConfig& job = loaded.config;
   try {
-    const bool points = job.data.type == "clusters";
-    const auto dataset = points ? nullptr : make_dataset(job);
-    const auto model = make_model(job, points ? static_cast<int>(job.data.clusters.classes) : dataset->classes(),
-                                  points ? static_cast<int>(job.data.clusters.features) : 0);
+    const DataShape shape = data_shape(job);
+    const auto model = make_model(job, shape.classes, shape.features);
     const bool threads = job.comm.backend != "mpi" && job.comm.ranks > 1;
     const SelectedPlace place = select_place(job, {});
     const MemoryQuestion question{.job = loaded,

@@ -13,6 +13,11 @@
 namespace lockstep::run {
 namespace {
 
+double validation_fraction(const job::DataConfig& data) {
+  if (data.type == "tokens") return data.tokens.validation_fraction;
+  return data.type == "text" ? data.text.validation_fraction : data.clusters.validation_fraction;
+}
+
 void print_changes(const Beginning& beginning, const job::JobConfig& job) {
   if (!beginning.job_of_then) {
     log::print("          the job that wrote it cannot be read by this version, so changes are not listed\n");
@@ -71,7 +76,7 @@ void print_run_header(const RunParts& parts) {
                parts.batch.train, counted(parts.dataset.train_samples(), "training sample"));
   if (job.run.eval_every > 0 && parts.dataset.eval_samples() == 0)
     log::print("note      no validation samples (data.validation_fraction {}), so there will be no val_loss\n",
-               job.data.type == "text" ? job.data.text.validation_fraction : job.data.clusters.validation_fraction);
+               validation_fraction(job.data));
   for (const std::string& remark : parts.beginning.remarks) log::print("note      {}\n", remark);
   if (parts.beginning.manifest) print_resume(parts);
 }

@@ -9,6 +9,7 @@
 #include <limits>
 
 #include "core/error.hpp"
+#include "data/tokens.hpp"
 #include "nn/gpt2.hpp"
 #include "nn/mlp.hpp"
 
@@ -30,12 +31,32 @@ std::unique_ptr<data::Dataset> make_dataset(const job::JobConfig& job) {
                                 .validation_fraction = c.validation_fraction,
                                 .seed = seed});
   }
+  if (job.data.type == "tokens") {
+    const job::TokensDataConfig& t = job.data.tokens;
+    using Format = data::TokenFormat;
+    return data::make_tokens(
+        {.path = t.path,
+         .validation_path = t.validation_path.value_or(""),
+         .format = t.format == "auto" ? Format::detect : (t.format == "llm.c" ? Format::llm_c : Format::bare),
+         .vocab_size = static_cast<int>(t.vocab_size),
+         .validation_fraction = t.validation_fraction,
+         .validation_targets = t.validation_tokens,
+         .length = sample_length(job),
+         .seed = seed});
+  }
   const job::TextDataConfig& t = job.data.text;
   return data::make_text({.path = t.path,
                           .tokenizer = t.tokenizer,
                           .validation_fraction = t.validation_fraction,
                           .length = sample_length(job),
                           .seed = seed});
+}
+
+DataShape data_shape(const job::JobConfig& job) {
+  if (job.data.type == "clusters")
+    return {static_cast<int>(job.data.clusters.classes), static_cast<int>(job.data.clusters.features)};
+  if (job.data.type == "tokens") return {static_cast<int>(job.data.tokens.vocab_size), 0};
+  return {make_dataset(job)->classes(), 0};
 }
 
 std::string data_fingerprint(const data::Dataset& dataset) { return fmt::format("{:016x}", dataset.fingerprint()); }

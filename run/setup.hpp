@@ -13,6 +13,13 @@ namespace lockstep::run {
 // From a job file's words to the objects of the layers below.
 
 [[nodiscard]] std::unique_ptr<data::Dataset> make_dataset(const job::JobConfig& job);
+/// What a model must fit.
+struct DataShape {
+  int classes;
+  int features;  ///< 0: tokens
+};
+/// Without reading the data, where the job says it.
+[[nodiscard]] DataShape data_shape(const job::JobConfig& job);
 /// The data set's fingerprint as it stands in a checkpoint.
 [[nodiscard]] std::string data_fingerprint(const data::Dataset& dataset);
 /// ErrorKind::checkpoint if a checkpoint was trained on other data than `dataset`.

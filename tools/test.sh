@@ -94,7 +94,7 @@ export TSAN_OPTIONS=${TSAN_OPTIONS:-halt_on_error=1:second_deadlock_stack=1}
 
 # A failed part does not stop the others: one run shows all that is wrong.
 stage 'format' tools/format.sh --check || true
-if stage 'release: build' build release all bench; then
+if stage 'release: build' build release all; then
   stage 'release: tests' ctest --preset release -j "$cores" || true
   if command -v nvcc >/dev/null; then
     stage 'device code: registers, spills, 16-byte accesses' tools/check_ptx.py build/release || true

@@ -25,7 +25,7 @@ tokens_per_s() {
   read -r -a words <<<"$3"
   program=$(env "${words[@]}" sh -c 'echo "${LOCKSTEP:-build/release/bin/lockstep}"')
   if ((ranks > 1)); then launcher=(mpirun -n "$ranks"); fi
-  env "${words[@]}" "${launcher[@]}" "$program" bench step "$job" --steps "${STEPS:-30}" --warmup 3 --classes 63 \
+  env "${words[@]}" "${launcher[@]}" "$program" bench step "$job" --samples "${STEPS:-30}" --most-waited 1e6 --classes 63 \
     --set "run.threads=$threads" </dev/null | grep -oE '[0-9]+ (tokens|samples)/s' | cut -d' ' -f1
 }
 

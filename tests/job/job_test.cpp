@@ -1,5 +1,6 @@
 #include "job/job.hpp"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <unistd.h>
 
@@ -16,6 +17,7 @@
 namespace lockstep::job {
 
 using namespace config;
+using ::testing::HasSubstr;
 
 namespace {
 
@@ -155,6 +157,36 @@ TEST(Job, PresetsFillWhatIsNotGiven) {
             (Gpt2Config{"1.5B", 48, 25, 1600, 1024, "none"}));
   EXPECT_EQ(load("model: {type: gpt2, preset: 355M, block_size: 128, n_layer: 2}\n" + rest).config.model.gpt2,
             (Gpt2Config{"355M", 2, 16, 1024, 128, "none"}));
+}
+
+TEST(Job, TokensAreReadWithTheirPathsFromTheJobFilesFolder) {
+  const std::string rest = "model: {type: gpt2}\nrun: {steps: 1}\ntrain_batch_size: 1\n";
+
+  const TokensDataConfig two =
+      load(rest + "data: {type: tokens, path: 'a/*train*.bin', validation_path: b/val.bin, format: llm.c}\n")
+          .config.data.tokens;
+  const TokensDataConfig one =
+      load(rest +
+           "data: {type: tokens, path: /t.bin, validation_fraction: 0.5, validation_tokens: 9, vocab_size: 65536}")
+          .config.data.tokens;
+
+  EXPECT_TRUE(two.path.starts_with("/") && two.path.ends_with("/a/*train*.bin")) << two.path;
+  EXPECT_TRUE(two.validation_path->starts_with("/") && two.validation_path->ends_with("/b/val.bin"));
+  EXPECT_EQ(two.format, "llm.c");
+  EXPECT_EQ(two.vocab_size, 50257);
+  EXPECT_EQ(one, (TokensDataConfig{"/t.bin", {}, "auto", 65536, 0.5, 9}));
+}
+
+TEST(Job, TokensOfTwoValidationPartsOrOfMoreThan16BitsAreRefused) {
+  const std::string rest = "model: {type: gpt2}\nrun: {steps: 1}\ntrain_batch_size: 1\n";
+  const auto refused = [&](const std::string& data) {
+    return errors_of(rest + "data: {type: tokens, " + data + "}\n");
+  };
+
+  EXPECT_THAT(refused("path: a, validation_path: b, validation_fraction: 0.1"),
+              HasSubstr("job.yaml:4:72: error: data: validation_path and validation_fraction are both given"));
+  EXPECT_THAT(refused("path: a, vocab_size: 65537"), HasSubstr("expected an integer from 2 to 65536"));
+  EXPECT_THAT(refused("path: a, format: nanogpt"), HasSubstr("its files are called bare here"));
 }
 
 TEST(Job, TakesTheNameOfTheFileAndPathsFromItsFolder) {
@@ -421,7 +453,8 @@ struct Kind {
 
 /// Every type of every block, with the values that have no default.
 std::vector<Kind> kinds() {
-  std::vector<Kind> all = {{"gpt2", "text", "AdamW", ""}, {"mlp", "clusters", "AdamW", ""}};
+  std::vector<Kind> all = {
+      {"gpt2", "text", "AdamW", ""}, {"gpt2", "tokens", "AdamW", ""}, {"mlp", "clusters", "AdamW", ""}};
   for (const char* optimizer : {"Adam", "SGD"}) all.push_back({"mlp", "clusters", optimizer, ""});
   for (const std::string& scheduler : sched::types()) all.push_back({"mlp", "clusters", "AdamW", scheduler});
   return all;
@@ -430,7 +463,7 @@ std::vector<Kind> kinds() {
 std::vector<std::string> required_of(const Kind& kind) {
   std::vector<std::string> options = {"model.type=" + kind.model, "data.type=" + kind.data, "run.steps=20",
                                       "train_batch_size=8", "optimizer.type=" + kind.optimizer};
-  if (kind.data == "text") options.emplace_back("data.path=x");
+  if (kind.data != "clusters") options.emplace_back("data.path=x");
   if (kind.scheduler.empty()) return options;
   options.push_back("scheduler.type=" + kind.scheduler);
   for (const Field& field : sched::fields_of(kind.scheduler))

@@ -60,7 +60,7 @@ TEST_F(Arguments, AFullDiskBehindTheOutputIsAnErrorOfEveryCommandButTraining) {
   for (const char* command :
        {"--version", "--help", "train --help", "lr job.yaml", "lr job.yaml --format csv", "lr job.yaml --format json",
         "config job.yaml", "config job.yaml --diff", "config --reference", "config --schema", "explain run.steps",
-        "generate runs/job --tokens 3", "bench step job.yaml --steps 1 --warmup 0"}) {
+        "generate runs/job --tokens 3", "bench step job.yaml --samples 1 --peak 64"}) {
     const Outcome outcome = run(std::string("lockstep ") + command, {}, "> /dev/full");
     EXPECT_EQ(outcome.exit_code, 8) << command << outcome.all();
     EXPECT_THAT(outcome.err, HasSubstr("could not be written")) << command;

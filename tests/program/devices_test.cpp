@@ -84,6 +84,22 @@ TEST_F(TwoGpus, OneRankTrainsOnTheFirstWithCapturedSteps) {
   EXPECT_THAT(off.out, HasSubstr("graphs    none, steps are enqueued anew each time: run.cuda_graph: off"));
 }
 
+TEST_F(TwoGpus, AreMeasuredBesideACopyOfTheirOwn) {
+  const Outcome outcome = on(
+      "13000 13000 2 same",
+      "mpirun -n 2 lockstep bench all --device cuda --samples 2 --elements 20000 --copy-bytes 65536 --bytes 4096 "
+      "--tokens 8 "
+      "--width 32 --vocabulary 64 --batch 1 --length 8 --heads 2 --head-size 16 --peak 16 --set model.n_layer=1 --set "
+      "model.n_head=2 --set model.n_embd=16 --set model.block_size=8 --set data.vocab_size=64 --set "
+      "train_micro_batch_size_per_gpu=2 --set gradient_accumulation_steps=2 --set comm.backend=mpi");
+
+  EXPECT_EQ(outcome.exit_code, 0) << outcome.all();
+  EXPECT_THAT(outcome.out, HasSubstr("; emu; 2 ranks "));
+  EXPECT_THAT(outcome.out, HasSubstr("of copy on the device"));
+  EXPECT_THAT(outcome.out, HasSubstr("all-reduce of 4.0"));
+  EXPECT_THAT(outcome.out, HasSubstr("bf16 compute, replayed as a graph"));
+}
+
 TEST_F(TwoGpus, RanksOfMpiExchangeByWayOfTheHost) {
   const Outcome outcome = train("mpirun -n 2 ", "--set run.device=cuda --set comm.backend=mpi");
   EXPECT_EQ(outcome.exit_code, 0) << outcome.all();

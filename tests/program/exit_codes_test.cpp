@@ -41,7 +41,7 @@ TEST_F(ExitCodes, TwoForNumbersThatAnOptionCannotBe) {
   for (const char* command :
        {"generate x --temperature nan", "generate x --temperature inf", "generate x --tokens 0", "generate x --seed -1",
         "generate x --top-k 1.5", "lr job.yaml --updates -5", "lr job.yaml --updates 99999999999999999",
-        "bench step job.yaml --warmup -1", "bench step job.yaml --classes 1"}) {
+        "bench step job.yaml --samples 0", "bench step job.yaml --classes 1"}) {
     const Outcome outcome = run(std::string("lockstep ") + command);
 
     EXPECT_EQ(outcome.exit_code, 2) << command << outcome.all();

@@ -36,6 +36,25 @@ TEST(Setup, TheModelFitsTheData) {
   EXPECT_EQ(sample_length(job), 1);
 }
 
+TEST(Setup, PresetsHaveTheParametersOfThePublishedModels) {
+  // Hugging Face's gpt2, gpt2-medium, gpt2-large and gpt2-xl: the sums of their tensors, the tied head counted once.
+  const std::vector<std::pair<std::string, std::int64_t>> published = {
+      {"124M", 124'439'808}, {"355M", 354'823'168}, {"774M", 774'030'080}, {"1.5B", 1'557'611'200}};
+  for (const auto& [preset, parameters] : published) {
+    const job::LoadedJob job = job::load_job_text("job.yaml",
+                                                  "model: {type: gpt2, preset: " + preset +
+                                                      "}\ndata: {type: tokens, path: t.bin}\nrun: {steps: 1}\n"
+                                                      "train_batch_size: 1\n",
+                                                  "/tmp");
+    const DataShape shape = data_shape(job.config);
+    const auto model = make_model(job.config, shape.classes, shape.features);
+
+    EXPECT_EQ(model->parameter_count(), parameters) << preset;
+    EXPECT_EQ(model->classes(), 50257);
+    EXPECT_EQ(model->parameters().front().stored_rows, 50304) << "a multiple of 64";
+  }
+}
+
 TEST(Setup, BatchSeedAndClipping) {
   const engine::EngineOptions options = options_of(job_of("gradient_clipping: 0.5"));
   EXPECT_EQ(options.micro_batch, (nn::BatchShape{.batch = 3, .length = 1}));

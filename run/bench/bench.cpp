@@ -1,0 +1,63 @@
+#include "run/bench/bench.hpp"
+
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "core/error.hpp"
+#include "core/log.hpp"
+#include "core/text.hpp"
+#include "run/bench/text.hpp"
+
+namespace lockstep::run::bench {
+namespace {
+
+Report run_one(const std::string& name, RankContext& rank, const BenchOptions& options) {
+  if (name == "optimizer") return bench_optimizer(rank, options.optimizer, options.sampling);
+  if (name == "allreduce") return bench_all_reduce(rank, options.all_reduce, options.sampling);
+  if (name == "gemm") return bench_gemm(rank, options.gemm, options.sampling);
+  if (name == "attention") return bench_attention(rank, options.attention, options.sampling);
+  require(name == "step", "run_benches: no such measurement");
+  if (options.job != nullptr) return bench_step(rank, *options.job, options.step, options.sampling);
+  return bench_step(rank, usual_step_job(rank.place.device->immediate(), options.overrides), options.step,
+                    options.sampling);
+}
+
+void write_json(const std::string& path, const nlohmann::ordered_json& json) {
+  errno = 0;
+  std::ofstream file(path);
+  file << json.dump(1) << '\n';
+  file.close();
+  if (!file)
+    fail(ErrorKind::environment, "--json: {} cannot be written: {}", printable(path),
+         errno == 0 ? "unknown error" : std::strerror(errno));
+}
+
+}  // namespace
+
+const std::vector<std::string>& bench_names() {
+  static const std::vector<std::string> names = {"optimizer", "allreduce", "gemm", "attention", "step"};
+  return names;
+}
+
+void run_benches(RankContext& rank, const BenchOptions& options) {
+  const bool root = rank.comm.rank() == 0;
+  const Machine machine = machine_of(rank);
+  if (root) log::print("{}", header_text(machine));
+  std::vector<Report> reports;
+  for (const std::string& name : options.what) {
+    if (name == "allreduce" && rank.comm.size() == 1 && options.what.size() > 1) {
+      if (root)
+        log::print("\nallreduce\n  left out: one rank has nobody to exchange with (mpirun -n 2, or --ranks 2)\n");
+      continue;
+    }
+    reports.push_back(run_one(name, rank, options));
+    if (!root) continue;
+    log::print("{}", report_text(reports.back()));
+    // After each: what is there stays, whatever ends the run.
+    if (!options.json_path.empty()) write_json(options.json_path, json_of(machine, reports));
+  }
+}
+
+}  // namespace lockstep::run::bench
