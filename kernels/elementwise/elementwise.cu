@@ -28,6 +28,11 @@ __global__ void axpy_kernel(AxpyArgs args, float a) {
   }
 }
 
+__global__ void scale_kernel(ScaleArgs args, float a) {
+  for (std::size_t i = first_index(); i < args.count; i += index_step())
+    store_element(args.y, args.dtype, i, a * load_element(args.y, args.dtype, i));
+}
+
 __global__ void ordered_sum_kernel(OrderedSumArgs args) {
   for (std::size_t i = first_index(); i < args.count; i += index_step())
     store_element(args.to, args.to_dtype, i, gradient_at(args.sources, i));
@@ -41,6 +46,10 @@ void cast(const Exec& exec, const CastArgs& args) {
 
 void axpy(const Exec& exec, const AxpyArgs& args) {
   launch(exec, axpy_kernel, grid_for(args.count), dim3(block_size), 0, args, static_cast<float>(args.a));
+}
+
+void scale(const Exec& exec, const ScaleArgs& args) {
+  launch(exec, scale_kernel, grid_for(args.count), dim3(block_size), 0, args, static_cast<float>(args.a));
 }
 
 void ordered_sum(const Exec& exec, const OrderedSumArgs& args) {
