@@ -14,13 +14,9 @@ const std::vector<ForeignKey>& foreign_keys() {
   static const char* const parallel = "this engine trains data-parallel only";
   static const char* const data = "samples are drawn uniformly, in a fixed permutation for each epoch";
   static const std::vector<ForeignKey> keys = {
-      {"prescale_gradients", boolean, never, "gradients are summed in fp32 and divided once, where prescaling is moot"},
-      {"gradient_predivide_factor", number, never,
-       "gradients are summed in fp32 and divided once, where the factor cancels"},
       {"gradient_allreduce_op", text, when_on, "gradients are averaged; for a sum multiply lr or the loss"},
       {"sparse_gradients", boolean, when_on, "gradients travel whole"},
       {"managed_gradient_accumulation", boolean, when_off, "the engine counts micro-batches itself"},
-      {"wall_clock_breakdown", boolean, never, times},
       {"memory_breakdown", boolean, never, "lockstep train says at its start what memory a rank takes"},
       {"dump_state", boolean, never, "lockstep config shows the whole configuration"},
       {"log_level", text, never, "progress lines follow run.log_every"},
@@ -29,8 +25,6 @@ const std::vector<ForeignKey>& foreign_keys() {
       {"vocabulary_size", integer, never, "the tokenizer says it"},
       {"zero_allow_untested_optimizer", boolean, never, "every optimizer here is tested"},
       {"zero_force_ds_cpu_optimizer", boolean, never, offload},
-      {"tensorboard", block, never, metrics, {"enabled", "output_path", "job_name"}},
-      {"csv_monitor", block, never, metrics, {"enabled", "output_path", "job_name"}},
       {"wandb", block, never, metrics, {"enabled", "group", "team", "project"}},
       {"comet",
        block,

@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <deque>
 #include <functional>
 #include <span>
 #include <thread>
+#include <utility>
 
 #include "comm/heartbeat.hpp"
 #include "core/error.hpp"
@@ -18,10 +20,12 @@
 #include "run/drill.hpp"
 #include "run/memory.hpp"
 #include "run/metrics.hpp"
+#include "run/monitors.hpp"
 #include "run/progress.hpp"
 #include "run/resume.hpp"
 #include "run/run_folder.hpp"
 #include "run/run_header.hpp"
+#include "run/run_starts.hpp"
 #include "run/setup.hpp"
 #include "run/stop_signals.hpp"
 
@@ -151,6 +155,12 @@ class Training {
     open_run_folder(folder_, *store_, beginning_);
     replace_text_file(folder_ + "/job.yaml", job::effective_yaml(job_));
     metrics_.emplace(folder_ + "/metrics.jsonl", beginning_.metrics);
+    append_start(folder_, {.step = beginning_.first_step(),
+                           .ranks = rank_.summary,
+                           .batch = batch_.text,
+                           .model = model_->describe(),
+                           .data = dataset_->describe()});
+    monitors_.emplace(job_, folder_, beginning_.first_step() * batch_.train);
   }
 
   [[nodiscard]] bool is_root() const { return comm_.rank() == 0; }
@@ -165,13 +175,32 @@ class Training {
 
   /// All micro-batches of this rank, then the update. Ranks take consecutive parts of the step's samples.
   void train_step(std::int64_t step) {
+    StepTimes& times = times_.emplace_back();
+    auto began = Clock::now();
+    const auto lap = [&began](double& milliseconds) {
+      const auto now = Clock::now();
+      milliseconds += std::chrono::duration<double, std::milli>(now - std::exchange(began, now)).count();
+    };
     const sum_tree::Block own = batch_.micro_batches_of(comm_.rank());
     for (std::int64_t i = own.begin; i < own.end; ++i) {
       dataset_->train_batch(step * batch_.train + i * batch_.micro, batch_.micro, host_batch_);
+      lap(times.data);
       engine_->forward(host_batch_);
+      lap(times.forward);
       engine_->backward();
+      lap(times.backward);
     }
     engine_->step();
+    lap(times.step);
+  }
+
+  /// With wall_clock_breakdown: the means, at each step whose progress line stays.
+  void breakdown(std::int64_t step, const StepTimes& times, Progress& progress) {
+    times_sum_ += times;
+    ++timed_steps_;
+    const std::int64_t every = job_.print_every();
+    if (every == 0 || (step % every != 0 && step != job_.run.steps)) return;
+    progress.note(breakdown_text(std::exchange(times_sum_, {}), std::exchange(timed_steps_, 0)));
   }
 
   /// Writes what has finished. If a rank asked to stop, fixes the step after which all of them do: the same one,
@@ -206,6 +235,12 @@ class Training {
         progress.note(fmt::format("step {}: val_loss {:.4f} ({})", m.step, *m.val_loss,
                                   counted(dataset_->eval_samples(), "validation sample")));
       if (metrics_) say(progress, metrics_->write(m));
+      const StepTimes times = times_.front();  // one a step, in the same order
+      times_.pop_front();
+      const bool timed = job_.wall_clock_breakdown;
+      if (monitors_)
+        say(progress, monitors_->write(m, m.step * batch_.train, timed ? std::optional(times) : std::nullopt));
+      if (timed) breakdown(m.step, times, progress);
       require_progress(r);
       if (r.stop != 0) last_step_ = std::min(last_step_, r.step + 1 + engine_->result_delay());
     }
@@ -278,8 +313,12 @@ class Training {
   std::optional<RunLock> lock_;
   std::optional<CheckpointStore> store_;
   std::optional<MetricsFile> metrics_;
+  std::optional<Monitors> monitors_;
 
   data::HostBatch host_batch_;
+  std::deque<StepTimes> times_;  ///< of steps whose results are not read yet
+  StepTimes times_sum_;
+  std::int64_t timed_steps_ = 0;  ///< in times_sum_
   StepState state_;
   std::optional<double> val_loss_;
   std::int64_t skipped_in_a_row_ = 0;
