@@ -135,16 +135,28 @@ TEST_F(DeepSpeedFile, MayHoldHjsonCommentsRemarksAndOldNames) {
 }
 
 TEST_F(DeepSpeedFile, KnownKeysWithoutEffectAreListed) {
-  for (const char* keys :
-       {R"("memory_breakdown": true)", R"("comms_logger": {"enabled": true, "verbose": false})",
-        R"("flops_profiler": {"enabled": true, "profile_step": 1})", R"("wandb": {"enabled": true, "project": "p"})",
-        R"("zero_allow_untested_optimizer": true)", R"("elasticity": {"enabled": false, "anything": 1})",
-        R"("amp": {"enabled": false})", R"("autotuning": {})", R"("zero_optimization": {"reduce_bucket_size": 5e8})",
-        R"("zero_optimization": {"offload_optimizer": {"device": "none"}})", R"("sequence_parallel_size": 1)",
-        R"("zero_optimization": {"round_robin_gradients": true})", R"("gradient_allreduce_op": "mean")",
-        R"("bf16": {"enabled": true, "check_grad_overflow": true})", R"("sparse_gradients": false)",
-        R"("data_types": {"grad_accum_dtype": "fp32"})",
-        R"("optimizer": {"type": "Adam", "params": {"torch_adam": false}})", R"("communication_data_type": null)"})
+  for (const char* keys : {R"("memory_breakdown": true)",
+                           R"("comms_logger": {"enabled": true, "verbose": false})",
+                           R"("flops_profiler": {"enabled": true, "profile_step": 1})",
+                           R"("wandb": {"enabled": true, "project": "p"})",
+                           R"("zero_allow_untested_optimizer": true)",
+                           R"("graph_harvesting": false)",
+                           R"("timers": {"throughput": {"enabled": false, "synchronized": true}})",
+                           R"("seq_parallel_communication_data_type": "fp32")",
+                           R"("use_data_before_expert_parallelism": false)",
+                           R"("elasticity": {"enabled": false, "anything": 1})",
+                           R"("amp": {"enabled": false})",
+                           R"("autotuning": {})",
+                           R"("zero_optimization": {"reduce_bucket_size": 5e8})",
+                           R"("zero_optimization": {"offload_optimizer": {"device": "none"}})",
+                           R"("sequence_parallel_size": 1)",
+                           R"("zero_optimization": {"round_robin_gradients": true})",
+                           R"("gradient_allreduce_op": "mean")",
+                           R"("bf16": {"enabled": true, "check_grad_overflow": true})",
+                           R"("sparse_gradients": false)",
+                           R"("data_types": {"grad_accum_dtype": "fp32"})",
+                           R"("optimizer": {"type": "Adam", "params": {"torch_adam": false}})",
+                           R"("communication_data_type": null)"})
     expect_accepted(keys);
 }
 

@@ -134,7 +134,7 @@ TEST_F(ReportTest, PageNeedsNothingElseAndEscapesWhatItShows) {
   all[99].val_loss = 2;
   all[399].val_loss = 1;
   const std::string path = run("r", all, "train_batch_size: 8\ngradient_clipping: 3\n");
-  append_start(path, {.step = 200, .ranks = "1 rank <script>"});
+  append_start(path, {.step = 200, .ranks = "1 rank <script>", .model = "mlp <b>"});
 
   const std::string html = report_html(read_run(path));
 
