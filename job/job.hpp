@@ -191,6 +191,11 @@ struct JobConfig {
   std::vector<ParameterGroupConfig> parameter_groups;
   bool operator==(const JobConfig&) const = default;
 
+  /// Whether the progress line of a step stays, counted as run.steps is.
+  [[nodiscard]] bool prints_at(std::int64_t step) const {
+    const std::int64_t every = print_every();
+    return every > 0 && (step % every == 0 || step == run.steps);
+  }
   /// Steps between two progress lines: DeepSpeed's key if given, else run.log_every.
   [[nodiscard]] std::int64_t print_every() const { return steps_per_print.value_or(run.log_every); }
 };

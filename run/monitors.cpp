@@ -18,20 +18,6 @@ std::string folder_of(const job::MonitorConfig& monitor, const std::string& run_
 
 }  // namespace
 
-StepTimes& StepTimes::operator+=(const StepTimes& other) {
-  data += other.data;
-  forward += other.forward;
-  backward += other.backward;
-  step += other.step;
-  return *this;
-}
-
-std::string breakdown_text(const StepTimes& sum, std::int64_t steps) {
-  const auto n = static_cast<double>(steps);
-  return fmt::format("time (ms) | fwd: {:.2f} | bwd: {:.2f} | step: {:.2f} | data: {:.2f}", sum.forward / n,
-                     sum.backward / n, sum.step / n, sum.data / n);
-}
-
 std::vector<ScalarEvent> events_of(const StepMetrics& m, std::int64_t samples, bool fp16,
                                    const std::optional<StepTimes>& times) {
   std::vector<ScalarEvent> events;

@@ -7,21 +7,10 @@
 #include "job/job.hpp"
 #include "run/csv_monitor.hpp"
 #include "run/metrics.hpp"
+#include "run/step_times.hpp"
 #include "run/tensorboard.hpp"
 
 namespace lockstep::run {
-
-/// Milliseconds of the host in one step, all its micro-batches together.
-struct StepTimes {
-  double data = 0;  ///< making the samples
-  double forward = 0;
-  double backward = 0;  ///< with the exchange of gradients that runs under it
-  double step = 0;      ///< the rest of the exchange, decision and update
-  StepTimes& operator+=(const StepTimes& other);
-};
-
-/// "time (ms) | fwd: 1.25 | bwd: 2.50 | step: 0.75 | data: 0.05": the mean of `steps` steps.
-[[nodiscard]] std::string breakdown_text(const StepTimes& sum, std::int64_t steps);
 
 /// What monitors are told of a step. DeepSpeed's tags: Train/Samples/lr (of group 0; lr_group_1 and so on beside it),
 /// train_loss, with fp16 loss_scale, with `times` elapsed_time_ms_forward, _backward and _step. Beyond them: grad_norm,

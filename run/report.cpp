@@ -8,6 +8,7 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <sstream>
 
 #include "config/diagnostics.hpp"
 #include "core/error.hpp"
@@ -33,7 +34,7 @@ border-bottom:1px solid var(--grid)}th{font-weight:600;white-space:nowrap}
 .numbers div{background:var(--box);border-radius:8px;padding:10px 12px}.numbers b{display:block;font-size:20px}
 .numbers span{color:var(--soft);font-size:13px}
 pre{background:var(--box);border-radius:8px;padding:12px;overflow:auto;font:13px/1.45 ui-monospace,monospace}
-svg{width:100%;height:auto;margin:10px 0;display:block}svg text{fill:var(--soft);font-size:12.5px}
+figure{margin:10px 0;overflow-x:auto}svg{width:100%;min-width:600px;height:auto;display:block}svg text{fill:var(--soft);font-size:12.5px}
 svg .title{fill:var(--ink);font-size:15px;font-weight:600}svg .dim{fill:var(--soft);font-weight:400;font-size:12.5px}
 svg .end{text-anchor:end}svg .mid{text-anchor:middle}.grid{stroke:var(--grid)}.axis{stroke:var(--rule);fill:none}
 .l{fill:none;stroke-width:1.8;stroke-linejoin:round}.faint{stroke-width:1;opacity:.35}
@@ -97,8 +98,9 @@ std::vector<ChartMark> marks_of(const RunRecord& run) {
   }
   for (const RunStart& start : run.starts)
     if (start.step > 0) resumed.x.push_back(static_cast<double>(start.step));
-  for (const RunRecord::Rollback& back : run.rollbacks) resumed.x.push_back(static_cast<double>(back.to));
+  for (const RunRecord::Rollback& back : run.rollbacks) resumed.x.push_back(static_cast<double>(back.to - 1));
   std::sort(resumed.x.begin(), resumed.x.end());
+  resumed.x.erase(std::unique(resumed.x.begin(), resumed.x.end()), resumed.x.end());
   return {skipped, bad, resumed};
 }
 
@@ -218,6 +220,14 @@ std::string starts_html(const RunRecord& run) {
   return html + "</table>\n";
 }
 
+/// A text of several lines as it stands.
+std::string pre_html(const std::string& text) {
+  std::string html;
+  std::istringstream in(text);
+  for (std::string line; std::getline(in, line);) html += html_text(line) + "\n";
+  return "<pre>" + html + "</pre>\n";
+}
+
 std::string remarks_html(const RunRecord& run) {
   std::string html;
   for (const RunRecord::Rollback& back : run.rollbacks)
@@ -248,8 +258,7 @@ std::string report_html(const RunRecord& run) {
   if (const auto scale = scale_chart(run)) html += chart_svg(*scale);
   html += "<h2>Computed by</h2>\n" + starts_html(run);
   html += "<h2>The job</h2>\n";
-  html += run.job.empty() ? "<p class=\"soft\">There is no job.yaml in the run's folder.</p>\n"
-                          : fmt::format("<pre>{}</pre>\n", html_text(run.job));
+  html += run.job.empty() ? "<p class=\"soft\">There is no job.yaml in the run's folder.</p>\n" : pre_html(run.job);
   return html + "</body>\n</html>\n";
 }
 

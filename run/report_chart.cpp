@@ -280,8 +280,8 @@ std::string chart_svg(const Chart& chart) {
     body += fmt::format("<path class=\"level\" d=\"M{} {:.1f}H{}\"/>\n", left, frame.py(*chart.level), right);
   double y = bottom + 58;
   body += legend_svg(chart, y);
-  return fmt::format("<svg viewBox=\"0 0 {0} {1}\" role=\"img\" aria-label=\"{2}\">\n{3}</svg>\n", width, y + 14,
-                     html_text(chart.title), body);
+  return fmt::format("<figure><svg viewBox=\"0 0 {0} {1}\" role=\"img\" aria-label=\"{2}\">\n{3}</svg></figure>\n",
+                     width, y + 14, html_text(chart.title), body);
 }
 
 }  // namespace lockstep::run

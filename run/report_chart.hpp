@@ -39,9 +39,9 @@ struct Chart {
   std::string level_name;
 };
 
-/// One inline SVG element: axes with ticks, grid, lines, marks, legend. Colours are CSS classes and variables of the
-/// page, so that it follows the page's light or dark look. Lines of more values than the chart has columns keep the
-/// least and the greatest of each column.
+/// A figure with one inline SVG element: axes with ticks, grid, lines, marks, legend. Colours are CSS classes and
+/// variables of the page, so that it follows the page's light or dark look. Lines of more values than the chart has
+/// columns keep the least and the greatest of each column.
 [[nodiscard]] std::string chart_svg(const Chart& chart);
 
 /// Whether the chart's vertical axis is logarithmic.

@@ -3,11 +3,9 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
-#include <deque>
 #include <functional>
 #include <span>
 #include <thread>
-#include <utility>
 
 #include "comm/heartbeat.hpp"
 #include "core/error.hpp"
@@ -175,32 +173,18 @@ class Training {
 
   /// All micro-batches of this rank, then the update. Ranks take consecutive parts of the step's samples.
   void train_step(std::int64_t step) {
-    StepTimes& times = times_.emplace_back();
-    auto began = Clock::now();
-    const auto lap = [&began](double& milliseconds) {
-      const auto now = Clock::now();
-      milliseconds += std::chrono::duration<double, std::milli>(now - std::exchange(began, now)).count();
-    };
+    clock_.begin_step();
     const sum_tree::Block own = batch_.micro_batches_of(comm_.rank());
     for (std::int64_t i = own.begin; i < own.end; ++i) {
       dataset_->train_batch(step * batch_.train + i * batch_.micro, batch_.micro, host_batch_);
-      lap(times.data);
+      clock_.lap(&StepTimes::data);
       engine_->forward(host_batch_);
-      lap(times.forward);
+      clock_.lap(&StepTimes::forward);
       engine_->backward();
-      lap(times.backward);
+      clock_.lap(&StepTimes::backward);
     }
     engine_->step();
-    lap(times.step);
-  }
-
-  /// With wall_clock_breakdown: the means, at each step whose progress line stays.
-  void breakdown(std::int64_t step, const StepTimes& times, Progress& progress) {
-    times_sum_ += times;
-    ++timed_steps_;
-    const std::int64_t every = job_.print_every();
-    if (every == 0 || (step % every != 0 && step != job_.run.steps)) return;
-    progress.note(breakdown_text(std::exchange(times_sum_, {}), std::exchange(timed_steps_, 0)));
+    clock_.lap(&StepTimes::step);
   }
 
   /// Writes what has finished. If a rank asked to stop, fixes the step after which all of them do: the same one,
@@ -235,12 +219,11 @@ class Training {
         progress.note(fmt::format("step {}: val_loss {:.4f} ({})", m.step, *m.val_loss,
                                   counted(dataset_->eval_samples(), "validation sample")));
       if (metrics_) say(progress, metrics_->write(m));
-      const StepTimes times = times_.front();  // one a step, in the same order
-      times_.pop_front();
+      const StepTimes times = clock_.finish_step();
       const bool timed = job_.wall_clock_breakdown;
       if (monitors_)
         say(progress, monitors_->write(m, m.step * batch_.train, timed ? std::optional(times) : std::nullopt));
-      if (timed) breakdown(m.step, times, progress);
+      if (timed && job_.prints_at(m.step)) progress.note(clock_.breakdown());
       require_progress(r);
       if (r.stop != 0) last_step_ = std::min(last_step_, r.step + 1 + engine_->result_delay());
     }
@@ -316,9 +299,7 @@ class Training {
   std::optional<Monitors> monitors_;
 
   data::HostBatch host_batch_;
-  std::deque<StepTimes> times_;  ///< of steps whose results are not read yet
-  StepTimes times_sum_;
-  std::int64_t timed_steps_ = 0;  ///< in times_sum_
+  StepClock clock_;
   StepState state_;
   std::optional<double> val_loss_;
   std::int64_t skipped_in_a_row_ = 0;

@@ -92,12 +92,5 @@ TEST(Monitors, ADiskThatFailsIsToldOnceAndStopsNothing) {
   EXPECT_EQ(second, "");
 }
 
-TEST(Monitors, TheBreakdownIsTheMean) {
-  StepTimes sum;
-  sum += {.data = 0.25, .forward = 2, .backward = 4, .step = 1};
-  sum += {.data = 0.25, .forward = 4, .backward = 8, .step = 2};
-  EXPECT_EQ(breakdown_text(sum, 2), "time (ms) | fwd: 3.00 | bwd: 6.00 | step: 1.50 | data: 0.25");
-}
-
 }  // namespace
 }  // namespace lockstep::run

@@ -153,6 +153,7 @@ TEST_F(ReportTest, PageNeedsNothingElseAndEscapesWhatItShows) {
   EXPECT_NE(html.find("log scale"), std::string::npos) << "a loss from 101 to 1.25";
   EXPECT_NE(html.find("prefers-color-scheme:dark"), std::string::npos);
   EXPECT_EQ(html.find("nan"), std::string::npos);
+  EXPECT_NE(html.find("\ntrain_batch_size: 8\ngradient_clipping: 3\n</pre>"), std::string::npos) << "as it stands";
 }
 
 TEST_F(ReportTest, ALossScaleThatMovesHasAChart) {
