@@ -15,16 +15,19 @@
 #include "apps/command_pages.hpp"
 #include "apps/config_command.hpp"
 #include "apps/explain_command.hpp"
+#include "apps/import_command.hpp"
 #include "apps/init_command.hpp"
 #include "apps/lr_command.hpp"
 #include "core/error.hpp"
 #include "core/log.hpp"
 #include "core/utf8.hpp"
 #include "job/job.hpp"
+#include "run/compare.hpp"
 #include "run/doctor.hpp"
 #include "run/generate.hpp"
 #include "run/launch.hpp"
 #include "run/launcher.hpp"
+#include "run/report.hpp"
 #include "run/thread_waits.hpp"
 #include "run/trainer.hpp"
 
@@ -97,6 +100,19 @@ int generate_command(const std::string& run, const run::GenerateOptions& options
   });
 }
 
+int report_command(const std::string& run, const std::string& output) {
+  const std::string text = run::write_report(run, output);
+  std::fwrite(text.data(), 1, text.size(), stdout);
+  return 0;
+}
+
+/// Like cmp: 0 for the same losses, 1 for others.
+int compare_command(const std::string& a, const std::string& b) {
+  const run::Comparison comparison = run::compare_runs(a, b);
+  std::fwrite(comparison.text.data(), 1, comparison.text.size(), stdout);
+  return comparison.same ? 0 : 1;
+}
+
 /// The program's commands, bound to what they do. One of them runs while `app` parses.
 class Commands {
  public:
@@ -109,7 +125,10 @@ class Commands {
     add_lr(app);
     add_config(app);
     add_explain(app);
+    add_import(app);
     add_generate(app);
+    add_report(app);
+    add_compare(app);
     bench_.emplace(app, [this](int code) { code_ = code; });
     add_doctor(app);
     add_pages(app);
@@ -231,14 +250,46 @@ class Commands {
                  "lockstep generate runs/job --tokens 100 --temperature 0.5 --seed 7");
   }
 
-  int code_ = 0;
-  JobOptions job_;
-  std::string resume_, format_ = "text", plot_, key_, run_, name_, folder_ = ".", shell_;
-  std::int64_t updates_ = 0, ranks_ = 0;
-  std::vector<std::pair<ConfigOptions::Show, std::string>> shown_;
-  run::GenerateOptions generate_;
-  std::optional<BenchCommand> bench_;
-};
+  void add_import(CLI::App& app) {
+    auto* import =
+        app.add_subcommand("import", "print a DeepSpeed configuration as a job file, with what became of each key");
+    import->add_option("file", import_, "DeepSpeed configuration (JSON or Hjson)")->required();
+    import->add_option("--set", job_.overrides, "override a field: --set train_batch_size=32 (repeatable)")
+        ->allow_extra_args(false)
+        ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+    import->callback([&] { code_ = import_command(import_, job_.overrides);
+  });
+  add_examples(*import, "lockstep import ds_config.json > imported.yaml",
+               "lockstep import ds_config.json --set train_batch_size=32 --set run.steps=500");
+}
+
+  void add_report(CLI::App& app) {
+  auto* report = app.add_subcommand("report", "write a run's losses, rates and settings as one HTML page");
+  report->add_option("run", run_, "the run's folder")->required();
+  report->add_option("--output", output_, "where to write (default: RUN/report.html)");
+  report->callback([&] { code_ = report_command(run_, output_); });
+  add_examples(*report, "lockstep report runs/job", "lockstep report runs/job --output job.html");
+}
+
+void add_compare(CLI::App& app) {
+  auto* compare = app.add_subcommand(
+      "compare",
+      "two runs side by side: settings, ends, the first step with another loss; exit code 0: the same bits, 1: others");
+  compare->add_option("a", run_, "a run's folder")->required();
+  compare->add_option("b", other_run_, "another's")->required();
+  compare->callback([&] { code_ = compare_command(run_, other_run_); });
+  add_examples(*compare, "lockstep compare runs/job runs/other",
+               "lockstep compare runs/job runs/other > differences.txt");
+}
+
+int code_ = 0;
+JobOptions job_;
+std::string resume_, format_ = "text", plot_, key_, run_, name_, folder_ = ".", shell_, other_run_, import_, output_;
+std::int64_t updates_ = 0, ranks_ = 0;
+std::vector<std::pair<ConfigOptions::Show, std::string>> shown_;
+run::GenerateOptions generate_;
+std::optional<BenchCommand> bench_;
+};  // namespace
 
 struct Ending {
   int code;

@@ -34,13 +34,15 @@ Engine::Engine(nn::Model& model, comm::Communicator& comm, Place place, EngineOp
                      : std::make_unique<LeafSums>(comm, exec(), buffers_.grad(), layout_.size(), options_.leaves)),
       sync_(comm, device_->graphs, layout_, plan_.grad_uses,
             {buffers_.grad(), static_cast<std::size_t>(layout_.size()), DType::f32, place.device->memory()},
-            options_.bucket_elements, leaf_sums_.get()),
+            options_.bucket_elements, leaf_sums_.get(), scale_before_sum()),
       store_(layout_, buffers_, [this](int slice) { sync_.contributed(slice, device_->stream.ref); }) {
   require(groups_ >= 1, "engine: at least one parameter group is needed");
   require(options_.grad_accum >= 1, "engine: grad_accum must be at least 1");
   require(leaf_sums_ == nullptr || leaf_sums_->own().size() == options_.grad_accum,
           "engine: grad_accum is not this rank's share of the leaves");
   require(leaf_sums_ == nullptr || !options_.captured, "engine: captured steps have no leaves");
+  require(options_.gradient_predivide_factor > 0, "engine: gradient_predivide_factor must be above 0");
+  require(leaf_sums_ == nullptr || gradient_factor() == 1, "engine: gradients of leaves are divided after their sum");
   require(options_.schedule == nullptr || options_.schedule->groups() == options_.groups.size(),
           "engine: the schedule was made for another number of parameter groups");
   user_values_.assign(options_.groups.begin(), options_.groups.end());
@@ -52,6 +54,25 @@ Engine::Engine(nn::Model& model, comm::Communicator& comm, Place place, EngineOp
 }
 
 Engine::~Engine() = default;
+
+double Engine::gradient_factor() const {
+  if (comm_.size() == 1) return 1;
+  return options_.prescale_gradients ? 1.0 / comm_.size() : 1 / options_.gradient_predivide_factor;
+}
+
+double Engine::gradient_divisor() const {
+  if (options_.leaves > 0) return static_cast<double>(options_.leaves);
+  if (comm_.size() == 1 || options_.prescale_gradients) return 1;
+  return comm_.size() / options_.gradient_predivide_factor;
+}
+
+std::function<void(Buffer)> Engine::scale_before_sum() const {
+  const double factor = gradient_factor();
+  if (factor == 1) return {};
+  return [this, factor](Buffer part) {
+    kernels::scale(exec(), {.a = factor, .y = part.data, .dtype = part.dtype, .count = part.count});
+  };
+}
 
 void Engine::fill_record(StepRecord& record, std::int64_t first_index, std::int32_t count) const {
   record = {};
@@ -209,7 +230,7 @@ void Engine::update() {
                          .bias_correction = options_.optimizer.bias_correction ? 1 : 0,
                          .groups = groups_,
                          .clip = options_.gradient_clipping,
-                         .grad_divisor = static_cast<double>(options_.leaves > 0 ? options_.leaves : comm_.size()),
+                         .grad_divisor = gradient_divisor(),
                          .scaler = options_.scaler,
                          .state = Device::at<StepState>(d.state),
                          .group_steps = Device::at<GroupStep>(d.groups),

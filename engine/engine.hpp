@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -37,6 +38,11 @@ struct EngineOptions {
   std::int64_t leaves = 0;
   DType compute = DType::f32;      ///< f32, bf16 or f16
   double gradient_clipping = 1.0;  ///< largest global norm; 0: off
+  /// Ranks divide their gradients by the number of ranks before the sum in place of after it; gradient_predivide_factor
+  /// is then ignored. Both change rounding and where a sum overflows, nothing else; not with `leaves`.
+  bool prescale_gradients = false;
+  /// Gradients are divided by it before the sum over ranks, and by what is left of the number of ranks after it.
+  double gradient_predivide_factor = 1;
   ScalerConfig scaler = {};
   optim::OptimizerOptions optimizer = {};
   std::vector<sched::GroupInitial> groups;  ///< the optimizer's own values per parameter group
@@ -158,6 +164,10 @@ class Engine {
   void require_no_pass(const char* caller) const;
   void fill_record(StepRecord& record, std::int64_t first_index, std::int32_t count) const;
   [[nodiscard]] Exec exec() const;
+  /// What each rank multiplies its gradient by before the sum over ranks, and what the sum is then divided by.
+  [[nodiscard]] double gradient_factor() const;
+  [[nodiscard]] double gradient_divisor() const;
+  [[nodiscard]] std::function<void(Buffer)> scale_before_sum() const;
   [[nodiscard]] nn::ContextOptions context_options(nn::Mode mode);
   void collect(bool block);
   [[noreturn]] void raise(const StepResult& result);

@@ -1,13 +1,15 @@
 #include "engine/gradient_sync.hpp"
 
+#include <utility>
+
 #include "core/error.hpp"
 
 namespace lockstep::engine {
 
 GradientSync::GradientSync(comm::Communicator& comm, StepGraphs& graphs, const FlatLayout& layout,
                            const std::vector<int>& grad_uses, Buffer grads, std::int64_t bucket_elements,
-                           LeafSums* leaves)
-    : comm_(comm), graphs_(graphs), grads_(grads), leaves_(leaves) {
+                           LeafSums* leaves, std::function<void(Buffer)> prepare)
+    : comm_(comm), graphs_(graphs), grads_(grads), leaves_(leaves), prepare_(std::move(prepare)) {
   if (comm.size() == 1 && leaves == nullptr) return;
   buckets_of_slice_.resize(layout.slices().size());
   for (const FlatLayout::Bucket& range : layout.buckets(bucket_elements)) {
@@ -49,6 +51,7 @@ void GradientSync::contributed(int slice, StreamRef stream) {
 }
 
 void GradientSync::start(Bucket& bucket, StreamRef stream) {
+  if (prepare_) prepare_(bucket.part);
   if (leaves_ != nullptr)
     leaves_->start(bucket.exchange);
   else

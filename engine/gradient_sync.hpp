@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <vector>
 
 #include "comm/communicator.hpp"
@@ -18,10 +19,11 @@ class GradientSync {
  public:
   /// `grad_uses` by parameter, as in nn::Plan. `graphs` must outlive it: what it asks of `comm` lies outside of them.
   /// With `leaves`, which must outlive it, micro-batches are added and exchanged by them; null: each micro-batch adds
-  /// to `grads`, which all-reduces sum over ranks.
+  /// to `grads`, which all-reduces sum over ranks. `prepare`, if given, enqueues what is to be done to a bucket of
+  /// `grads` before it is summed.
   GradientSync(comm::Communicator& comm, StepGraphs& graphs, const FlatLayout& layout,
                const std::vector<int>& grad_uses, Buffer grads, std::int64_t bucket_elements,
-               LeafSums* leaves = nullptr);
+               LeafSums* leaves = nullptr, std::function<void(Buffer)> prepare = {});
 
   /// `micro`: which of the step's, from 0. `reduce`: it is the last, its completed buckets go out.
   void begin_micro_batch(int micro, bool reduce);
@@ -52,6 +54,7 @@ class GradientSync {
   /// By slice: the buckets [first, last] that it reaches into.
   std::vector<std::pair<std::size_t, std::size_t>> buckets_of_slice_;
   LeafSums* leaves_;
+  std::function<void(Buffer)> prepare_;
   int micro_ = 0;
   bool reduce_ = false;
 };

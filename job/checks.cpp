@@ -154,6 +154,15 @@ class Checks {
   }
 
   void comm() {
+    if (config_.run.determinism == "invariant" &&
+        (config_.prescale_gradients || config_.gradient_predivide_factor != 1)) {
+      const char* key = config_.prescale_gradients ? "prescale_gradients" : "gradient_predivide_factor";
+      diagnostics_.error(values_.position_of(key),
+                         fmt::format("{} does not go with run.determinism: invariant, where no gradient may depend on "
+                                     "the number of ranks before all are summed",
+                                     key),
+                         "remove it, or write determinism: exact");
+    }
     if (config_.comm.ranks > 1 && (config_.comm.backend == "mpi" || config_.comm.backend == "nccl"))
       diagnostics_.error(
           values_.section("comm").position_of("ranks"),

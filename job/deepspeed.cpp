@@ -136,13 +136,22 @@ bool is_unknown(const Member& member, const std::string& path, const std::vector
   return true;
 }
 
-void list_keys(const Node& node, const std::string& path, std::vector<std::string>& out) {
+/// A monitor that is turned off: its other keys say nothing.
+bool is_idle_monitor(const Member& member, const std::string& path) {
+  const Node* enabled = member.value.find("enabled");
+  return path.empty() && (member.key == "tensorboard" || member.key == "csv_monitor") &&
+         (enabled == nullptr || enabled->is_word("false"));
+}
+
+void list_keys(const Node& node, const std::string& path, DeepSpeedReport& report) {
   for (const Member& member : node.members) {
     const std::string name = child(path, member.key);
-    if (member.value.kind == Node::Kind::map)
-      list_keys(member.value, name, out);
+    if (is_idle_monitor(member, path))
+      report.without_effect.push_back({name, member.key_position, "it is off"});
+    else if (member.value.kind == Node::Kind::map)
+      list_keys(member.value, name, report);
     else if (member.value.kind != Node::Kind::null)
-      out.push_back(name);
+      report.acted_on.push_back({name, member.value.position});
   }
 }
 
@@ -171,7 +180,7 @@ void filter_deepspeed(Node& root, const std::vector<std::string>& engine_keys, D
       const std::string name = child(path, member.key);
       const Node& value = member.value;
       if (path.empty() && member.key.starts_with('_')) {
-        report.without_effect.push_back(name + ": keys that begin with '_' are remarks");
+        report.without_effect.push_back({name, value.position, "keys that begin with '_' are remarks"});
         return true;
       }
       if (value.kind == Node::Kind::scalar && value.text == "auto") {
@@ -189,12 +198,12 @@ void filter_deepspeed(Node& root, const std::vector<std::string>& engine_keys, D
       }
       check_keys(value, *key, name, diagnostics);
       check_data_types(value, name, diagnostics);
-      report.without_effect.push_back(
-          fmt::format("{}: {}", name, key->refuse == Refuse::when_on ? "it is off" : key->reason));
+      const bool off = key->refuse == Refuse::when_on || (key->form == Form::block && is_off(value));
+      report.without_effect.push_back({name, value.position, off ? "it is off" : key->reason});
       return true;
     });
   });
-  list_keys(root, "", report.acted_on);
+  list_keys(root, "", report);
 }
 
 void refuse_deepspeed_keys(Node& root, Diagnostics& diagnostics) {

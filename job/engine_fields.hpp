@@ -35,6 +35,21 @@ void bf16(Config& c, V& v) {
 }
 
 template <class Config, class V>
+void monitor(Config& c, V& v, const char* what) {
+  v.field(c.enabled, {.name = "enabled", .doc = what});
+  v.field(c.output_path, {.name = "output_path",
+                          .default_text = "the run's folder",
+                          .doc = "Where its files go, in <output_path>/<job_name>; relative to the current folder.",
+                          .nullable = true});
+  v.field(c.job_name,
+          {.name = "job_name",
+           .default_text = "DeepSpeedJobName with an output_path, else none",
+           .doc = "A folder in output_path, or in that of this key in the run's folder; one for each run, if several "
+                  "have the same output_path.",
+           .nullable = true});
+}
+
+template <class Config, class V>
 void zero(Config& c, V& v) {
   const std::string why =
       "this version keeps the whole optimizer state on every rank, which is stage 0. Stage 0 computes the same, with "
@@ -158,6 +173,25 @@ void engine_keys(Config& c, V& v) {
            .choices = {"fp32"},
            .refused = {{"fp16", "this version sends gradients as fp32 only"},
                        {"bf16", "this version sends gradients as fp32 only"}}});
+  v.field(c.prescale_gradients,
+          {.name = "prescale_gradients",
+           .doc = "Ranks divide their gradients by the number of ranks before they are summed in place of after; "
+                  "gradient_predivide_factor is then ignored. The same but for rounding, and sums overflow later."});
+  v.field(c.gradient_predivide_factor,
+          {.name = "gradient_predivide_factor",
+           .doc = "Gradients are divided by it before they are summed over the ranks, and by ranks / factor after.",
+           .min = 0,
+           .max = 1e6,
+           .min_open = true});
+  v.field(c.wall_clock_breakdown,
+          {.name = "wall_clock_breakdown",
+           .doc = "Beside each progress line that stays: milliseconds of a step's parts, as a mean since the last."});
+  v.section(About{"tensorboard", "Metrics as event files for TensorBoard."}, c.tensorboard, [](auto& inner, V& w) {
+    monitor(inner, w, "Write event files, beside metrics.jsonl; x is the number of samples.");
+  });
+  v.section(About{"csv_monitor", "Metrics as CSV files, one a quantity."}, c.csv_monitor, [](auto& inner, V& w) {
+    monitor(inner, w, "Write Train_Samples_lr.csv and so on, beside metrics.jsonl; x is the number of samples.");
+  });
   optimizer(c.optimizer, v);
   v.scheduler(c.scheduler);
   v.section(About{"fp16", "Training in fp16 and its loss scaling."}, c.fp16, [](auto& inner, V& w) { fp16(inner, w); });

@@ -155,7 +155,7 @@ void merge_deepspeed(Node& root, const std::string& folder, const std::vector<st
 /// Where the DeepSpeed file has, or should have, the keys that are missing: errors about them point there.
 void place_batch_keys(const LoadedJob& job, Values& values) {
   if (!job.deepspeed) return;
-  for (const DeepSpeedReport::Auto& one : job.deepspeed->autos)
+  for (const DeepSpeedReport::Key& one : job.deepspeed->autos)
     if (one.key.find('.') == std::string::npos && !values.values.contains(one.key))
       values.values[one.key] = {{}, one.position};
   for (const char* key : {"train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps"})

@@ -169,6 +169,14 @@ struct ZeroConfig {
   bool operator==(const ZeroConfig&) const = default;
 };
 
+/// Where metrics go besides metrics.jsonl.
+struct MonitorConfig {
+  bool enabled = false;
+  std::optional<std::string> output_path;  ///< absent: the run's folder
+  std::optional<std::string> job_name;  ///< absent: DeepSpeed's default with an output_path, else no folder of its own
+  bool operator==(const MonitorConfig&) const = default;
+};
+
 /// Group 1 and up; group 0 is every parameter that no pattern matches. What is absent is the optimizer's.
 struct ParameterGroupConfig {
   std::vector<std::string> match;  ///< globs over full parameter names
@@ -190,6 +198,11 @@ struct JobConfig {
   double gradient_clipping = 1.0;  ///< global L2 norm; 0: off
   std::optional<std::int64_t> steps_per_print;
   std::string communication_data_type = "fp32";
+  bool prescale_gradients = false;
+  double gradient_predivide_factor = 1;
+  bool wall_clock_breakdown = false;
+  MonitorConfig tensorboard;
+  MonitorConfig csv_monitor;
   OptimizerConfig optimizer;
   SchedulerConfig scheduler;
   Fp16Config fp16;
@@ -198,22 +211,28 @@ struct JobConfig {
   std::vector<ParameterGroupConfig> parameter_groups;
   bool operator==(const JobConfig&) const = default;
 
+  /// Whether the progress line of a step stays, counted as run.steps is.
+  [[nodiscard]] bool prints_at(std::int64_t step) const {
+    const std::int64_t every = print_every();
+    return every > 0 && (step % every == 0 || step == run.steps);
+  }
   /// Steps between two progress lines: DeepSpeed's key if given, else run.log_every.
   [[nodiscard]] std::int64_t print_every() const { return steps_per_print.value_or(run.log_every); }
 };
 
 /// What became of the keys of a DeepSpeed file. A refused key is an error and so never gets here.
 struct DeepSpeedReport {
-  /// A key that was "auto", which other programs fill in: it counts as absent, or follows the run.
-  struct Auto {
-    std::string key;
-    config::Position position;
+  struct Key {
+    std::string key;            ///< "optimizer.params.lr", in this version's name
+    config::Position position;  ///< of its value
+    std::string why = {};
+    bool operator==(const std::string& name) const { return key == name; }
   };
   std::string path;
   config::Position position;  ///< where the file's keys begin
-  std::vector<std::string> acted_on;
-  std::vector<std::string> without_effect;  ///< "key: why"
-  std::vector<Auto> autos;
+  std::vector<Key> acted_on;
+  std::vector<Key> without_effect;  ///< with the reason
+  std::vector<Key> autos;  ///< were "auto", which other programs fill in: they count as absent, or follow the run
 };
 
 struct LoadedJob {
@@ -227,6 +246,11 @@ struct LoadedJob {
 /// What became of the keys of the job's DeepSpeed file, line by line, for people; empty without one. Keys that were
 /// "auto" are shown with the value that they have now.
 [[nodiscard]] std::vector<std::string> deepspeed_lines(const LoadedJob& job);
+
+/// A job file of its own in place of the job's DeepSpeed file: YAML that loads to an equal JobConfig, with the line of
+/// the DeepSpeed file behind each key that came from there, and what became of all others as comments.
+/// ErrorKind::internal for a job without such a file.
+[[nodiscard]] std::string imported_yaml(const LoadedJob& job);
 
 /// Reads and checks a job file. `overrides` are "a.b=c" as given to --set; they win over the file.
 /// Paths: data.path and deepspeed are relative to the job file, run.output_dir to the current folder.

@@ -19,6 +19,7 @@
   K(decide, DecideArgs)                        \
   K(cast, CastArgs)                            \
   K(axpy, AxpyArgs)                            \
+  K(scale, ScaleArgs)                          \
   K(ordered_sum, OrderedSumArgs)               \
   K(layernorm_forward, LayernormForwardArgs)   \
   K(layernorm_backward, LayernormBackwardArgs) \

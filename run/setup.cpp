@@ -164,6 +164,8 @@ engine::EngineOptions engine_options(const job::LoadedJob& loaded, const nn::Mod
   options.leaves = batch.leaves;
   options.compute = compute_dtype(job);
   options.gradient_clipping = job.gradient_clipping;
+  options.prescale_gradients = job.prescale_gradients;
+  options.gradient_predivide_factor = job.gradient_predivide_factor;
   if (job.fp16.enabled) {
     const bool dynamic = job.fp16.loss_scale == 0;
     options.scaler = {

@@ -18,10 +18,12 @@
 #include "run/drill.hpp"
 #include "run/memory.hpp"
 #include "run/metrics.hpp"
+#include "run/monitors.hpp"
 #include "run/progress.hpp"
 #include "run/resume.hpp"
 #include "run/run_folder.hpp"
 #include "run/run_header.hpp"
+#include "run/run_starts.hpp"
 #include "run/setup.hpp"
 #include "run/stop_signals.hpp"
 
@@ -164,6 +166,12 @@ class Training {
     open_run_folder(folder_, *store_, beginning_);
     replace_text_file(folder_ + "/job.yaml", job::effective_yaml(job_));
     metrics_.emplace(folder_ + "/metrics.jsonl", beginning_.metrics);
+    append_start(folder_, {.step = beginning_.first_step(),
+                           .ranks = rank_.summary,
+                           .batch = batch_.text,
+                           .model = model_->describe(),
+                           .data = dataset_->describe()});
+    monitors_.emplace(job_, folder_, beginning_.first_step() * batch_.train);
   }
 
   [[nodiscard]] bool is_root() const { return comm_.rank() == 0; }
@@ -178,13 +186,18 @@ class Training {
 
   /// All micro-batches of this rank, then the update. Ranks take consecutive parts of the step's samples.
   void train_step(std::int64_t step) {
+    clock_.begin_step();
     const sum_tree::Block own = batch_.micro_batches_of(comm_.rank());
     for (std::int64_t i = own.begin; i < own.end; ++i) {
       dataset_->train_batch(step * batch_.train + i * batch_.micro, batch_.micro, host_batch_);
+      clock_.lap(&StepTimes::data);
       engine_->forward(host_batch_);
+      clock_.lap(&StepTimes::forward);
       engine_->backward();
+      clock_.lap(&StepTimes::backward);
     }
     engine_->step();
+    clock_.lap(&StepTimes::step);
   }
 
   /// Writes what has finished; step `evaluate`, counted from 1, with the validation loss. If a rank asked to stop,
@@ -218,6 +231,11 @@ class Training {
         progress.note(fmt::format("step {}: val_loss {:.4f} ({})", m.step, *m.val_loss,
                                   counted(dataset_->eval_samples(), "validation sample")));
       if (metrics_) say(progress, metrics_->write(m));
+      const StepTimes times = clock_.finish_step();
+      const bool timed = job_.wall_clock_breakdown;
+      if (monitors_)
+        say(progress, monitors_->write(m, m.step * batch_.train, timed ? std::optional(times) : std::nullopt));
+      if (timed && job_.prints_at(m.step)) progress.note(clock_.breakdown());
       require_progress(r);
       if (r.stop != 0) last_step_ = std::min(last_step_, r.step + 1 + engine_->result_delay());
     }
@@ -291,8 +309,10 @@ class Training {
   std::optional<RunLock> lock_;
   std::optional<CheckpointStore> store_;
   std::optional<MetricsFile> metrics_;
+  std::optional<Monitors> monitors_;
 
   data::HostBatch host_batch_;
+  StepClock clock_;
   StepState state_;
   std::optional<double> val_loss_;
   std::int64_t skipped_in_a_row_ = 0;

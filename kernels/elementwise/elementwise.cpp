@@ -20,6 +20,13 @@ void axpy(const Exec& exec, const AxpyArgs& args) {
   check(exec.table->axpy(exec, args));
 }
 
+void scale(const Exec& exec, const ScaleArgs& args) {
+  if (args.count == 0) return;
+  require(args.y != nullptr, "scale: y is null");
+  require(is_compute_dtype(args.dtype), "scale: the type is fp32, bf16 or fp16");
+  check(exec.table->scale(exec, args));
+}
+
 void ordered_sum(const Exec& exec, const OrderedSumArgs& args) {
   if (args.count == 0) return;
   require(args.to != nullptr, "ordered_sum: to is null");

@@ -41,6 +41,16 @@ __global__ void __launch_bounds__(block_size) axpy_kernel(AxpyArgs args, float a
   });
 }
 
+template <class Y>
+__global__ void __launch_bounds__(block_size) scale_kernel(ScaleArgs args, float a, bool packs) {
+  for_vectors<pack_of<Y>>(args.count, packs, [&]<int N>(Count<N>, std::size_t i) {
+    Y* const y = static_cast<Y*>(args.y) + i;
+    auto product = load_pack<N>(y);
+    for (int k = 0; k < N; ++k) product.v[k] = a * product.v[k];
+    store_pack<N>(y, product);
+  });
+}
+
 /// Sources that are read are read before what they may overlap is written.
 template <class X, class To>
 __global__ void __launch_bounds__(block_size) ordered_sum_kernel(OrderedSumArgs args, bool packs) {
@@ -74,6 +84,14 @@ void axpy(const Exec& exec, const AxpyArgs& args) {
   const bool packs = is_aligned({args.x, args.y});
   with_types(args.x_dtype, args.y_dtype, [&]<class X, class Y>(X*, Y*) {
     launch(exec, axpy_kernel<X, Y>, grid_for(args.count, vector_of<X, Y>, packs), dim3(block_size), 0, args,
+           static_cast<float>(args.a), packs);
+  });
+}
+
+void scale(const Exec& exec, const ScaleArgs& args) {
+  const bool packs = is_aligned({args.y});
+  with_element_type(args.dtype, [&]<class Y>(Y*) {
+    launch(exec, scale_kernel<Y>, grid_for(args.count, pack_of<Y>, packs), dim3(block_size), 0, args,
            static_cast<float>(args.a), packs);
   });
 }

@@ -22,6 +22,13 @@ struct AxpyArgs {
   std::size_t count = 0;
 };
 
+struct ScaleArgs {
+  double a = 1;  ///< rounded to float
+  void* y = nullptr;
+  DType dtype = DType::f32;
+  std::size_t count = 0;
+};
+
 struct OrderedSumArgs {
   GradSources sources = {};
   void* to = nullptr;  ///< may be one of the sources
@@ -34,6 +41,8 @@ namespace kernels {
 void cast(const Exec& exec, const CastArgs& args);
 /// y <- y + a x, computed in fp32, rounded once to y's type.
 void axpy(const Exec& exec, const AxpyArgs& args);
+/// y <- a y, computed in fp32, rounded once to y's type.
+void scale(const Exec& exec, const ScaleArgs& args);
 /// to <- the sum of the sources as the tree T over them (core/sum_tree.hpp), in fp32, rounded once.
 void ordered_sum(const Exec& exec, const OrderedSumArgs& args);
 }  // namespace kernels

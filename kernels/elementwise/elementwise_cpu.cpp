@@ -29,6 +29,12 @@ void axpy_chunk(float a, const X* __restrict x, Y* __restrict y, std::size_t cou
   for (std::size_t i = 0; i < count; ++i) y[i] = Y(static_cast<float>(y[i]) + a * static_cast<float>(x[i]));
 }
 
+template <class Y>
+void scale_chunk(float a, Y* y, std::size_t count) {
+#pragma omp simd
+  for (std::size_t i = 0; i < count; ++i) y[i] = Y(a * static_cast<float>(y[i]));
+}
+
 /// Sums into a buffer first: `to` may be one of the sources.
 template <class To>
 void sum_chunk(const GradSources& sources, std::size_t begin, std::size_t count, To* to) {
@@ -61,6 +67,14 @@ void axpy(const Exec& exec, const AxpyArgs& args) {
         axpy_chunk(a, static_cast<const X*>(args.x) + begin, static_cast<Y*>(args.y) + begin, count);
       });
     });
+  });
+}
+
+void scale(const Exec& exec, const ScaleArgs& args) {
+  const auto a = static_cast<float>(args.a);
+  with_element_type(args.dtype, [&]<class Y>(Y*) {
+    for_chunks(exec, args.count,
+               [&](std::size_t begin, std::size_t count) { scale_chunk(a, static_cast<Y*>(args.y) + begin, count); });
   });
 }
 

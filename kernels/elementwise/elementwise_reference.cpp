@@ -16,6 +16,12 @@ void axpy(const Exec& /*exec*/, const AxpyArgs& args) {
   }
 }
 
+void scale(const Exec& /*exec*/, const ScaleArgs& args) {
+  const auto a = static_cast<float>(args.a);
+  for (std::size_t i = 0; i < args.count; ++i)
+    store_element(args.y, args.dtype, i, a * load_element(args.y, args.dtype, i));
+}
+
 void ordered_sum(const Exec& /*exec*/, const OrderedSumArgs& args) {
   for (std::size_t i = 0; i < args.count; ++i) store_element(args.to, args.to_dtype, i, gradient_at(args.sources, i));
 }

@@ -70,9 +70,8 @@ class DeepSpeedFile : public testing::Test {
   std::filesystem::path folder_;
 };
 
-bool lists(const std::vector<std::string>& list, const std::string& key) {
-  return std::any_of(list.begin(), list.end(),
-                     [&](const std::string& line) { return line == key || line.starts_with(key + ": "); });
+bool lists(const std::vector<DeepSpeedReport::Key>& list, const std::string& key) {
+  return std::find(list.begin(), list.end(), key) != list.end();
 }
 
 TEST_F(DeepSpeedFile, TutorialConfigurationLoadsUnchanged) {
@@ -97,8 +96,9 @@ TEST_F(DeepSpeedFile, TutorialConfigurationLoadsUnchanged) {
   for (const char* key : {"train_batch_size", "optimizer.params.betas", "scheduler.type", "fp16.loss_scale_window",
                           "zero_optimization.reduce_bucket_size"})
     EXPECT_TRUE(lists(report.acted_on, key)) << key;
-  for (const char* key : {"prescale_gradients", "wall_clock_breakdown", "zero_optimization.contiguous_gradients",
-                          "zero_optimization.cpu_offload"})
+  for (const char* key : {"prescale_gradients", "wall_clock_breakdown"})
+    EXPECT_TRUE(lists(report.acted_on, key)) << key;
+  for (const char* key : {"zero_optimization.contiguous_gradients", "zero_optimization.cpu_offload"})
     EXPECT_TRUE(lists(report.without_effect, key)) << key;
   EXPECT_EQ(report.acted_on.size() + report.without_effect.size(), 30U);
   EXPECT_EQ(load_job_text("x.yaml", effective_yaml(config), "/").config, config);
@@ -136,17 +136,57 @@ TEST_F(DeepSpeedFile, MayHoldHjsonCommentsRemarksAndOldNames) {
 }
 
 TEST_F(DeepSpeedFile, KnownKeysWithoutEffectAreListed) {
-  for (const char* keys :
-       {R"("memory_breakdown": true)", R"("comms_logger": {"enabled": true, "verbose": false})",
-        R"("flops_profiler": {"enabled": true, "profile_step": 1})", R"("wandb": {"enabled": true, "project": "p"})",
-        R"("zero_allow_untested_optimizer": true)", R"("elasticity": {"enabled": false, "anything": 1})",
-        R"("amp": {"enabled": false})", R"("autotuning": {})", R"("zero_optimization": {"allgather_bucket_size": 5e8})",
-        R"("zero_optimization": {"offload_optimizer": {"device": "none"}})", R"("sequence_parallel_size": 1)",
-        R"("zero_optimization": {"round_robin_gradients": true})", R"("gradient_allreduce_op": "mean")",
-        R"("bf16": {"enabled": true, "check_grad_overflow": true})", R"("sparse_gradients": false)",
-        R"("data_types": {"grad_accum_dtype": "fp32"})",
-        R"("optimizer": {"type": "Adam", "params": {"torch_adam": false}})", R"("communication_data_type": null)"})
+  for (const char* keys : {R"("memory_breakdown": true)",
+                           R"("comms_logger": {"enabled": true, "verbose": false})",
+                           R"("flops_profiler": {"enabled": true, "profile_step": 1})",
+                           R"("wandb": {"enabled": true, "project": "p"})",
+                           R"("zero_allow_untested_optimizer": true)",
+                           R"("graph_harvesting": false)",
+                           R"("timers": {"throughput": {"enabled": false, "synchronized": true}})",
+                           R"("seq_parallel_communication_data_type": "fp32")",
+                           R"("use_data_before_expert_parallelism": false)",
+                           R"("elasticity": {"enabled": false, "anything": 1})",
+                           R"("amp": {"enabled": false})",
+                           R"("autotuning": {})",
+                           R"("zero_optimization": {"allgather_bucket_size": 5e8})",
+                           R"("zero_optimization": {"offload_optimizer": {"device": "none"}})",
+                           R"("sequence_parallel_size": 1)",
+                           R"("zero_optimization": {"round_robin_gradients": true})",
+                           R"("gradient_allreduce_op": "mean")",
+                           R"("bf16": {"enabled": true, "check_grad_overflow": true})",
+                           R"("sparse_gradients": false)",
+                           R"("data_types": {"grad_accum_dtype": "fp32"})",
+                           R"("optimizer": {"type": "Adam", "params": {"torch_adam": false}})",
+                           R"("communication_data_type": null)"})
     expect_accepted(keys);
+}
+
+TEST_F(DeepSpeedFile, KeysOfExchangeAndMonitorsAct) {
+  const LoadedJob job = load(R"({"train_batch_size": 8, "prescale_gradients": true, "gradient_predivide_factor": 2,
+    "wall_clock_breakdown": true, "tensorboard": {"enabled": true, "output_path": "", "job_name": "j"},
+    "csv_monitor": {"enabled": false, "output_path": "csv"}})");
+
+  EXPECT_TRUE(job.config.prescale_gradients);
+  EXPECT_EQ(job.config.gradient_predivide_factor, 2);
+  EXPECT_TRUE(job.config.wall_clock_breakdown);
+  EXPECT_EQ(job.config.tensorboard, (MonitorConfig{true, "", "j"}));
+  EXPECT_EQ(job.config.csv_monitor, (MonitorConfig{false, "csv", {}}));
+  EXPECT_TRUE(lists(job.deepspeed->acted_on, "tensorboard.output_path"));
+  EXPECT_TRUE(lists(job.deepspeed->without_effect, "csv_monitor")) << "it is off";
+  expect_refused(R"("tensorboard": {"enabled": true, "output_pat": "x"})", "did you mean 'output_path'?");
+  expect_refused(R"("gradient_predivide_factor": 0)", "gradient_predivide_factor");
+  for (const char* key : {R"("prescale_gradients": true)", R"("gradient_predivide_factor": 2)"}) {
+    const std::string file =
+        std::string("{\"train_batch_size\": 8, \"train_micro_batch_size_per_gpu\": 1,\n") + key + "}";
+    EXPECT_NO_THROW((void)load(file));
+    try {
+      (void)load(file, {"run.determinism=invariant"});
+      ADD_FAILURE() << "accepted: " << key;
+    } catch (const Error& error) {
+      EXPECT_NE(std::string(error.what()).find("ds_config.json:2:"), std::string::npos) << error.what();
+      EXPECT_NE(std::string(error.what()).find("does not go with run.determinism: invariant"), std::string::npos);
+    }
+  }
 }
 
 TEST_F(DeepSpeedFile, RefusesWhatItAsksForInVain) {

@@ -262,7 +262,7 @@ TEST(Job, RefusesWhatThisVersionDoesNotDo) {
   expect_refused("model.recompute=block", "supports only none", good);
   expect_refused("optimizer={type: OneBitAdam}", "compresses gradients");
   expect_refused("optimizer={type: Lamb}", "this version has Adam, AdamW and SGD");
-  expect_refused("prescale_gradients=true", "a DeepSpeed key without effect here");
+  expect_refused("memory_breakdown=true", "a DeepSpeed key without effect here");
   expect_refused("amp={enabled: true}", "amp is not supported");
   expect_refused("zero_optimization.offload_optimizer={device: cpu}", "is not supported");
 }

@@ -86,6 +86,21 @@ TEST_P(Elementwise, AxpyRoundsOnce) {
   });
 }
 
+TEST_P(Elementwise, ScaleRoundsOnce) {
+  with_each_type([&]<class Y>(Y) {
+    for (const std::size_t count : sizes()) {
+      const std::vector<Y> y = values_of<Y>(count, 2);
+      std::vector<Y> expected;
+      for (const Y value : y) expected.push_back(Y(0.3F * static_cast<float>(value)));
+      check(expected, [&] {
+        const Array<Y> out(session(), y);
+        kernels::scale(exec(), {static_cast<double>(0.3F), out.data(), dtype_of<Y>, count});
+        return out.host();
+      });
+    }
+  });
+}
+
 TEST_P(Elementwise, OrderedSumIsTheTreeOverItsSourcesInFloat) {
   with_each_type([&]<class X>(X) {
     with_each_type([&]<class To>(To) {

@@ -1,6 +1,7 @@
 // Command lines, as a shell hands them to the program.
 #include <gmock/gmock.h>
 
+#include <filesystem>
 #include <sstream>
 #include <vector>
 
@@ -26,12 +27,16 @@ class Arguments : public ProgramTest {
                "train_batch_size: 8\n"
                "train_micro_batch_size_per_gpu: 1\n"  // up to eight ranks can go on with what one saved
                "scheduler: {type: WarmupLR, params: {warmup_num_steps: 2}}\n");
+    write_text(path("ds_config.json"), "{\"train_batch_size\": 8}\n");
   }
-  void train() const { ASSERT_EQ(run("lockstep train job.yaml").exit_code, 0); }
+  void train() const {
+    ASSERT_EQ(run("lockstep train job.yaml").exit_code, 0);
+    std::filesystem::copy(path("runs/job"), path("runs/other"), std::filesystem::copy_options::recursive);
+  }
 };
 
-const std::vector<std::string> commands = {"",         "train ",    "lr ",    "config ",
-                                           "explain ", "generate ", "bench ", "bench step "};
+const std::vector<std::string> commands = {"",          "train ",  "lr ",      "config ", "explain ",   "import ",
+                                           "generate ", "report ", "compare ", "bench ",  "bench step "};
 
 /// The last two lines of a help, if they are what they should be.
 std::vector<std::string> examples_of(const std::string& help) {
@@ -60,7 +65,8 @@ TEST_F(Arguments, AFullDiskBehindTheOutputIsAnErrorOfEveryCommandButTraining) {
   for (const char* command :
        {"--version", "--help", "train --help", "lr job.yaml", "lr job.yaml --format csv", "lr job.yaml --format json",
         "config job.yaml", "config job.yaml --diff", "config --reference", "config --schema", "explain run.steps",
-        "generate runs/job --tokens 3", "bench step job.yaml --samples 1 --peak 64"}) {
+        "import ds_config.json", "report runs/job", "compare runs/job runs/other", "generate runs/job --tokens 3",
+        "bench step job.yaml --samples 1 --peak 64"}) {
     const Outcome outcome = run(std::string("lockstep ") + command, {}, "> /dev/full");
     EXPECT_EQ(outcome.exit_code, 8) << command << outcome.all();
     EXPECT_THAT(outcome.err, HasSubstr("could not be written")) << command;
@@ -122,12 +128,41 @@ TEST_F(Arguments, GeneratePrintsNothingUntilAllIsChecked) {
   EXPECT_EQ(known.out.size(), 11U);
 }
 
-TEST_F(Arguments, OfTheClusterExampleWorkAsPrintedOnTwoCores) {
-  const std::string page = text_of(source_dir() + "/examples/mlp_clusters/README.md");
+/// The commands that an example's page shows.
+std::vector<std::string> commands_of(const std::string& example) {
+  const std::string page = text_of(source_dir() + "/examples/" + example + "/README.md");
   std::vector<std::string> printed;
   std::istringstream in(page);
   for (std::string line; std::getline(in, line);)
     if (line.starts_with("    lockstep ") || line.starts_with("    mpirun ")) printed.push_back(line.substr(4));
+  return printed;
+}
+
+TEST_F(Arguments, OfTheDeepSpeedExampleWorkAsPrinted) {
+  const std::vector<std::string> printed = commands_of("ds_config");
+
+  ASSERT_EQ(printed.size(), 6U);
+  Outcome first;
+  for (std::string command : printed) {
+    if (const std::size_t at = command.find("examples"); at != std::string::npos)
+      command.replace(at, 0, source_dir() + "/");
+    const Outcome outcome = run(command);
+    const bool compares = command.starts_with("lockstep compare ");
+    EXPECT_EQ(outcome.exit_code, compares ? 1 : 0) << command << "\n" << outcome.all();
+    EXPECT_EQ(compares, outcome.out.find("losses: the first other bits are at step ") != std::string::npos);
+    if (first.out.empty()) first = outcome;
+  }
+  EXPECT_THAT(first.out, HasSubstr("no effect here: fp16.fp16_master_weights_and_grads: it is off"));
+  EXPECT_THAT(first.out, HasSubstr("schedule  WarmupLR; first update uses lr 0"));
+  EXPECT_THAT(text_of(path("imported.yaml")), HasSubstr("# From that file, each key with its line.\n"
+                                                        "train_batch_size: 16  # line 2\n"));
+  for (const char* file : {"runs/ds_config/report.html", "runs/ds_config/csv_monitor/Train_Samples_lr.csv",
+                           "runs/ds_config/tensorboard", "runs/ds_config/starts.jsonl"})
+    EXPECT_TRUE(std::filesystem::exists(path(file))) << file;
+}
+
+TEST_F(Arguments, OfTheClusterExampleWorkAsPrintedOnTwoCores) {
+  const std::vector<std::string> printed = commands_of("mlp_clusters");
 
   ASSERT_EQ(printed.size(), 3U);
   for (std::string command : printed) {

@@ -6,16 +6,22 @@
 #include <atomic>
 #include <chrono>
 #include <csignal>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <set>
+#include <sstream>
 #include <thread>
 
+#include "job/batch.hpp"
 #include "kernels/decide/decide_rule.hpp"
 #include "run/checkpoint_store.hpp"
 #include "run/durable_folder.hpp"
 #include "run/run_folder.hpp"
+#include "run/run_starts.hpp"
 #include "run/stop_signals.hpp"
 #include "tests/run/asked.hpp"
+#include "tests/support/event_file.hpp"
+#include "tests/support/source_dir.hpp"
 #include "tests/support/training.hpp"
 
 namespace lockstep::run {
@@ -706,6 +712,83 @@ TEST_F(Trainer, ATamperedRankStopsTheRun) {
   const std::string text = error_text(ErrorKind::desync, [&] { run(config, 3); });
   EXPECT_NE(text.find("step 5: rank 1"), std::string::npos) << text;
   EXPECT_LE(lines(config).size(), 5U);
+}
+
+/// What is left of a run after each file of tests/job/deepspeed that is accepted: it trained.
+TEST_F(Trainer, EveryDeepSpeedFileThatIsAcceptedTrains) {
+  const std::string files = source_dir() + "/tests/job/deepspeed";
+  int trained = 0;
+  for (const auto& entry : fs::directory_iterator(files)) {
+    if (entry.path().extension() != ".json") continue;
+    const std::string name = entry.path().stem().string();
+    const std::string text =
+        "model: {type: mlp, hidden: [8]}\ndata: {type: clusters, classes: 2, features: 4, samples: 64}\n"
+        "run: {steps: 3}\ndeepspeed: " +
+        name + ".json\n";
+    job::JobConfig config;
+    try {
+      std::vector<std::string> overrides = {"run.name=" + name, "run.output_dir=" + (folder() / "runs")};
+      config = job::load_job_text("job.yaml", text, files, overrides).config;
+    } catch (const Error&) {
+      continue;  // refused: tests/job looks at how
+    }
+    for (job::MonitorConfig* monitor : {&config.tensorboard, &config.csv_monitor})
+      if (monitor->output_path) monitor->output_path = folder() / ("logs/" + name);
+    const job::BatchSizes batch = job::resolve_batch(config.train_batch_size, config.train_micro_batch_size_per_gpu,
+                                                     config.gradient_accumulation_steps, 1, "test");
+    if (batch.accumulation > 64) config.train_batch_size = 64 * batch.micro;  // of two ranks, in seconds
+
+    const TrainResult result = run(config, batch.accumulation % 2 == 0 ? 2 : 1);
+
+    EXPECT_EQ(result.steps, 3) << name;
+    for (const json& line : lines(config)) EXPECT_FALSE(line.at("loss").is_null()) << name << ": " << line;
+    ++trained;
+  }
+  EXPECT_GE(trained, 15);
+}
+
+TEST_F(Trainer, MonitorsFollowARunThroughAResume) {
+  const std::string monitors =
+      std::string(mlp_job) + "tensorboard: {enabled: true}\ncsv_monitor: {enabled: true}\nwall_clock_breakdown: true\n";
+  job::JobConfig first = job(monitors, "watched");
+  run(first, 1);
+  const std::string whole = output();
+  const std::string lr_file = run_folder(first) + "/csv_monitor/Train_Samples_lr.csv";
+  const std::string rows = testing::text_of(lr_file);
+  const std::vector<json> metrics = lines(first);
+  fs::remove_all(run_folder(first) + "/checkpoints/step-20");
+  run(first, 1);  // goes on from step 10
+
+  EXPECT_EQ(testing::text_of(lr_file), rows) << "cut back and written again";
+  std::istringstream in(rows);
+  std::string line;
+  std::getline(in, line);
+  EXPECT_EQ(line, "step,lr\r");
+  for (std::size_t i = 0; std::getline(in, line); ++i)
+    EXPECT_EQ(line, fmt::format("{},{}\r", (i + 1) * 12, metrics.at(i).at("lr").at(0).get<double>()));
+  int files = 0;
+  std::map<std::int64_t, float> losses;
+  std::vector<std::int64_t> session_starts;
+  for (const auto& entry : fs::directory_iterator(run_folder(first) + "/tensorboard")) {
+    const testing::EventFile events(entry.path().string());
+    ++files;
+    session_starts.insert(session_starts.end(), events.session_starts.begin(), events.session_starts.end());
+    for (const auto& [x, loss] : events.scalars.at("Train/Samples/train_loss")) losses[x] = loss;
+    EXPECT_TRUE(events.scalars.contains("Train/Samples/elapsed_time_ms_forward"));
+    EXPECT_TRUE(events.scalars.contains("Train/Samples/val_loss"));
+  }
+  EXPECT_EQ(files, 2);
+  EXPECT_EQ(session_starts, std::vector<std::int64_t>{121}) << "behind the samples of ten steps of 12";
+  ASSERT_EQ(losses.size(), 20U);
+  for (std::size_t i = 0; i < 20; ++i)
+    EXPECT_EQ(losses.at(static_cast<std::int64_t>(i + 1) * 12),
+              static_cast<float>(metrics[i].at("loss").get<double>()));
+  EXPECT_NE(whole.find("time (ms) | fwd: "), std::string::npos) << whole;
+  const std::vector<RunStart> starts = read_starts(run_folder(first));
+  ASSERT_EQ(starts.size(), 2U);
+  EXPECT_EQ(starts[0].step, 0);
+  EXPECT_EQ(starts[1].step, 10);
+  EXPECT_EQ(starts[1].ranks, "test ranks");
 }
 
 }  // namespace
