@@ -47,6 +47,12 @@ class Fields {
       damaged(place_, "{} is {}; expected a whole number from 0 on", key, printable(at(key).dump()));
     return at(key).get<std::uint64_t>();
   }
+  [[nodiscard]] double number_in(const json& value, const char* key) const {
+    if (!value.is_number() || !std::isfinite(value.get<double>()))
+      damaged(place_, "{} is {}; expected a number", key, printable(value.dump()));
+    return value.get<double>();
+  }
+  [[nodiscard]] bool has(const char* key) const { return object_.contains(key); }
   [[nodiscard]] double positive(const char* key) const {
     if (!at(key).is_number() || !(at(key).get<double>() > 0) || !std::isfinite(at(key).get<double>()))
       damaged(place_, "{} is {}; expected a number above 0", key, printable(at(key).dump()));
@@ -84,6 +90,25 @@ StepState step_state_from(const Fields& from) {
   return s;
 }
 
+json to_json(const sched::MetricState& m) {
+  return {{"best", m.best ? json(*m.best) : json()},
+          {"bad", m.bad},
+          {"cooldown", m.cooldown},
+          {"seen", m.seen},
+          {"lr", m.lr}};
+}
+
+sched::MetricState metric_state_from(const Fields& from, const std::string& place) {
+  sched::MetricState m;
+  if (const json& best = from.at("best"); !best.is_null()) m.best = from.number_in(best, "best");
+  m.seen = from.integer("seen", 0);
+  m.bad = from.integer("bad", 0, m.seen);
+  m.cooldown = from.integer("cooldown", 0);
+  for (const json& lr : from.list("lr")) m.lr.push_back(from.number_in(lr, "a learning rate"));
+  if (m.lr.empty()) damaged(place, "has no learning rate in metric");
+  return m;
+}
+
 RunState run_state_from(const Fields& from, const std::string& place) {
   constexpr int most_ranks = std::numeric_limits<int>::max();
   RunState state;
@@ -99,6 +124,7 @@ RunState run_state_from(const Fields& from, const std::string& place) {
   state.isa = from.text("isa");
   state.job = from.text("job");
   state.data = from.text("data");
+  if (from.has("metric")) state.metric = metric_state_from(Fields(from.at("metric"), place), place);
   return state;
 }
 
@@ -201,6 +227,7 @@ std::string manifest_text(const Manifest& manifest) {
                                          {"bytes", manifest.tensors_file.bytes},
                                          {"xxh3_128", manifest.tensors_file.xxh3_128}}})},
                  {"tensors", tensors}};
+  if (state.metric) object["metric"] = to_json(*state.metric);
   object[hash_key] = hash_of(canonical(object));
   return canonical(object, 1) + "\n";
 }

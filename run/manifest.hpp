@@ -1,12 +1,14 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "core/error.hpp"
 #include "kernels/decide/step.hpp"
 #include "run/durable_file.hpp"
+#include "sched/schedule.hpp"
 
 namespace lockstep::run {
 
@@ -20,8 +22,9 @@ struct RunState {
   int world = 1;    ///< ranks that wrote it
   int threads = 1;  ///< of each; with it and the ISA a resume repeats the bits
   std::string isa;
-  std::string job;   ///< the effective job file
-  std::string data;  ///< fingerprint of the data set, in hex
+  std::string job;                                ///< the effective job file
+  std::optional<sched::MetricState> metric = {};  ///< of a schedule that reads one
+  std::string data;                               ///< fingerprint of the data set, in hex
 };
 
 /// One whole, logical fp32 tensor: no padding, no ranks.
