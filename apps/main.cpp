@@ -13,6 +13,8 @@
 #include "apps/config_command.hpp"
 #include "apps/explain_command.hpp"
 #include "apps/lr_command.hpp"
+#include "apps/lr_curve.hpp"
+#include "apps/lr_find_command.hpp"
 #include "core/error.hpp"
 #include "core/log.hpp"
 #include "core/utf8.hpp"
@@ -75,6 +77,22 @@ int lr_command(const JobOptions& options, std::int64_t updates, const std::strin
   return 0;
 }
 
+int lr_find_command(const JobOptions& options, const run::LrFindOptions& sweep, const std::string& plot) {
+  if (!plot.empty()) require_svg(plot);
+  if (sweep.to <= sweep.from) fail(ErrorKind::config, "lr-find: --to {} is not above --from {}", sweep.to, sweep.from);
+  LrFindRequest request{.job = options.path, .overrides = options.overrides};
+  if (!plot.empty()) request.plot = plot;
+  const run::Start start = run::start_with([&] { return options.load(); },
+                                           {fmt::format("lr-find: {} to {} in {}, divergence {}, resume {}", sweep.from,
+                                                        sweep.to, sweep.steps, sweep.divergence, sweep.resume)});
+  return run::run_on_ranks(start, [&](run::RankContext& rank) {
+    const run::LrFound found = run::find_lr(*start.job, sweep, rank);
+    if (rank.comm.rank() != 0) return;
+    const std::string report = lr_find_report(found, sweep, request);
+    std::fwrite(report.data(), 1, report.size(), stdout);
+  });
+}
+
 int generate_command(const std::string& run, const run::GenerateOptions& options) {
   const run::Start place = run::start_with([] { return job::LoadedJob(); });  // one rank, all CPUs
   return run::run_on_ranks(place, [&](run::RankContext& rank) {
@@ -107,6 +125,7 @@ class Commands {
     add_examples(app, "mpirun -n 2 lockstep train job.yaml", "lockstep train --help");
     add_train(app);
     add_lr(app);
+    add_lr_find(app);
     add_config(app);
     add_explain(app);
     add_generate(app);
@@ -134,6 +153,25 @@ class Commands {
     lr->add_option("--plot", plot_, "also write a picture, as SVG: NAME.svg");
     lr->callback([&] { code_ = lr_command(job_, updates_, format_, plot_); });
     add_examples(*lr, "lockstep lr job.yaml --plot lr.svg", "lockstep lr job.yaml --updates 50 --format csv");
+  }
+
+  void add_lr_find(CLI::App& app) {
+    auto* find = app.add_subcommand("lr-find", "try rising learning rates on a job, and suggest one; changes nothing");
+    job_.add_to(find);
+    find->add_option("--from", sweep_.from, "the first rate (default: 1e-7)")->check(between(1e-30, 1e30));
+    find->add_option("--to", sweep_.to, "the last rate (default: 10)")->check(between(1e-30, 1e30));
+    find->add_option("--steps", sweep_.steps, "updates between them (default: 100)")
+        ->check(between<std::int64_t>(10, 10'000));
+    find->add_option("--divergence", sweep_.divergence,
+                     "stop at this many times the smallest loss, smoothed (default: 4)")
+        ->check(between(1.1, 1e6));
+    find->add_option(
+        "--resume", sweep_.resume,
+        "begin with the parameters of a checkpoint: its folder, or a run's (default: the job's own start)");
+    find->add_option("--plot", plot_, "also write a picture, as SVG: NAME.svg");
+    find->callback([&] { code_ = lr_find_command(job_, sweep_, plot_); });
+    add_examples(*find, "lockstep lr-find job.yaml --plot find.svg",
+                 "mpirun -n 2 lockstep lr-find job.yaml --from 1e-5 --steps 60");
   }
 
   void add_config(CLI::App& app) {
@@ -213,6 +251,7 @@ class Commands {
   std::vector<std::pair<ConfigOptions::Show, std::string>> shown_;
   run::GenerateOptions generate_;
   run::BenchStepOptions bench_;
+  run::LrFindOptions sweep_;
 };
 
 struct Ending {
@@ -241,7 +280,7 @@ Ending run_program(int argc, char** argv) {
 /// Tells of a command that cannot start. Ranks of one job tell it together: once, if all of them meet it.
 int tell(int argc, char** argv, const Error& error) {
   const std::string_view command = argc > 1 ? argv[1] : "";
-  const bool on_ranks = command == "train" || command == "bench";
+  const bool on_ranks = command == "train" || command == "bench" || command == "lr-find";
   if (on_ranks && run::under_launcher())
     return run::run_on_ranks({.job = {}, .options = {}, .failure = Failure{error.kind(), error.what()}}, {});
   log::write(log::Level::error, error.what(), log::Form::bare);
@@ -250,7 +289,7 @@ int tell(int argc, char** argv, const Error& error) {
 
 bool computes(int argc, char** argv) {
   const std::string_view command = argc > 1 ? argv[1] : "";
-  return command == "train" || command == "bench" || command == "generate";
+  return command == "train" || command == "bench" || command == "lr-find" || command == "generate";
 }
 
 /// A command whose result is what it prints has failed if that could not be written. Training goes on without a reader,

@@ -449,8 +449,7 @@ std::vector<std::string> required_of(const Kind& kind) {
                         (field.or_auto                             ? "=auto"
                          : field.type == FieldType::integer_list   ? "=[5]"
                          : field.type == FieldType::number_or_list ? "=0.5"
-                         : field.name == "schedulers"
-                             ? "=[{type: ConstantLR}, {type: StepLR, params: {step_size: 4}}]"
+                         : field.name == "schedulers" ? "=[{type: ConstantLR}, {type: StepLR, params: {step_size: 4}}]"
                          : field.type == FieldType::block_list
                              ? "=[{steps: 3, type: Constant}, {type: StepLR, params: {step_size: 4}}]"
                              : "=2"));

@@ -30,8 +30,8 @@ class Arguments : public ProgramTest {
   void train() const { ASSERT_EQ(run("lockstep train job.yaml").exit_code, 0); }
 };
 
-const std::vector<std::string> commands = {"",         "train ",    "lr ",    "config ",
-                                           "explain ", "generate ", "bench ", "bench step "};
+const std::vector<std::string> commands = {"",          "train ", "lr ",         "config ", "explain ",
+                                           "generate ", "bench ", "bench step ", "lr-find "};
 
 /// The last two lines of a help, if they are what they should be.
 std::vector<std::string> examples_of(const std::string& help) {
