@@ -10,6 +10,7 @@
 #include "kernels/decide/decide_rule.hpp"
 #include "run/drill.hpp"
 #include "tests/support/numbers.hpp"
+#include "tests/support/source_dir.hpp"
 #include "tests/support/training.hpp"
 
 namespace lockstep::engine {
@@ -255,6 +256,8 @@ TEST(Engine, AManagedScheduleRefusesSetLr) {
   Single run(mlp_task(), engine_defaults(mlp_task(), 4));
   const std::string text = error_text(ErrorKind::internal, [&] { run.engine.set_lr({0.5}); });
   EXPECT_NE(text.find("managed"), std::string::npos) << text;
+  const std::string page = testing::text_of(source_dir() + "/examples/warmup_tutorial/README.md");
+  EXPECT_NE(page.find("\n" + text + "\n"), std::string::npos) << "examples/warmup_tutorial/README.md shows " << text;
 }
 
 TEST(Engine, AUserManagedLrIsFollowed) {
