@@ -42,9 +42,9 @@ class LrFindReport : public ::testing::Test {
 
 TEST_F(LrFindReport, NamesRulesSuggestionAndBand) {
   const std::string text = lr_find_report(found(), {}, request());
-  for (const char* part :
-       {"learning-rate range test: 90 updates from lr 1e-06 to", "the loss ran away at lr 3", "steepest      0.0",
-        "half-way      0.0", "minimum / 10  0.0", "valley        0.000", "suggestion    0.0", "all rules lie from"})
+  for (const char* part : {"learning-rate range test: 90 updates from lr 1e-06 to", "the loss ran away at lr 3",
+                           "steepest      0.0", "half-way      0.0", "minimum / 10  0.0", "valley        0.000",
+                           "suggestion    0.0", "all rules lie from", "\u25b2 suggestion 0.0", "learning rate"})
     EXPECT_THAT(text, HasSubstr(part));
   EXPECT_THAT(text, Not(HasSubstr("warning")));
 }
