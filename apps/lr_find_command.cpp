@@ -57,7 +57,7 @@ std::string rules_text(const run::LrAdvice& advice) {
   return text;
 }
 
-/// How the rate is shared by parameter groups that have one of their own.
+/// The rates of parameter groups that have one of their own. `schedule`: of the job as it was swept.
 std::string groups_text(const sched::Schedule& schedule, double lr) {
   std::string text;
   const double base = schedule.initial()[0].lr;
@@ -76,6 +76,7 @@ std::string lr_patch(const LrFindRequest& request, double lr) {
   std::vector<std::string> overrides = request.overrides;
   overrides.push_back(fmt::format("optimizer.params.lr={}", lr));
   const job::LoadedJob job = job::load_job(request.job, overrides);
+  const job::LoadedJob before = job::load_job(request.job, request.overrides);
   const std::int64_t warmup = std::max<std::int64_t>(2, job.config.run.steps / 20);
   return block_of(job::effective_yaml(job.config), "optimizer") +
          fmt::format(
@@ -83,7 +84,7 @@ std::string lr_patch(const LrFindRequest& request, double lr) {
              "warmup_type: "
              "linear}}\n",
              warmup) +
-         groups_text(*job.schedule, lr);
+         groups_text(*before.schedule, lr);
 }
 
 std::string lr_find_report(const run::LrFound& found, const run::LrFindOptions& options, const LrFindRequest& request) {

@@ -257,7 +257,8 @@ TEST(Engine, AManagedScheduleRefusesSetLr) {
   const std::string text = error_text(ErrorKind::internal, [&] { run.engine.set_lr({0.5}); });
   EXPECT_NE(text.find("managed"), std::string::npos) << text;
   const std::string page = testing::text_of(source_dir() + "/examples/warmup_tutorial/README.md");
-  EXPECT_NE(page.find("\n" + text + "\n"), std::string::npos) << "examples/warmup_tutorial/README.md shows " << text;
+  const std::string sentence = text.substr(0, text.find(" ("));  // without the place in the source
+  EXPECT_NE(page.find("\n" + sentence + "\n"), std::string::npos) << "examples/warmup_tutorial/README.md: " << sentence;
 }
 
 TEST(Engine, AUserManagedLrIsFollowed) {

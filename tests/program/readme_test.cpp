@@ -65,19 +65,16 @@ bool is_clock(const std::string& word) {
   return word.find(':') != std::string::npos && std::isdigit(static_cast<unsigned char>(word[0])) != 0;
 }
 
-bool has_dots(const std::string& line) {
-  for (std::size_t at = line.find('\xE2'); at != std::string::npos; at = line.find('\xE2', at + 1))
-    if (at + 1 < line.size() && static_cast<unsigned char>(line[at + 1]) >= 0xA0 &&
-        static_cast<unsigned char>(line[at + 1]) <= 0xA3)
-      return true;
-  return false;
+/// A line of a chart: it has an axis on the left.
+bool is_of_a_chart(const std::string& line) {
+  return line.find("\u2502") != std::string::npos || line.find("\u2524") != std::string::npos;
 }
 
 /// Word by word. A learning rate of a schedule is exact; times and speeds are anything; other numbers come out of
 /// training, whose last digits are each machine's own, and lie within `tolerance` of each other.
 bool alike(const std::string& shown, const std::string& printed, double tolerance) {
   if (shown == printed) return true;
-  if (has_dots(shown) && has_dots(printed)) return tolerance > 0;  // a curve
+  if (is_of_a_chart(shown) && is_of_a_chart(printed)) return tolerance > 0;
   const std::vector<std::string> a = words_of(shown), b = words_of(printed);
   if (a.size() != b.size()) return false;
   for (std::size_t i = 0; i < a.size(); ++i) {

@@ -152,7 +152,7 @@ TEST(Steps, StandWhereTheTypeHasThem) {
               ElementsAre(100, 700));
   EXPECT_THAT(steps_of("ConstantLR", {{"total_iters", 400}}), ElementsAre(400));
   EXPECT_THAT(steps_of("CosineAnnealingWarmRestarts", {{"T_0", 200}, {"T_mult", 2}}), ElementsAre(200, 600));
-  EXPECT_THAT(steps_of("CosineDecay", {{"total_steps", 900}, {"first_cycle_steps", 200}, {"cycle_mult", 2}}),
+  EXPECT_THAT(steps_of("CosineDecay", {{"total_steps", 1400}, {"first_cycle_steps", 200}, {"cycle_mult", 2}}),
               ElementsAre(200, 600));
   EXPECT_THAT(steps_of("Sequence", {{"stages", ParamValue::List{stage(300, "CosineAnnealingLR", {{"T_max", 300}}),
                                                                 stage(0, "CosineAnnealingLR", {{"T_max", 700}})}}}),
