@@ -318,7 +318,9 @@ TEST(Engine, AScheduleThatReadsAMetricActsFromTheNextStepOn) {
     if (step % 2 == 1) engine.observe(1.0);
   };
 
-  for (const Outcome& outcome : train_on_cpu(two)) {
+  std::vector<Outcome> outcomes = train_on_cpu(two);
+  for (Outcome& emulated : testing::train_emulated(two, 3)) outcomes.push_back(std::move(emulated));
+  for (const Outcome& outcome : outcomes) {
     std::vector<double> used;
     for (const FinishedStep& step : outcome.results) used.push_back(step.applied_values.at(0).lr);
     EXPECT_EQ(used, (std::vector<double>{0.5, 0.5, 0.5, 0.5, 0.25, 0.25, 0.125, 0.125}));
