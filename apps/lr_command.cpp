@@ -3,12 +3,10 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <fstream>
 #include <iterator>
 
 #include "apps/arguments.hpp"
 #include "apps/lr_curve.hpp"
-#include "config/words.hpp"
 #include "core/error.hpp"
 #include "core/text.hpp"
 #include "sched/outlook.hpp"
@@ -205,18 +203,8 @@ std::string text_of(const sched::Schedule& schedule, const Table& table) {
 }
 
 void write_plot(const std::filesystem::path& file, const sched::Schedule& schedule, const Table& table) {
-  std::ofstream out(file, std::ios::binary);
-  out << svg_chart(curves_of(table),
-                   fmt::format("{}: learning rate of {}", schedule.type(), counted(table.updates, "update")));
-  out.close();
-  if (!out) fail(ErrorKind::environment, "lockstep lr: cannot write the picture {}", file.string());
-}
-
-/// A picture under the name of another format would open nowhere.
-void require_svg(const std::filesystem::path& file) {
-  if (!config::same_ignoring_case(file.extension().string(), ".svg"))
-    fail(ErrorKind::config, "--plot {}: the picture is written as SVG; give it a name that ends in .svg, such as {}",
-         file.string(), std::filesystem::path(file).replace_extension(".svg").string());
+  write_picture(file, svg_chart(curves_of(table), fmt::format("{}: learning rate of {}", schedule.type(),
+                                                              counted(table.updates, "update"))));
 }
 
 }  // namespace

@@ -5,10 +5,13 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <fstream>
 #include <limits>
 #include <optional>
 #include <utility>
 
+#include "config/words.hpp"
+#include "core/error.hpp"
 #include "core/text.hpp"
 
 namespace lockstep {
@@ -20,7 +23,8 @@ struct Range {
 };
 
 /// The span of the vertical axis: from 0 if the values allow it, never empty, and narrow enough to calculate with.
-Range value_range(const std::vector<Curve>& curves) {
+Range value_range(const std::vector<Curve>& curves, const Axes& axes) {
+  if (axes.range) return {axes.range->first, axes.range->second};
   constexpr double widest = std::numeric_limits<double>::max() / 4;
   constexpr double narrowest = 1e-300;
   Range range{0.0, 0.0};
@@ -32,6 +36,11 @@ Range value_range(const std::vector<Curve>& curves) {
     }
   if (range.high - range.low < narrowest) range.high = range.low + 1.0;
   return range;
+}
+
+/// Where a value lies on a logarithmic axis: 0 at its begin, 1 at its end.
+double part_of(double value, const std::pair<double, double>& axis) {
+  return std::log(value / axis.first) / std::log(axis.second / axis.first);
 }
 
 /// The least and greatest finite of the values begin .. end - 1, if there is one.
@@ -183,6 +192,18 @@ struct Frame {
   }
 };
 
+/// Straight from value to value; of many values a pixel all are there.
+std::string joined_path(const std::vector<double>& values, const Frame& frame) {
+  Path path;
+  for (std::size_t k = 0; k < values.size(); ++k) {
+    if (std::isfinite(values[k]))
+      path.line_to(frame.x_of(static_cast<double>(k)), frame.y_of(values[k]));
+    else
+      path.lift();
+  }
+  return path.take();
+}
+
 std::string path_of(const std::vector<double>& values, const Frame& frame) {
   // At most two points a pixel: the least and the greatest value there, so that no peak is lost.
   constexpr std::size_t columns = 1416;
@@ -214,8 +235,8 @@ std::string path_of(const std::vector<double>& values, const Frame& frame) {
 
 }  // namespace
 
-std::string terminal_chart(const std::vector<Curve>& curves) {
-  const Range range = value_range(curves);
+std::string terminal_chart(const std::vector<Curve>& curves, const Axes& axes) {
+  const Range range = value_range(curves, axes);
   BrailleGrid grid;
   const auto level = [&](double value) {
     const double part = (std::clamp(value, range.low, range.high) - range.low) / (range.high - range.low);
@@ -237,14 +258,23 @@ std::string terminal_chart(const std::vector<Curve>& curves) {
     }
     text += fmt::format("{:>9} {}{}\n", label, label.empty() ? "\u2502" : "\u2524", grid.row(r));
   }
-  const std::string last = std::to_string(curves.front().values.size() - 1);
+  const std::string first = axes.exponential ? fmt::format("{:.3g}", axes.exponential->first) : "0";
+  const std::string last = axes.exponential ? fmt::format("{:.3g}", axes.exponential->second)
+                                            : std::to_string(curves.front().values.size() - 1);
   text += std::string(10, ' ') + "\u2514";
   for (std::size_t x = 0; x < chart_columns; ++x) text += "\u2500";
-  text += fmt::format("\n{:11}0{:^{}}{}\n", "", "update", chart_columns - 1 - last.size(), last);
+  text += fmt::format("\n{:11}{}{:^{}}{}\n", "", first, axes.across, chart_columns - first.size() - last.size(), last);
+  if (axes.exponential && !axes.marks.empty()) {
+    const double part = std::clamp(part_of(axes.marks[0].at, *axes.exponential), 0.0, 1.0);
+    const auto column = static_cast<std::size_t>(std::lround(part * static_cast<double>(chart_columns - 1)));
+    const std::string label = fmt::format("{} {:.3g}", axes.marks[0].name, axes.marks[0].at);
+    text += column + 2 + label.size() <= chart_columns ? fmt::format("{:{}}\u25b2 {}\n", "", 11 + column, label)
+                                                       : fmt::format("{:>{}} \u25b2\n", label, 10 + column);
+  }
   return text;
 }
 
-std::string svg_chart(const std::vector<Curve>& curves, const std::string& title) {
+std::string svg_chart(const std::vector<Curve>& curves, const std::string& title, const Axes& axes) {
   static constexpr std::array<const char*, 6> colours = {"#2563eb", "#d97706", "#059669",
                                                          "#c026d3", "#dc2626", "#475569"};
   constexpr double width = 820;
@@ -254,13 +284,13 @@ std::string svg_chart(const std::vector<Curve>& curves, const std::string& title
     legends.push_back(legend_of(curve));
     legend_lines += legends.back().size();
   }
-  if (legend_lines == 1) legend_lines = 0;  // one name says nothing
-  const double height = 428 + 20.0 * static_cast<double>(legend_lines);
-  const Range range = value_range(curves);
+  if (legend_lines == 1 && axes.marks.empty()) legend_lines = 0;  // one name says nothing
+  const double height = 428 + 20.0 * static_cast<double>(legend_lines + axes.marks.size());
+  const Range range = value_range(curves, axes);
   const double step = tick_step(range.high - range.low, 5);
   const Frame frame{.low = std::floor(range.low / step) * step,
                     .high = std::ceil(range.high / step - 1e-9) * step,
-                    .updates = static_cast<double>(curves.front().values.size())};
+                    .updates = static_cast<double>(curves.front().values.size() - (axes.exponential ? 1U : 0U))};
   const auto [left, right, top, bottom, low, high, updates] = frame;
 
   std::string svg = fmt::format(
@@ -276,27 +306,34 @@ std::string svg_chart(const std::vector<Curve>& curves, const std::string& title
     svg +=
         fmt::format("<text x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"end\">{:.6g}</text>\n", left - 10, y + 4.5, value);
   }
-  const double update_step = std::max(1.0, tick_step(updates, 7));
-  for (double update = 0; update <= updates; update += update_step) {
-    const double x = frame.x_of(update);
-    svg += fmt::format("<path d=\"M{:.1f} {:.1f}v6\" stroke=\"#64748b\"/>\n", x, bottom);
-    svg +=
-        fmt::format("<text x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"middle\">{:.0f}</text>\n", x, bottom + 22, update);
+  const auto tick = [&svg, base = bottom](double x, const std::string& text) {
+    svg += fmt::format("<path d=\"M{:.1f} {:.1f}v6\" stroke=\"#64748b\"/>\n", x, base);
+    svg += fmt::format("<text x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"middle\">{}</text>\n", x, base + 22, text);
+  };
+  if (axes.exponential) {
+    for (int power = -300; power <= 300; ++power)
+      if (const double part = part_of(std::pow(10.0, power), *axes.exponential); part > -1e-6 && part < 1 + 1e-6)
+        tick(frame.x_of(part * updates), fmt::format("1e{}", power));
+  } else {
+    const double update_step = std::max(1.0, tick_step(updates, 7));
+    for (double update = 0; update <= updates; update += update_step)
+      tick(frame.x_of(update), fmt::format("{:.0f}", update));
   }
   svg += fmt::format("<path d=\"M{:.1f} {:.1f}V{:.1f}H{:.1f}\" fill=\"none\" stroke=\"#64748b\"/>\n", left, top, bottom,
                      right);
-  svg += fmt::format("<text x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"middle\">update</text>\n", (left + right) / 2,
-                     bottom + 44);
+  svg += fmt::format("<text x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"middle\">{}</text>\n", (left + right) / 2,
+                     bottom + 44, escaped(axes.across));
   svg += fmt::format(
-      "<text x=\"22\" y=\"{0:.1f}\" text-anchor=\"middle\" transform=\"rotate(-90 22 {0:.1f})\">learning rate</text>\n",
-      (top + bottom) / 2);
+      "<text x=\"22\" y=\"{0:.1f}\" text-anchor=\"middle\" transform=\"rotate(-90 22 {0:.1f})\">{1}</text>\n",
+      (top + bottom) / 2, escaped(axes.up));
 
   double y = 432;
   for (std::size_t c = 0; c < curves.size(); ++c) {
     const char* colour = colours[c % colours.size()];
     const char* dash = c < colours.size() ? "" : " stroke-dasharray=\"6 4\"";
     svg += fmt::format("<path class=\"curve\" d=\"{}\" fill=\"none\" stroke=\"{}\" stroke-width=\"2\"{}/>\n",
-                       path_of(curves[c].values, frame), colour, dash);
+                       axes.exponential ? joined_path(curves[c].values, frame) : path_of(curves[c].values, frame),
+                       colour, dash);
     if (legend_lines == 0) continue;
     svg += fmt::format("<path d=\"M{:.1f} {:.1f}h22\" stroke=\"{}\" stroke-width=\"3\"{}/>\n", left, y, colour, dash);
     for (const std::string& line : legends[c]) {
@@ -304,7 +341,32 @@ std::string svg_chart(const std::vector<Curve>& curves, const std::string& title
       y += 20;
     }
   }
+  for (std::size_t m = 0; m < axes.marks.size() && axes.exponential; ++m) {
+    const double x = frame.x_of(std::clamp(part_of(axes.marks[m].at, *axes.exponential), 0.0, 1.0) * updates);
+    const std::string look =
+        m == 0 ? "stroke=\"#dc2626\" stroke-width=\"2\"" : "stroke=\"#64748b\" stroke-dasharray=\"3 4\"";
+    svg += fmt::format("<path class=\"mark\" d=\"M{:.1f} {:.1f}V{:.1f}\" {}/>\n", x, top, bottom, look);
+    svg += fmt::format("<text x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"middle\" font-size=\"11\">{}</text>\n", x,
+                       top - 5, m == 0 ? std::string("\u25bc") : std::to_string(m));
+    svg += fmt::format("<path d=\"M{:.1f} {:.1f}h22\" {}/>\n", left, y, look);
+    svg += fmt::format("<text x=\"{:.1f}\" y=\"{:.1f}\">{}{} {:.3g}</text>\n", left + 30, y + 4.5,
+                       m == 0 ? "" : fmt::format("{}: ", m), escaped(axes.marks[m].name), axes.marks[m].at);
+    y += 20;
+  }
   return svg + "</svg>\n";
+}
+
+void require_svg(const std::filesystem::path& file) {
+  if (!config::same_ignoring_case(file.extension().string(), ".svg"))
+    fail(ErrorKind::config, "--plot {}: the picture is written as SVG; give it a name that ends in .svg, such as {}",
+         file.string(), std::filesystem::path(file).replace_extension(".svg").string());
+}
+
+void write_picture(const std::filesystem::path& file, const std::string& svg) {
+  std::ofstream out(file, std::ios::binary);
+  out << svg;
+  out.close();
+  if (!out) fail(ErrorKind::environment, "cannot write the picture {}", file.string());
 }
 
 }  // namespace lockstep

@@ -18,6 +18,8 @@
 #include "apps/import_command.hpp"
 #include "apps/init_command.hpp"
 #include "apps/lr_command.hpp"
+#include "apps/lr_curve.hpp"
+#include "apps/lr_find_command.hpp"
 #include "core/error.hpp"
 #include "core/log.hpp"
 #include "core/utf8.hpp"
@@ -82,6 +84,22 @@ int lr_command(const JobOptions& options, std::int64_t updates, const std::strin
   return 0;
 }
 
+int lr_find_command(const JobOptions& options, const run::LrFindOptions& sweep, const std::string& plot) {
+  if (!plot.empty()) require_svg(plot);
+  if (sweep.to <= sweep.from) fail(ErrorKind::config, "lr-find: --to {} is not above --from {}", sweep.to, sweep.from);
+  LrFindRequest request{.job = options.path, .overrides = options.overrides};
+  if (!plot.empty()) request.plot = plot;
+  const run::Start start = run::start_with([&] { return options.load(); },
+                                           {fmt::format("lr-find: {} to {} in {}, divergence {}, resume {}", sweep.from,
+                                                        sweep.to, sweep.steps, sweep.divergence, sweep.resume)});
+  return run::run_on_ranks(start, [&](run::RankContext& rank) {
+    const run::LrFound found = run::find_lr(*start.job, sweep, rank);
+    if (rank.comm.rank() != 0) return;
+    const std::string report = lr_find_report(found, sweep, request);
+    std::fwrite(report.data(), 1, report.size(), stdout);
+  });
+}
+
 int generate_command(const std::string& run, const run::GenerateOptions& options) {
   const run::Start place = run::start_with([] { return job::LoadedJob(); });  // one rank, all CPUs
   return run::run_on_ranks(place, [&](run::RankContext& rank) {
@@ -123,6 +141,7 @@ class Commands {
     add_init(app);
     add_train(app);
     add_lr(app);
+    add_lr_find(app);
     add_config(app);
     add_explain(app);
     add_import(app);
@@ -189,6 +208,25 @@ class Commands {
     add_examples(*lr, "lockstep lr job.yaml --plot lr.svg", "lockstep lr job.yaml --updates 50 --format csv");
   }
 
+  void add_lr_find(CLI::App& app) {
+    auto* find = app.add_subcommand("lr-find", "try rising learning rates on a job, and suggest one; changes nothing");
+    job_.add_to(find);
+    find->add_option("--from", sweep_.from, "the first rate (default: 1e-7)")->check(between(1e-30, 1e30));
+    find->add_option("--to", sweep_.to, "the last rate (default: 10)")->check(between(1e-30, 1e30));
+    find->add_option("--steps", sweep_.steps, "updates between them (default: 100)")
+        ->check(between<std::int64_t>(10, 10'000));
+    find->add_option("--divergence", sweep_.divergence,
+                     "stop at this many times the smallest loss, smoothed (default: 4)")
+        ->check(between(1.1, 1e6));
+    find->add_option(
+        "--resume", sweep_.resume,
+        "begin with the parameters of a checkpoint: its folder, or a run's (default: the job's own start)");
+    find->add_option("--plot", plot_, "also write a picture, as SVG: NAME.svg");
+    find->callback([&] { code_ = lr_find_command(job_, sweep_, plot_); });
+    add_examples(*find, "lockstep lr-find job.yaml --plot find.svg",
+                 "mpirun -n 2 lockstep lr-find job.yaml --from 1e-5 --steps 60");
+  }
+
   void add_config(CLI::App& app) {
     auto* config = app.add_subcommand("config", "check a job file and print what it means");
     job_.add_to(config, false);
@@ -251,45 +289,45 @@ class Commands {
   }
 
   void add_import(CLI::App& app) {
-    auto* import =
+    auto* imported =
         app.add_subcommand("import", "print a DeepSpeed configuration as a job file, with what became of each key");
-    import->add_option("file", import_, "DeepSpeed configuration (JSON or Hjson)")->required();
-    import->add_option("--set", job_.overrides, "override a field: --set train_batch_size=32 (repeatable)")
+    imported->add_option("file", import_, "DeepSpeed configuration (JSON or Hjson)")->required();
+    imported->add_option("--set", job_.overrides, "override a field: --set train_batch_size=32 (repeatable)")
         ->allow_extra_args(false)
         ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
-    import->callback([&] { code_ = import_command(import_, job_.overrides);
-  });
-  add_examples(*import, "lockstep import ds_config.json > imported.yaml",
-               "lockstep import ds_config.json --set train_batch_size=32 --set run.steps=500");
-}
+    imported->callback([&] { code_ = import_command(import_, job_.overrides); });
+    add_examples(*imported, "lockstep import ds_config.json > imported.yaml",
+                 "lockstep import ds_config.json --set train_batch_size=32 --set run.steps=500");
+  }
 
   void add_report(CLI::App& app) {
-  auto* report = app.add_subcommand("report", "write a run's losses, rates and settings as one HTML page");
-  report->add_option("run", run_, "the run's folder")->required();
-  report->add_option("--output", output_, "where to write (default: RUN/report.html)");
-  report->callback([&] { code_ = report_command(run_, output_); });
-  add_examples(*report, "lockstep report runs/job", "lockstep report runs/job --output job.html");
-}
+    auto* report = app.add_subcommand("report", "write a run's losses, rates and settings as one HTML page");
+    report->add_option("run", run_, "the run's folder")->required();
+    report->add_option("--output", output_, "where to write (default: RUN/report.html)");
+    report->callback([&] { code_ = report_command(run_, output_); });
+    add_examples(*report, "lockstep report runs/job", "lockstep report runs/job --output job.html");
+  }
 
-void add_compare(CLI::App& app) {
-  auto* compare = app.add_subcommand(
-      "compare",
-      "two runs side by side: settings, ends, the first step with another loss; exit code 0: the same bits, 1: others");
-  compare->add_option("a", run_, "a run's folder")->required();
-  compare->add_option("b", other_run_, "another's")->required();
-  compare->callback([&] { code_ = compare_command(run_, other_run_); });
-  add_examples(*compare, "lockstep compare runs/job runs/other",
-               "lockstep compare runs/job runs/other > differences.txt");
-}
+  void add_compare(CLI::App& app) {
+    auto* compare = app.add_subcommand("compare",
+                                       "two runs side by side: settings, ends, the first step with another loss; exit "
+                                       "code 0: the same bits, 1: others");
+    compare->add_option("a", run_, "a run's folder")->required();
+    compare->add_option("b", other_run_, "another's")->required();
+    compare->callback([&] { code_ = compare_command(run_, other_run_); });
+    add_examples(*compare, "lockstep compare runs/job runs/other",
+                 "lockstep compare runs/job runs/other > differences.txt");
+  }
 
-int code_ = 0;
-JobOptions job_;
-std::string resume_, format_ = "text", plot_, key_, run_, name_, folder_ = ".", shell_, other_run_, import_, output_;
-std::int64_t updates_ = 0, ranks_ = 0;
-std::vector<std::pair<ConfigOptions::Show, std::string>> shown_;
-run::GenerateOptions generate_;
-std::optional<BenchCommand> bench_;
-};  // namespace
+  int code_ = 0;
+  JobOptions job_;
+  std::string resume_, format_ = "text", plot_, key_, run_, name_, folder_ = ".", shell_, other_run_, import_, output_;
+  std::int64_t updates_ = 0, ranks_ = 0;
+  std::vector<std::pair<ConfigOptions::Show, std::string>> shown_;
+  run::GenerateOptions generate_;
+  std::optional<BenchCommand> bench_;
+  run::LrFindOptions sweep_;
+};
 
 struct Ending {
   int code;
@@ -329,7 +367,7 @@ Ending run_program(int argc, char** argv) {
 /// Tells of a command that cannot start. Ranks of one job tell it together: once, if all of them meet it.
 int tell(int argc, char** argv, const Error& error) {
   const std::string_view command = argc > 1 ? argv[1] : "";
-  const bool on_ranks = command == "train" || command == "bench";
+  const bool on_ranks = command == "train" || command == "bench" || command == "lr-find";
   if (on_ranks && run::under_launcher())
     return run::run_on_ranks({.job = {}, .options = {}, .failure = Failure{error.kind(), error.what()}}, {});
   log::write(log::Level::error, error.what(), log::Form::bare);
@@ -338,7 +376,7 @@ int tell(int argc, char** argv, const Error& error) {
 
 bool computes(int argc, char** argv) {
   const std::string_view command = argc > 1 ? argv[1] : "";
-  return command == "train" || command == "bench" || command == "generate";
+  return command == "train" || command == "bench" || command == "lr-find" || command == "generate";
 }
 
 /// A command whose result is what it prints has failed if that could not be written. Training goes on without a reader,

@@ -46,6 +46,7 @@ Engine::Engine(nn::Model& model, comm::Communicator& comm, Place place, EngineOp
   require(options_.schedule == nullptr || options_.schedule->groups() == options_.groups.size(),
           "engine: the schedule was made for another number of parameter groups");
   user_values_.assign(options_.groups.begin(), options_.groups.end());
+  if (options_.schedule != nullptr) metric_state_ = options_.schedule->metric_state();
   std::vector<MatmulArgs> products = plan_.weight_products;
   products.insert(products.end(), eval_plan_.weight_products.begin(), eval_plan_.weight_products.end());
   packed_weight_bytes_ = kernels::packed_weight_bytes(exec(), products);
@@ -82,10 +83,7 @@ void Engine::fill_record(StepRecord& record, std::int64_t first_index, std::int3
   record.groups = groups_;
   for (std::int32_t k = 0; k < count; ++k) {
     const std::span<StepValues> row(record.rows() + k * groups_, static_cast<std::size_t>(groups_));
-    if (options_.schedule != nullptr)
-      options_.schedule->values_at(first_index + k, row);
-    else
-      std::ranges::copy(user_values_, row.begin());
+    values_of(first_index + k, row);
   }
   record.digest = record_digest(record);
 }

@@ -4,6 +4,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -107,6 +108,16 @@ class Engine {
   void set_lr(const std::vector<double>& lr);
   /// The same with everything that a schedule gives.
   void set_values(const std::vector<StepValues>& values);
+  /// Puts another schedule in the place of the engine's, from the next step on; gives back what was there. Null: a
+  /// user-managed one. What it remembers of a metric begins anew. Waits for the steps in flight.
+  std::shared_ptr<const sched::Schedule> exchange_schedule(std::shared_ptr<const sched::Schedule> schedule);
+  /// For a schedule that reads a metric (ReduceLROnPlateau): the metric after the steps so far, which all ranks call
+  /// with the same value; the next step is the first to use what follows from it. Waits for the steps in flight.
+  /// ErrorKind::internal if the schedule reads none.
+  void observe(double metric);
+  /// What such a schedule remembers, for checkpoints; nothing of other schedules.
+  [[nodiscard]] const std::optional<sched::MetricState>& metric_state() const { return metric_state_; }
+  void set_metric_state(const sched::MetricState& state);
 
   /// Steps that have finished since the last call, oldest first. Throws what ended the run, once those before it were
   /// returned: who wants to know of all steps asks until nothing comes.
@@ -162,6 +173,7 @@ class Engine {
   void backward_pass();
   void update();
   void require_no_pass(const char* caller) const;
+  void values_of(std::int64_t update, std::span<StepValues> out) const;
   void fill_record(StepRecord& record, std::int64_t first_index, std::int32_t count) const;
   [[nodiscard]] Exec exec() const;
   /// What each rank multiplies its gradient by before the sum over ranks, and what the sum is then divided by.
@@ -190,6 +202,7 @@ class Engine {
   std::optional<nn::Workspace> workspace_;  ///< of the pass under way
   std::optional<nn::Context> pass_;
   std::vector<StepValues> user_values_;
+  std::optional<sched::MetricState> metric_state_;
 
   nn::Batch batch_;       ///< on the device
   bool in_pass_ = false;  ///< forward() has been called, backward() not yet

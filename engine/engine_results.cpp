@@ -61,8 +61,12 @@ void Engine::raise(const StepResult& result) {
     }
     fail(ErrorKind::desync,
          "step {}: rank {} evaluates another schedule than rank 0; the update was not applied.{}\n"
-         "  All ranks must run the same binary with the same job file. Compare `lockstep lr JOB` on both hosts.",
-         number, comm_.rank(), text.empty() ? "\n  (step counters or digests differ)" : text);
+         "  {}",
+         number, comm_.rank(), text.empty() ? "\n  (step counters or digests differ)" : text,
+         metric_state_
+             ? "The schedule follows a metric: all ranks must run the same binary with the same job file, and be given "
+               "the same metric."
+             : "All ranks must run the same binary with the same job file. Compare `lockstep lr JOB` on both hosts.");
   }
   const std::string first = first_non_finite(result.first_bad);
   if (result.halt == Halt::scale_floor) {

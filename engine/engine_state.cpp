@@ -1,5 +1,6 @@
 // The engine's state as its owner sees it: initial values, lr, buffers for checkpoints.
 #include <algorithm>
+#include <utility>
 
 #include "core/error.hpp"
 #include "core/rng.hpp"
@@ -30,9 +31,19 @@ void Engine::initialise_parameters() {
   }
 }
 
+/// Of one update, as this rank evaluates them.
+void Engine::values_of(std::int64_t update, std::span<StepValues> out) const {
+  if (options_.schedule == nullptr) {
+    std::ranges::copy(user_values_, out.begin());
+    return;
+  }
+  options_.schedule->values_at(update, out);
+  if (metric_state_) options_.schedule->follow(update, *metric_state_, out);
+}
+
 std::vector<double> Engine::lr() const {
-  std::vector<StepValues> values = user_values_;
-  if (options_.schedule != nullptr) options_.schedule->values_at(known_applied_, values);
+  std::vector<StepValues> values(user_values_.size());
+  values_of(known_applied_, values);
   std::vector<double> result;
   for (const StepValues& value : values) result.push_back(value.lr);
   return result;
@@ -52,6 +63,29 @@ void Engine::set_values(const std::vector<StepValues>& values) {
       "schedule to set lr by hand");
   require(values.size() == user_values_.size(), "engine: set_values needs one entry per parameter group");
   user_values_ = values;
+}
+
+std::shared_ptr<const sched::Schedule> Engine::exchange_schedule(std::shared_ptr<const sched::Schedule> schedule) {
+  require(micro_ == 0 && !in_pass_, "engine: another schedule in the middle of a step");
+  require(schedule == nullptr || schedule->groups() == options_.groups.size(),
+          "engine: the schedule was made for another number of parameter groups");
+  drain();
+  metric_state_ = schedule == nullptr ? std::nullopt : schedule->metric_state();
+  return std::exchange(options_.schedule, std::move(schedule));
+}
+
+void Engine::observe(double metric) {
+  require(metric_state_.has_value(), "engine: observe, but the schedule reads no metric");
+  require(micro_ == 0 && !in_pass_, "engine: observe in the middle of a step");
+  drain();
+  options_.schedule->observe(known_applied_, metric, *metric_state_);
+}
+
+void Engine::set_metric_state(const sched::MetricState& state) {
+  require(metric_state_.has_value(), "engine: a metric's state, but the schedule reads no metric");
+  require(state.lr.size() == user_values_.size(),
+          "engine: the metric's state is of another number of parameter groups");
+  metric_state_ = state;
 }
 
 void Engine::read_range(const std::string& name, std::int64_t begin, std::int64_t count, float* to) {

@@ -87,8 +87,7 @@ void advise_scheduler(Section& scheduler) {
   for (const char* word : {"linear", "linear_with_warmup"})
     types.advice[word] = "write WarmupDecayLR (DeepSpeed's) or LinearDecay";
   for (const char* word : {"constant_with_warmup", "constant"}) types.advice[word] = "write WarmupLR or Constant";
-  for (const char* word : {"SequentialLR", "ChainedScheduler"})
-    types.advice[word] = "write Sequence: a list of stages, each with its number of steps";
+  types.advice["ChainedScheduler"] = "write Sequence or SequentialLR, whose schedulers act one after another";
   types.advice["polynomial"] = "write PolynomialDecay";
   types.advice["inverse_sqrt"] = "write InverseSqrt";
   for (Type& type : types.known)

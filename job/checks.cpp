@@ -229,11 +229,25 @@ class Checks {
     try {
       auto schedule = make_schedule(config_);
       for (const std::string& warning : schedule->warnings()) diagnostics_.warning(position, warning);
+      if (schedule->metric_state()) evaluations(*schedule, position);
       return schedule;
     } catch (const Error& error) {
       diagnostics_.error(position, error.what());
       return nullptr;
     }
+  }
+
+  /// A schedule that reads val_loss needs some.
+  void evaluations(const sched::Schedule& schedule, const Position& position) {
+    const std::int64_t every = config_.run.eval_every, steps = config_.run.steps;
+    if (every == 0)
+      diagnostics_.error(
+          position, fmt::format("scheduler {} reads val_loss, and run.eval_every 0 evaluates none", schedule.type()),
+          "give run.eval_every the steps between two evaluations");
+    else if (every >= steps)
+      diagnostics_.warning(position, fmt::format("scheduler {} never acts: run.eval_every {} evaluates val_loss once, "
+                                                 "after the last of {} steps",
+                                                 schedule.type(), every, steps));
   }
 
   JobConfig& config_;

@@ -16,6 +16,15 @@ class OffByOneBit final : public sched::Schedule {
         schedule_(std::move(schedule)),
         step_(step) {}
 
+  [[nodiscard]] std::optional<sched::MetricState> metric_state() const override { return schedule_->metric_state(); }
+  void observe(std::int64_t update, double metric, sched::MetricState& state) const override {
+    schedule_->observe(update, metric, state);
+  }
+  void follow(std::int64_t update, const sched::MetricState& state, std::span<StepValues> out) const override {
+    schedule_->follow(update, state, out);
+    if (update == step_) tamper(out);
+  }
+
  private:
   void at_index(std::int64_t index, std::span<StepValues> out) const override {
     schedule_->values_at_index(index, out);

@@ -48,6 +48,12 @@ class Fields {
       damaged(place_, "{} is {}; expected a whole number from 0 on", key, printable(at(key).dump()));
     return at(key).get<std::uint64_t>();
   }
+  [[nodiscard]] double number_in(const json& value, const char* key) const {
+    if (!value.is_number() || !std::isfinite(value.get<double>()))
+      damaged(place_, "{} is {}; expected a number", key, printable(value.dump()));
+    return value.get<double>();
+  }
+  [[nodiscard]] bool has(const char* key) const { return object_.contains(key); }
   [[nodiscard]] double positive(const char* key) const {
     if (!at(key).is_number() || !(at(key).get<double>() > 0) || !std::isfinite(at(key).get<double>()))
       damaged(place_, "{} is {}; expected a number above 0", key, printable(at(key).dump()));
@@ -85,6 +91,25 @@ StepState step_state_from(const Fields& from) {
   return s;
 }
 
+json to_json(const sched::MetricState& m) {
+  return {{"best", m.best ? json(*m.best) : json()},
+          {"bad", m.bad},
+          {"cooldown", m.cooldown},
+          {"seen", m.seen},
+          {"lr", m.lr}};
+}
+
+sched::MetricState metric_state_from(const Fields& from, const std::string& place) {
+  sched::MetricState m;
+  if (const json& best = from.at("best"); !best.is_null()) m.best = from.number_in(best, "best");
+  m.seen = from.integer("seen", 0);
+  m.bad = from.integer("bad", 0, m.seen);
+  m.cooldown = from.integer("cooldown", 0);
+  for (const json& lr : from.list("lr")) m.lr.push_back(from.number_in(lr, "a learning rate"));
+  if (m.lr.empty()) damaged(place, "has no learning rate in metric");
+  return m;
+}
+
 RunState run_state_from(const Fields& from, const std::string& place) {
   constexpr int most_ranks = std::numeric_limits<int>::max();
   RunState state;
@@ -102,6 +127,7 @@ RunState run_state_from(const Fields& from, const std::string& place) {
   state.data = from.text("data");
   if (from.has("schedule_index")) state.schedule_index = from.integer("schedule_index", 0);
   if (from.has("client_state")) state.client_state = from.text("client_state");
+  if (from.has("metric")) state.metric = metric_state_from(Fields(from.at("metric"), place), place);
   return state;
 }
 
@@ -206,6 +232,7 @@ std::string manifest_text(const Manifest& manifest) {
                  {"tensors", tensors}};
   if (state.schedule_index != 0) object["schedule_index"] = state.schedule_index;
   if (!state.client_state.empty()) object["client_state"] = state.client_state;
+  if (state.metric) object["metric"] = to_json(*state.metric);
   object[hash_key] = hash_of(canonical(object));
   return canonical(object, 1) + "\n";
 }

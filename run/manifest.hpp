@@ -1,12 +1,14 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "core/error.hpp"
 #include "kernels/decide/step.hpp"
 #include "run/durable_file.hpp"
+#include "sched/schedule.hpp"
 
 namespace lockstep::run {
 
@@ -20,8 +22,9 @@ struct RunState {
   int world = 1;    ///< ranks that wrote it
   int threads = 1;  ///< of each; with it and the ISA a resume repeats the bits
   std::string isa;
-  std::string job;   ///< the effective job file
-  std::string data;  ///< fingerprint of the data set, in hex
+  std::string job;                                ///< the effective job file
+  std::string data;                               ///< fingerprint of the data set, in hex
+  std::optional<sched::MetricState> metric = {};  ///< of a schedule that reads one
   // Of a program with a model of its own:
   std::int64_t schedule_index = 0;  ///< where the program steps the schedule: how often it did
   std::string client_state = {};    ///< the program's own text

@@ -136,6 +136,22 @@ std::optional<std::string> new_scaler(const Beginning& beginning, const job::Job
   return scaler_change(*beginning.job_of_then, job);
 }
 
+std::optional<sched::MetricState> metric_to_go_on(Beginning& beginning, const std::optional<sched::MetricState>& now) {
+  if (!beginning.manifest || !now) return now;
+  const std::optional<sched::MetricState>& then = beginning.manifest->state.metric;
+  if (!then) return now;
+  std::vector<double> began_with = now->lr;
+  if (beginning.job_of_then) {
+    const auto fresh = job::make_schedule(*beginning.job_of_then)->metric_state();
+    if (fresh) began_with = fresh->lr;
+  }
+  if (began_with == now->lr && then->lr.size() == now->lr.size()) return then;
+  beginning.remarks.push_back(
+      "the optimizer's learning rate has changed: the schedule begins anew from it, and with what val_loss it has "
+      "seen");
+  return now;
+}
+
 void open_run_folder(const std::string& folder, const CheckpointStore& store, Beginning& beginning) {
   if (!beginning.move_run_aside)
     leave_later_steps(folder, store, beginning);

@@ -48,6 +48,11 @@ void require_same_run(const Beginning& beginning, const job::JobConfig& job, con
 /// then.
 [[nodiscard]] std::optional<std::string> new_scaler(const Beginning& beginning, const job::JobConfig& job);
 
+/// What the job's schedule goes on remembering of val_loss: the checkpoint's, unless the optimizer's learning rates are
+/// others than then (a remark says so) or either of the two schedules reads no metric. `now`: the state of a fresh run.
+[[nodiscard]] std::optional<sched::MetricState> metric_to_go_on(Beginning& beginning,
+                                                                const std::optional<sched::MetricState>& now);
+
 /// Rank 0: makes the run's folder ready for the steps that follow `beginning`. What does not belong before them is
 /// moved aside, never removed, and may take the checkpoint with it: load first.
 void open_run_folder(const std::string& folder, const CheckpointStore& store, Beginning& beginning);

@@ -58,6 +58,11 @@ class Training {
     capture_ = choose_capture(job_, *rank_.place.device);
     options_.captured = capture_.captured;
     require_same_run(beginning_, job_, *dataset_, *model_, options_);
+    if (options_.schedule->metric_state() && dataset_->eval_samples() == 0)
+      fail(ErrorKind::config,
+           "scheduler {} reads val_loss, and there are no validation samples: give data.validation_fraction a part of "
+           "the data, or take a schedule that needs no metric",
+           options_.schedule->type());
   }
 
   TrainResult run() {
@@ -158,6 +163,7 @@ class Training {
       state.attempted = beginning_.manifest->state.step.attempted;
       engine_->write_state(state);
     }
+    if (const auto metric = metric_to_go_on(beginning_, engine_->metric_state())) engine_->set_metric_state(*metric);
     require_equal_parameters(comm_, *engine_);
   }
 
@@ -230,6 +236,8 @@ class Training {
       if (m.val_loss)
         progress.note(fmt::format("step {}: val_loss {:.4f} ({})", m.step, *m.val_loss,
                                   counted(dataset_->eval_samples(), "validation sample")));
+      // Not the evaluation that only the end of a run adds: a longer run would not have made it.
+      if (m.val_loss && m.step % job_.run.eval_every == 0) observe(*m.val_loss, m.step, progress);
       if (metrics_) say(progress, metrics_->write(m));
       const StepTimes times = clock_.finish_step();
       const bool timed = job_.wall_clock_breakdown;
@@ -239,6 +247,17 @@ class Training {
       require_progress(r);
       if (r.stop != 0) last_step_ = std::min(last_step_, r.step + 1 + engine_->result_delay());
     }
+  }
+
+  /// Every rank has evaluated the same loss; what follows from it goes into the record of the next step.
+  void observe(double val_loss, std::int64_t step, Progress& progress) {
+    if (!engine_->metric_state()) return;
+    const std::vector<double> before = engine_->lr();
+    engine_->observe(val_loss);
+    const std::vector<double> now = engine_->lr();
+    if (now != before)
+      progress.note(fmt::format("step {}: val_loss has stopped improving; lr {:.4g} -> {:.4g}", step, before.front(),
+                                now.front()));
   }
 
   /// What the update kernels of the step read (of a skipped one: would have read).
@@ -284,6 +303,7 @@ class Training {
                          .threads = rank_.place.threads,
                          .isa = std::string(to_string(current_isa())),
                          .job = job::effective_yaml(job_),
+                         .metric = engine_->metric_state(),
                          .data = data_fingerprint(*dataset_)},
                         [&] { std::this_thread::sleep_for(drill_.save_delay); });
   }

@@ -34,6 +34,8 @@ const std::vector<Type>& warmup_types();
 const std::vector<Type>& decay_types();
 const std::vector<Type>& torch_decay_types();
 const std::vector<Type>& torch_cycle_types();
+const std::vector<Type>& torch_sequential_types();
+const std::vector<Type>& torch_plateau_types();
 const std::vector<Type>& sequence_types();
 
 /// A number, and a count of updates that refuses '.' and exponents. Required where there is no default.

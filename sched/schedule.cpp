@@ -15,8 +15,9 @@ namespace {
 const std::vector<const Type*>& registry() {
   static const std::vector<const Type*> all = [] {
     std::vector<const Type*> result;
-    for (const auto* family : {&lr_range_test_types(), &one_cycle_types(), &warmup_types(), &decay_types(),
-                               &torch_decay_types(), &torch_cycle_types(), &sequence_types()})
+    for (const auto* family :
+         {&lr_range_test_types(), &one_cycle_types(), &warmup_types(), &decay_types(), &torch_decay_types(),
+          &torch_cycle_types(), &torch_sequential_types(), &torch_plateau_types(), &sequence_types()})
       for (const Type& type : *family) result.push_back(&type);
     return result;
   }();
@@ -75,6 +76,12 @@ void Schedule::values_at_construction(std::span<StepValues> out) const {
   fill_initial(out);
   if (first_index_ == -1) at_construction(out);
 }
+
+void Schedule::observe(std::int64_t /*update*/, double /*metric*/, MetricState& /*state*/) const {
+  fail(ErrorKind::internal, "scheduler {} reads no metric", type_);
+}
+
+void Schedule::follow(std::int64_t /*update*/, const MetricState& /*state*/, std::span<StepValues> /*out*/) const {}
 
 void Schedule::look_ahead(std::int64_t updates) {
   for (std::string& sentence : outlook(*this, updates)) warn(std::move(sentence));

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -17,6 +18,17 @@ namespace lockstep::sched {
 /// (beta1, beta2 count) from SGD (momentum counts).
 struct GroupInitial : StepValues {
   bool has_betas = false;
+};
+
+/// What a schedule that reads a metric remembers of it (ReduceLROnPlateau: of val_loss). A value: equal on every rank
+/// that was given the same metrics, and saved with the run.
+struct MetricState {
+  std::optional<double> best = {};  ///< so far
+  std::int64_t bad = 0;             ///< evaluations without improvement, in a row
+  std::int64_t cooldown = 0;        ///< evaluations left in which none counts as bad
+  std::int64_t seen = 0;            ///< metrics taken
+  std::vector<double> lr = {};      ///< by parameter group, what updates use from here on
+  bool operator==(const MetricState&) const = default;
 };
 
 /// The parameters of a scheduler type, for the strict reader and the docs. Throws ErrorKind::config for a type
@@ -53,6 +65,15 @@ class Schedule {
   /// Values that construction writes into the optimizer: nothing (the optimizer's own) if the parameters name
   /// a `last_batch_iteration` other than -1.
   void values_at_construction(std::span<StepValues> out) const;
+
+  /// Of a schedule that reads a metric, its state before the first one; nothing of all others, whose values follow from
+  /// the update alone. values_at gives such a schedule's values for a run without metrics.
+  [[nodiscard]] virtual std::optional<MetricState> metric_state() const { return std::nullopt; }
+  /// Takes the metric into account that was evaluated when `update` updates were applied. ErrorKind::internal if the
+  /// schedule reads none.
+  virtual void observe(std::int64_t update, double metric, MetricState& state) const;
+  /// Puts what `state` decides into `out`, which holds the values of `update`.
+  virtual void follow(std::int64_t update, const MetricState& state, std::span<StepValues> out) const;
 
   /// Adds to warnings() the outlook (sched/outlook.hpp) on the first `updates` updates: for whoever makes the schedule
   /// and knows how long the run is.

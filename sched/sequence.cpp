@@ -10,13 +10,25 @@ namespace {
 
 constexpr std::int64_t longest = std::numeric_limits<std::int64_t>::max();
 
-const ParamValue::List& blocks_of(const Params& params) {
-  return std::get<ParamValue::List>(params.find("stages")->value);
+const ParamValue::List& blocks_of(const Params& params, const std::string& name = "stages") {
+  return std::get<ParamValue::List>(params.find(name)->value);
 }
 
 Params params_of(const Params& stage) {
   const ParamValue* params = stage.find("params");
   return params == nullptr ? Params() : Params::of(*params);
+}
+
+/// How many of `left` updates stage `i` of a Sequence or a SequentialLR has: at least 1.
+std::int64_t steps_of(const Params& params, const Params& stage, std::size_t i, std::int64_t left) {
+  if (stage.has("steps")) return stage.integer("steps");
+  std::int64_t steps = left;
+  if (const ParamValue* milestones = params.find("milestones"); milestones != nullptr) {
+    const auto& list = std::get<ParamValue::List>(milestones->value);
+    const auto milestone = [&](std::size_t n) { return std::get<std::int64_t>(list[n].value); };
+    if (i < list.size()) steps = milestone(i) - (i == 0 ? 0 : milestone(i - 1));
+  }
+  return std::max<std::int64_t>(1, steps);
 }
 
 /// Other schedules, one after another. Each begins with its update 0 when the steps of those before it are over, and
@@ -36,10 +48,28 @@ class Sequence final : public Schedule {
              last ? "is the last and goes on to the end: remove its steps"
                   : "needs its number of steps; only the last goes on to the end");
       stages_.push_back({first, make_schedule(stage.text("type"), params_of(stage), initial())});
+      if (!last && stages_.back().schedule->metric_state())
+        fail(ErrorKind::config,
+             "scheduler Sequence: {} ends when val_loss says so, not after a number of steps: only the last stage may "
+             "read it",
+             name);
       for (const std::string& text : stages_.back().schedule->warnings()) warn(fmt::format("{}: {}", name, text));
       for (const std::string& text : stages_.back().schedule->notes()) note(fmt::format("{}: {}", name, text));
       if (!last) first = std::min(first, longest - stage.integer("steps")) + stage.integer("steps");
     }
+  }
+
+  // The last stage's; metrics of the updates before it are not its own.
+  [[nodiscard]] std::optional<MetricState> metric_state() const override {
+    return stages_.back().schedule->metric_state();
+  }
+  void observe(std::int64_t update, double metric, MetricState& state) const override {
+    const Stage& last = stages_.back();
+    if (update >= last.first) last.schedule->observe(update - last.first, metric, state);
+  }
+  void follow(std::int64_t update, const MetricState& state, std::span<StepValues> out) const override {
+    const Stage& last = stages_.back();
+    if (update >= last.first) last.schedule->follow(update - last.first, state, out);
   }
 
   void look_ahead(std::int64_t updates) override {
@@ -98,14 +128,14 @@ Params without_auto(std::string_view type, Params params, std::int64_t updates) 
       params.set(field.name,
                  field.type == FieldType::integer ? ParamValue(updates) : ParamValue(static_cast<double>(updates)));
     if (field.type != FieldType::block_list) continue;
-    ParamValue::List blocks = blocks_of(params);
+    ParamValue::List blocks = blocks_of(params, field.name);
     std::int64_t left = updates;
-    for (ParamValue& block : blocks) {
-      const Params stage = Params::of(block);
-      const std::int64_t steps = stage.has("steps") ? stage.integer("steps") : std::max<std::int64_t>(1, left);
+    for (std::size_t i = 0; i < blocks.size(); ++i) {
+      const Params stage = Params::of(blocks[i]);
+      const std::int64_t steps = steps_of(params, stage, i, left);
       left = std::max<std::int64_t>(0, left - steps);
       const Params inner = without_auto(stage.text("type"), params_of(stage), steps);
-      for (auto& [name, entry] : std::get<ParamValue::Block>(block.value))
+      for (auto& [name, entry] : std::get<ParamValue::Block>(blocks[i].value))
         if (name == "params")
           for (auto& [key, given] : std::get<ParamValue::Block>(entry.value)) given = *inner.find(key);
     }

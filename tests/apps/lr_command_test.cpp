@@ -185,7 +185,7 @@ TEST(LrErrors, AreTheUsersToCorrect) {
             "--plot curve.png: the picture is written as SVG; give it a name that ends in .svg, such as curve.svg");
   EXPECT_THAT(report(ErrorKind::config, {.updates = 2, .plot = "curve"}), HasSubstr("such as curve.svg"));
   EXPECT_EQ(report(ErrorKind::environment, {.updates = 2, .plot = "/nonexistent/folder/x.svg"}),
-            "lockstep lr: cannot write the picture /nonexistent/folder/x.svg");
+            "cannot write the picture /nonexistent/folder/x.svg");
   EXPECT_EQ(testing::error_text(ErrorKind::config, [] { (void)parse_lr_format("xml"); }),
             "--format xml: expected text, csv or json");
   EXPECT_EQ(parse_lr_format("csv"), LrFormat::csv);

@@ -10,6 +10,7 @@
 #include "kernels/decide/decide_rule.hpp"
 #include "run/drill.hpp"
 #include "tests/support/numbers.hpp"
+#include "tests/support/source_dir.hpp"
 #include "tests/support/training.hpp"
 
 namespace lockstep::engine {
@@ -275,6 +276,9 @@ TEST(Engine, AManagedScheduleRefusesSetLr) {
   Single run(testing::cpu_place, mlp_task(), engine_defaults(mlp_task(), 4));
   const std::string text = error_text(ErrorKind::internal, [&] { run.engine.set_lr({0.5}); });
   EXPECT_NE(text.find("managed"), std::string::npos) << text;
+  const std::string page = testing::text_of(source_dir() + "/examples/warmup_tutorial/README.md");
+  const std::string sentence = text.substr(0, text.find(" ("));  // without the place in the source
+  EXPECT_NE(page.find("\n" + sentence + "\n"), std::string::npos) << "examples/warmup_tutorial/README.md: " << sentence;
 }
 
 TEST_P(EngineTest, AUserManagedLrIsFollowed) {
@@ -297,6 +301,75 @@ TEST_P(EngineTest, AUserManagedLrIsFollowed) {
   two.after_step = [](Engine& engine, std::int64_t) { engine.set_lr({engine.comm().rank() == 0 ? 0.25 : 0.125}); };
   const std::string text = error_text(ErrorKind::desync, [&] { (void)train_on(place(), two); });
   EXPECT_NE(text.find("broadcast 0.25, rank 1 evaluated 0.125"), std::string::npos) << text;
+}
+
+TEST(Engine, SgdsMomentumIsCycledWhereTheScheduleIsAskedTo) {
+  const Task task = mlp_task();
+  EngineOptions options = engine_defaults(task, 4);
+  options.groups = {{{.lr = 0.1, .momentum = 0.9}, false}};
+  options.optimizer = {.kind = optim::OptimizerOptions::Kind::sgd, .bias_correction = false, .momentum = true};
+  const config::Params cycle = {{"cycle_min_lr", 0.01}, {"cycle_max_lr", 0.1}, {"cycle_first_step_size", 3}};
+  config::Params asked = cycle;
+  asked.set("cycle_sgd_momentum", true);
+  const auto train = [&](const config::Params& params) {
+    options.schedule = sched::make_schedule("OneCycle", params, options.groups);
+    return train_on_cpu({task, options, 2, 8}).front();
+  };
+
+  const Outcome cycled = train(asked), kept = train(cycle);
+
+  for (const FinishedStep& step : kept.results) EXPECT_EQ(step.applied_values.at(0).momentum, 0.9);
+  std::vector<StepValues> values(1);
+  const auto schedule = sched::make_schedule("OneCycle", asked, options.groups);
+  for (std::size_t i = 0; i < cycled.results.size(); ++i) {
+    schedule->values_at(static_cast<std::int64_t>(i), values);
+    EXPECT_EQ(cycled.results[i].applied_values.at(0).momentum, values[0].momentum) << i;
+  }
+  EXPECT_NE(cycled.losses(), kept.losses()) << "the kernel must have used it";
+  EXPECT_EQ(cycled.losses()[1], kept.losses()[1]) << "there was nothing to carry on yet";
+}
+
+TEST(Engine, AScheduleThatReadsAMetricActsFromTheNextStepOn) {
+  const Task task = mlp_task();
+  EngineOptions options = engine_defaults(task, 4, 1, 0.5);
+  options.schedule = sched::make_schedule("ReduceLROnPlateau", {{"patience", 0}, {"factor", 0.5}}, options.groups);
+  TrainingRun two{task, options, 2, 8};
+  two.after_step = [](Engine& engine, std::int64_t step) {
+    if (step % 2 == 1) engine.observe(1.0);
+  };
+
+  std::vector<Outcome> outcomes = train_on_cpu(two);
+  for (Outcome& emulated : testing::train_emulated(two, 3)) outcomes.push_back(std::move(emulated));
+  for (const Outcome& outcome : outcomes) {
+    std::vector<double> used;
+    for (const FinishedStep& step : outcome.results) used.push_back(step.applied_values.at(0).lr);
+    EXPECT_EQ(used, (std::vector<double>{0.5, 0.5, 0.5, 0.5, 0.25, 0.25, 0.125, 0.125}));
+  }
+  // Every rank judges the metric that its own caller passed.
+  two.after_step = [](Engine& engine, std::int64_t step) {
+    engine.observe(static_cast<double>(engine.comm().rank() == 1 ? -step : step));
+  };
+  const std::string text = error_text(ErrorKind::desync, [&] { (void)train_on_cpu(two); });
+  EXPECT_NE(text.find("broadcast 0.25, rank 1 evaluated 0.5"), std::string::npos) << text;
+  EXPECT_NE(text.find("the same metric"), std::string::npos) << text;
+}
+
+TEST(Engine, AMetricsStateGoesOnInAnotherEngine) {
+  const Task task = mlp_task();
+  EngineOptions options = engine_defaults(task, 4);
+  options.schedule = sched::make_schedule("ReduceLROnPlateau", {{"patience", 1}, {"factor", 0.5}}, options.groups);
+  Single first(testing::cpu_place, task, options), second(testing::cpu_place, task, options),
+      without(testing::cpu_place, task, engine_defaults(task, 4));
+
+  for (int i = 0; i < 3; ++i) first.engine.observe(1.0);
+  second.engine.set_metric_state(first.engine.metric_state().value());
+
+  EXPECT_EQ(second.engine.lr(), std::vector<double>{1.5e-3});
+  for (int i = 0; i < 2; ++i) second.engine.observe(1.0);
+  EXPECT_EQ(second.engine.lr(), std::vector<double>{0.75e-3});
+  EXPECT_FALSE(without.engine.metric_state().has_value());
+  error_text(ErrorKind::internal, [&] { without.engine.observe(1.0); });
+  error_text(ErrorKind::internal, [&] { second.engine.set_metric_state({}); });
 }
 
 TEST_P(EngineTest, WrongCallOrdersAreRefused) {

@@ -321,9 +321,20 @@ TEST(Job, SchedulerIntegersAreWrittenAsIntegers) {
   expect_refused("scheduler={type: CyclicLR, params: {base_lr: 1, max_lr: 2, scale_mode: cycle}}", "choose a mode");
   expect_refused("scheduler={type: Sequence, params: {stages: [{type: StepLR, params: {gamma: 1}}]}}",
                  "scheduler.params.stages[0].params.step_size is required for StepLR");
-  expect_refused("scheduler={type: SequentialLR}", "write Sequence");
+  expect_refused("scheduler={type: ChainedScheduler}", "write Sequence or SequentialLR");
+  expect_refused("scheduler={type: SequentialLR, params: {milestones: [3], schedulers: [{type: WarmupLR}]}}",
+                 "Sequence takes any scheduler");
   expect_refused("scheduler={type: CosineAnnealingLR, params: {T_max: 9, min_lr: 0.1}}", "did you mean 'eta_min'?");
   EXPECT_EQ(load(small, {"scheduler={type: WarmupLR}"}).config.scheduler.params.integer("warmup_num_steps"), 1000);
+}
+
+TEST(Job, AScheduleThatReadsValLossNeedsEvaluations) {
+  const std::string with = std::string(small) + "scheduler: {type: ReduceLROnPlateau}\n";
+  expect_refused("run.eval_every=0", "give run.eval_every the steps between two evaluations", with);
+  const std::vector<std::string> late = load(with, {"run.eval_every=10"}).warnings;
+  ASSERT_EQ(late.size(), 1U);
+  EXPECT_NE(late[0].find("never acts"), std::string::npos) << late[0];
+  EXPECT_TRUE(load(with, {"run.eval_every=9"}).warnings.empty());
 }
 
 TEST(Job, TotalStepsMayFollowTheRun) {
@@ -472,6 +483,7 @@ std::vector<std::string> required_of(const Kind& kind) {
                         (field.or_auto                             ? "=auto"
                          : field.type == FieldType::integer_list   ? "=[5]"
                          : field.type == FieldType::number_or_list ? "=0.5"
+                         : field.name == "schedulers" ? "=[{type: ConstantLR}, {type: StepLR, params: {step_size: 4}}]"
                          : field.type == FieldType::block_list
                              ? "=[{steps: 3, type: Constant}, {type: StepLR, params: {step_size: 4}}]"
                              : "=2"));

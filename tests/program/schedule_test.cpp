@@ -1,6 +1,8 @@
 // Schedules that no training can want: what `lockstep lr` shows of them, and what `train` says before it starts.
 #include <gmock/gmock.h>
 
+#include <csignal>
+#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "tests/program/jobs.hpp"
@@ -51,6 +53,39 @@ TEST_F(ScheduleOfAJob, IsWarnedOfBeforeTrainingStarts) {
 
   schedule("WarmupCosineLR", "total_num_steps: 20, warmup_num_steps: 2, cos_min_ratio: 5");
   EXPECT_THAT(before_training(), HasSubstr("cos_min_ratio 5 is above 1"));
+}
+
+TEST_F(ScheduleOfAJob, ThatReadsValLossIsTheSameAfterAKillAndShownAsFarAsItIsKnown) {
+  write_text(path("job.yaml"),
+             "model: {type: mlp, hidden: [16]}\n"
+             "data: {type: clusters, classes: 4, features: 8, samples: 512}\n"
+             "run: {name: r, output_dir: runs, steps: 40, log_every: 1, eval_every: 3, checkpoint: {every: 7}}\n"
+             "train_batch_size: 8\noptimizer: {type: SGD, params: {lr: 4}}\n"
+             "scheduler: {type: ReduceLROnPlateau, params: {patience: 1, factor: 0.5, threshold: 0.05}}\n");
+  const auto rates = [this](const std::string& name) {
+    std::vector<std::string> result;
+    std::ifstream in(path("runs/" + name + "/metrics.jsonl"));
+    for (std::string line; std::getline(in, line);) result.push_back(nlohmann::json::parse(line).at("lr").dump());
+    return result;
+  };
+  ASSERT_EQ(run("mpirun -n 2 lockstep train job.yaml --set run.name=undisturbed").exit_code, 0);
+  ASSERT_NE(rates("undisturbed").front(), rates("undisturbed").back());
+
+  Program program("mpirun -n 2 lockstep train job.yaml", options({{"LOCKSTEP_DRILL", "slow_save@seconds=0.5"}}));
+  ASSERT_TRUE(program.wait_for("checkpoint runs/r/checkpoints/step-21"));
+  program.signal(SIGKILL);
+  EXPECT_NE(program.finish().exit_code, 0);
+  ASSERT_TRUE(program.all_gone(Seconds(5)));
+  const Outcome again = run("mpirun -n 2 lockstep train job.yaml");
+
+  EXPECT_EQ(again.exit_code, 0) << again.all();
+  EXPECT_THAT(again.out, HasSubstr("resume    from "));
+  EXPECT_EQ(rates("r"), rates("undisturbed"));
+
+  const Outcome shown = run("lockstep lr job.yaml --format csv --updates 3");
+  EXPECT_EQ(shown.out, "update,group,lr,momentum\n0,0,4,0\n1,0,4,0\n2,0,4,0\n");
+  EXPECT_THAT(run("lockstep lr job.yaml").out, HasSubstr("note: only the rates before the first evaluation are known"));
+  EXPECT_EQ(run("lockstep train job.yaml --set run.eval_every=0").exit_code, 2);
 }
 
 TEST_F(ScheduleOfAJob, AndABatchLargerThanTheDataIsWarnedOfToo) {

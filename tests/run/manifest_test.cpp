@@ -57,6 +57,29 @@ TEST(Manifest, GivesBackWhatWasWritten) {
   EXPECT_EQ(read.tensors[1].begin, 32U);
 }
 
+TEST(Manifest, HoldsWhatAScheduleRemembersOfItsMetricToTheBit) {
+  Manifest manifest = two_tensors();
+  EXPECT_EQ(parse_manifest(manifest_text(manifest), "m").state.metric, std::nullopt);
+  for (const std::optional<double> best :
+       {std::optional<double>(), std::optional<double>(1.0 / 3), std::optional(-0.1)}) {
+    manifest.state.metric =
+        sched::MetricState{.best = best, .bad = 2, .cooldown = 1, .seen = 7, .lr = {0.1 * 0.7 * 0.7, 5e-324}};
+    EXPECT_EQ(parse_manifest(manifest_text(manifest), "m").state.metric, manifest.state.metric);
+  }
+  const auto broken = [&](const char* path, const json& value) {
+    json object = json::parse(manifest_text(manifest));
+    object.erase("manifest_xxh3_128");
+    object[json::json_pointer(path)] = value;
+    object["manifest_xxh3_128"] = hash_of(object.dump());
+    return damage(object.dump());
+  };
+  expect_contains(broken("/metric/bad", 8), "bad is 8; expected a whole number from 0 to 7");
+  expect_contains(broken("/metric/best", "x"), "best is \"x\"; expected a number");
+  expect_contains(broken("/metric/lr", json::array()), "no learning rate");
+  expect_contains(broken("/metric/lr/0", nullptr), "a learning rate is null");
+  expect_contains(broken("/metric", 3), "an object");
+}
+
 TEST(Manifest, MayHoldAPathThatIsNoUtf8) {
   Manifest manifest = two_tensors();
   manifest.state.job = "path: \xFF\n";

@@ -239,6 +239,68 @@ TEST_F(Trainer, AResumedRunRepeatsTheLinesOfAnUninterruptedOne) {
   }
 }
 
+/// Evaluates every third step and saves every seventh; the rate is so high that val_loss soon stops improving.
+const char* plateau_job = R"(
+model: {type: mlp, hidden: [16]}
+data: {type: clusters, classes: 4, features: 8, samples: 400}
+run: {steps: 40, seed: 3, eval_every: 3, checkpoint: {every: 7, keep_last: 0}, determinism: invariant}
+train_batch_size: 12
+train_micro_batch_size_per_gpu: 2
+optimizer: {type: SGD, params: {lr: 4}}
+scheduler: {type: ReduceLROnPlateau, params: {patience: 1, factor: 0.5, cooldown: 1, threshold: 0.05}}
+)";
+
+std::set<double> rates_of(const std::vector<json>& lines) {
+  std::set<double> rates;
+  for (const json& line : lines) rates.insert(line.at("lr")[0].get<double>());
+  return rates;
+}
+
+TEST_F(Trainer, APlateauGoesOnFromEveryCheckpointOnAnyNumberOfRanks) {
+  const job::JobConfig whole = job(plateau_job, "plateau");
+  run(whole, 2);
+  const auto expected = lines(whole);
+  ASSERT_GE(rates_of(expected).size(), 4U) << "the schedule must have acted several times";
+  EXPECT_NE(output().find("val_loss has stopped improving; lr 4 -> 2"), std::string::npos) << output();
+
+  const int ranks[] = {1, 2, 3, 6};
+  for (int step = 35, i = 0; step > 0; step -= 7, ++i) {
+    run(whole, ranks[i % 4], run_folder(whole) + "/checkpoints/step-" + std::to_string(step));
+    expect_same_lines(lines(whole), expected);
+  }
+}
+
+TEST_F(Trainer, AnEvaluationThatOnlyTheEndOfARunAddsDecidesNothing) {
+  const job::JobConfig whole = job(plateau_job, "longer");
+  run(whole, 1);
+  for (const std::int64_t steps : {10, 20, 31, 40}) {
+    job::JobConfig part = job(plateau_job, "shorter");
+    part.run.steps = steps;
+    run(part, 1);
+    auto expected = lines(whole), there = lines(part);
+    ASSERT_EQ(there.size(), static_cast<std::size_t>(steps));
+    for (std::size_t i = 0; i < there.size(); ++i) EXPECT_EQ(there[i].at("lr"), expected[i].at("lr")) << i;
+  }
+}
+
+TEST_F(Trainer, AnotherLearningRateStartsAPlateauAnew) {
+  job::JobConfig first = job(plateau_job, "anew");
+  first.run.steps = 28;
+  run(first, 1);
+  job::JobConfig second = job(plateau_job, "anew");
+  second.optimizer.sgd.lr = 0.5;
+  run(second, 1);
+  EXPECT_NE(output().find("the optimizer's learning rate has changed"), std::string::npos) << output();
+  EXPECT_EQ(lines(second)[28].at("lr")[0], 0.5);
+}
+
+TEST_F(Trainer, APlateauNeedsValidationSamples) {
+  job::JobConfig none = job(plateau_job, "none");
+  none.data.clusters.validation_fraction = 0;
+  const std::string text = error_text(ErrorKind::config, [&] { run(none, 1); });
+  EXPECT_NE(text.find("give data.validation_fraction"), std::string::npos) << text;
+}
+
 TEST_F(Trainer, TheCheckpointOutlivesAChangeOfRanks) {
   const job::JobConfig one = job(mlp_job, "one");
   run(one, 1);

@@ -70,6 +70,16 @@ TEST(OneCycle, MomentumOfSgdIsLeftAloneUnlessAskedFor) {
   EXPECT_EQ(values_at(*cycled, 8).beta1, 0.0);
 }
 
+TEST(OneCycle, MomentumOfSgdThatIsAskedForIsAdamsBeta1) {
+  Params params = with(with(cycle, "decay_step_size", 3), "decay_mom_rate", 0.01);
+  const auto adam = make_schedule("OneCycle", params, adam_groups());
+  const auto sgd = make_schedule("OneCycle", with(params, "cycle_sgd_momentum", true), sgd_groups());
+  for (std::int64_t k = 0; k < 40; ++k) {
+    EXPECT_EQ(values_at(*sgd, k).momentum, values_at(*adam, k).beta1) << k;
+    EXPECT_EQ(values_at(*sgd, k).lr, values_at(*adam, k).lr) << k;
+  }
+}
+
 TEST(OneCycle, SgdWithoutMomentumCannotCycleIt) {
   auto groups = sgd_groups();
   groups[0].momentum = 0;
