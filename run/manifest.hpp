@@ -23,8 +23,8 @@ struct RunState {
   int threads = 1;  ///< of each; with it and the ISA a resume repeats the bits
   std::string isa;
   std::string job;                                ///< the effective job file
-  std::string data;                               ///< fingerprint of the data set, in hex
   std::optional<sched::MetricState> metric = {};  ///< of a schedule that reads one
+  std::string data;                               ///< fingerprint of the data set, in hex
   // Of a program with a model of its own:
   std::int64_t schedule_index = 0;  ///< where the program steps the schedule: how often it did
   std::string client_state = {};    ///< the program's own text

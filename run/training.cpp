@@ -136,6 +136,7 @@ std::string Training::save(const std::string& client_state) {
                                    .threads = rank_.place.threads,
                                    .isa = std::string(to_string(current_isa())),
                                    .job = job::effective_yaml(job_.config),
+                                   .metric = engine_->metric_state(),
                                    .data = own_data,
                                    .schedule_index = scheduler_.managed() ? 0 : scheduler_.index(),
                                    .client_state = client_state});
@@ -169,6 +170,7 @@ std::optional<LoadedCheckpoint> Training::load(const std::string& resume) {
     fresh.attempted = state.step.attempted;
     engine_->write_state(fresh);
   }
+  if (const auto metric = metric_to_go_on(beginning, engine_->metric_state())) engine_->set_metric_state(*metric);
   require_equal_parameters(comm_, *engine_);
   step_count_ = state.step.attempted;
   if (!scheduler_.managed()) scheduler_.set_index(state.schedule_index);

@@ -23,6 +23,9 @@ class Scheduler {
   [[nodiscard]] std::vector<double> lr() const { return engine_.lr(); }
   /// User-managed only: goes on by one index, which the next update uses. ErrorKind::config for a managed schedule.
   void step();
+  /// Managed, of a schedule that follows a metric (ReduceLROnPlateau): the metric after the steps so far, the same on
+  /// every rank; the next step is the first to use what follows from it. Collective.
+  void observe(double metric) { engine_.observe(metric); }
   /// User-managed: how often step() was called, over all runs. Managed: updates applied so far.
   [[nodiscard]] std::int64_t index() const;
   [[nodiscard]] bool managed() const { return managed_; }
