@@ -132,7 +132,11 @@ void NcclWatchdog::start_stopping(const std::shared_ptr<State>& state) {
 
 void NcclWatchdog::stop_nccl(const std::shared_ptr<State>& state) {
   // A thread inside NCCL is given a moment; one that is stuck there is what an abort is for.
-  std::unique_lock calls(state->calls, patience_with_calls);
+  std::unique_lock calls(state->calls, std::try_to_lock);
+  for (Deadline patience(patience_with_calls); !calls && !patience.passed();) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    (void)calls.try_lock();
+  }
   const bool there = !state->gone;
   state->gone = true;
   const NcclComm comm = state->comm;

@@ -90,10 +90,10 @@ class NcclWatchdog {
   struct State {
     explicit State(const NcclApi& table) : api(table) {}
     const NcclApi& api;
-    std::timed_mutex calls;  ///< one thread at a time in NCCL
-    NcclComm comm;           ///< under calls
-    bool gone = true;        ///< under calls: there is nothing to call
-    std::mutex mutex;        ///< of the rest
+    std::mutex calls;  ///< one thread at a time in NCCL
+    NcclComm comm;     ///< under calls
+    bool gone = true;  ///< under calls: there is nothing to call
+    std::mutex mutex;  ///< of the rest
     std::condition_variable changed;
     std::deque<Entry> entries;
     std::uint64_t last_number = 0;

@@ -74,6 +74,8 @@ void DeviceApi::wait_until(const std::function<bool()>& done, const char* what) 
     std::this_thread::sleep_for(pause);
     pause = std::min(2 * pause, longest_pause);
   }
+  // A communicator that was stopped lets its work end, with anything in the buffers.
+  if (wait_check_) wait_check_();
 }
 
 namespace {

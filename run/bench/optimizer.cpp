@@ -33,6 +33,7 @@ struct State {
     GroupStep group;
     group.lr = 1e-6, group.beta1 = 0.9, group.beta2 = 0.95, group.momentum = 0.9, group.weight_decay = 0.1;
     group.correction1 = 0.9, group.correction2 = 0.9;
+    group.round();
     groups = bench.copy_of(std::vector<GroupStep>{group});
     StepState past;
     past.applied = past.attempted = 10;

@@ -117,6 +117,7 @@ Mismatches run_kernels(const json& trace, const char* key, const testing::Sessio
     const auto t = static_cast<double>(step + 1);
     s.group.correction1 = 1.0 - std::pow(s.group.beta1, t);
     s.group.correction2 = 1.0 - std::pow(s.group.beta2, t);
+    s.group.round();
     const Array<GroupStep> groups(session, {s.group});
     // decide has counted this update already.
     const auto taken = static_cast<std::int64_t>(step) + 1;
