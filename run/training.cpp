@@ -62,7 +62,6 @@ Training::Training(nn::Model& model, const job::LoadedJob& job, RankContext& ran
       options_(engine_options(job_, model, batch_, rank.comm.rank(), rank.place.device->immediate())),
       engine_([&] {
         options_.micro_batch.length = options.length;
-        options_.captured = choose_capture(job_.config, *rank_.place.device).captured;
         if (options.user_managed_scheduler) options_.schedule = nullptr;
         options_.captured = choose_capture(job_.config, *rank_.place.device).captured;
         return std::make_unique<engine::Engine>(model, comm_, rank_.place, options_);

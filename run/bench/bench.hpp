@@ -8,16 +8,16 @@
 namespace lockstep::run::bench {
 
 struct BenchOptions {
-  std::vector<std::string> what;  ///< of bench_names(), in order
-  Sampling sampling;
-  OptimizerShape optimizer;
-  AllReduceShape all_reduce;
-  GemmShape gemm;
-  AttentionShape attention;
-  StepShape step;
+  std::vector<std::string> what = {};  ///< of bench_names(), in order
+  Sampling sampling = {};
+  OptimizerShape optimizer = {};
+  AllReduceShape all_reduce = {};
+  GemmShape gemm = {};
+  AttentionShape attention = {};
+  StepShape step = {};
   const job::LoadedJob* job = nullptr;  ///< of the step; null: usual_step_job with `overrides`
-  std::vector<std::string> overrides;
-  std::string json_path;  ///< where all samples go; empty: nowhere
+  std::vector<std::string> overrides = {};
+  std::string json_path = {};  ///< where all samples go; empty: nowhere
 };
 
 [[nodiscard]] const std::vector<std::string>& bench_names();  ///< optimizer, allreduce, gemm, attention, step
