@@ -45,8 +45,10 @@ std::vector<std::string> check_as_train_does(const job::JobConfig& job, std::int
   const Ranks ranks = ranks_of(job, asked);
   if (job.comm.backend == "local" && asked > 1) run::refuse_nested_ranks();
   (void)run::select_place(job);
-  const auto model = model_of(job);
+  const bool custom = job.model.type == "custom";
+  const auto model = custom ? nullptr : model_of(job);
   std::vector<std::string> remarks;
+  if (custom) remarks.emplace_back("model.type custom: its parameters are known to the program that brings it");
   try {
     const job::BatchSizes batch = run::batch_sizes(job, ranks.number, ranks.source);
     if (ranks.said) remarks.push_back("batch: " + batch.text);
@@ -55,7 +57,7 @@ std::vector<std::string> check_as_train_does(const job::JobConfig& job, std::int
     remarks.push_back(
         fmt::format("one rank alone cannot train it: {}; lockstep config -n N asks for N ranks", error.what()));
   }
-  (void)run::assign_groups(job, *model);
+  if (model != nullptr) (void)run::assign_groups(job, *model);
   return remarks;
 }
 

@@ -10,9 +10,11 @@
 #include <utility>
 
 #include "apps/arguments.hpp"
+#include "apps/command_pages.hpp"
 #include "apps/config_command.hpp"
 #include "apps/explain_command.hpp"
 #include "apps/import_command.hpp"
+#include "apps/init_command.hpp"
 #include "apps/lr_command.hpp"
 #include "core/error.hpp"
 #include "core/log.hpp"
@@ -20,6 +22,7 @@
 #include "job/job.hpp"
 #include "run/bench_step.hpp"
 #include "run/compare.hpp"
+#include "run/doctor.hpp"
 #include "run/generate.hpp"
 #include "run/launch.hpp"
 #include "run/launcher.hpp"
@@ -121,6 +124,7 @@ class Commands {
     app.require_subcommand(1);
     app.set_version_flag("--version", "lockstep " LOCKSTEP_VERSION);
     add_examples(app, "mpirun -n 2 lockstep train job.yaml", "lockstep train --help");
+    add_init(app);
     add_train(app);
     add_lr(app);
     add_config(app);
@@ -130,10 +134,44 @@ class Commands {
     add_report(app);
     add_compare(app);
     add_bench(app);
+    add_doctor(app);
+    add_pages(app);
   }
   [[nodiscard]] int code() const { return code_; }
 
  private:
+  void add_init(CLI::App& app) {
+    auto* init = app.add_subcommand("init", "write a commented job file to start from");
+    init->add_option("name", name_, "which one (without: lists them)");
+    init->add_option("folder", folder_, "where job.yaml goes")->capture_default_str();
+    init->callback([&] { code_ = init_command(name_, folder_); });
+    add_examples(*init, "lockstep init gpt-char", "lockstep init classifier first_try");
+  }
+
+  void add_doctor(CLI::App& app) {
+    auto* doctor =
+        app.add_subcommand("doctor", "look at this machine: what training needs, and how to mend what is missing");
+    doctor->callback([&] {
+      const std::vector<run::Finding> findings = run::examine();
+      show(run::to_text(findings));
+      code_ = run::exit_code_of(findings);
+    });
+    add_examples(*doctor, "lockstep doctor", "mpirun -n 1 lockstep doctor");
+  }
+
+  void add_pages(CLI::App& app) {
+    auto* completion = app.add_subcommand("completion", "print a script that completes lockstep's words in a shell");
+    completion->add_option("shell", shell_, "bash, zsh or fish")->required();
+    completion->callback([&] { show(completion_script(app, shell_)); });
+    add_examples(*completion, "source <(lockstep completion bash)",
+                 "lockstep completion fish > ~/.config/fish/completions/lockstep.fish");
+    auto* manual = app.add_subcommand("man", "print the manual page, as roff");
+    manual->callback([&] { show(manual_page(app, LOCKSTEP_VERSION)); });
+    add_examples(*manual, "lockstep man | man -l -", "lockstep man > /usr/local/share/man/man1/lockstep.1");
+  }
+
+  static void show(const std::string& text) { std::fwrite(text.data(), 1, text.size(), stdout); }
+
   void add_train(CLI::App& app) {
     auto* train = app.add_subcommand("train", "train a job; under mpirun on all its ranks");
     job_.add_to(train);
@@ -149,7 +187,7 @@ class Commands {
     job_.add_to(lr);
     lr->add_option("--updates", updates_, "rows (default: run.steps)")
         ->check(between<std::int64_t>(1, most_updates(1)));
-    lr->add_option("--format", format_, "text, csv or json");
+    lr->add_option("--format", format_, "text, csv or json")->capture_default_str();
     lr->add_option("--plot", plot_, "also write a picture, as SVG: NAME.svg");
     lr->callback([&] { code_ = lr_command(job_, updates_, format_, plot_); });
     add_examples(*lr, "lockstep lr job.yaml --plot lr.svg", "lockstep lr job.yaml --updates 50 --format csv");
@@ -200,11 +238,16 @@ class Commands {
     generate->add_option("run", run_, "the run's folder")->required();
     generate->add_option("--prompt", generate_.prompt, "text to continue");
     generate->add_option("--tokens", generate_.tokens, "symbols to add")
+        ->capture_default_str()
         ->check(between<std::int64_t>(1, 1'000'000'000));
-    generate->add_option("--temperature", generate_.temperature, "0: always the likeliest")->check(between(0.0, 1e6));
+    generate->add_option("--temperature", generate_.temperature, "0: always the likeliest")
+        ->capture_default_str()
+        ->check(between(0.0, 1e6));
     generate->add_option("--top-k", generate_.top_k, "choose among the k likeliest; 0: all")
+        ->capture_default_str()
         ->check(between<std::int64_t>(0, 1'000'000'000));
     generate->add_option("--seed", generate_.seed, "of the drawing")
+        ->capture_default_str()
         ->check(between<std::int64_t>(0, std::numeric_limits<std::int64_t>::max()));
     generate->callback([&] { code_ = generate_command(run_, generate_); });
     add_examples(*generate, "lockstep generate runs/job --prompt 'And God said'",
@@ -212,66 +255,81 @@ class Commands {
   }
 
   void add_import(CLI::App& app) {
-    auto* import =
+    auto* command =
         app.add_subcommand("import", "print a DeepSpeed configuration as a job file, with what became of each key");
-    import->add_option("file", import_, "DeepSpeed configuration (JSON or Hjson)")->required();
-    import->add_option("--set", job_.overrides, "override a field: --set train_batch_size=32 (repeatable)")
+    command->add_option("file", import_, "DeepSpeed configuration (JSON or Hjson)")->required();
+    command->add_option("--set", job_.overrides, "override a field: --set train_batch_size=32 (repeatable)")
         ->allow_extra_args(false)
         ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
-    import->callback([&] { code_ = import_command(import_, job_.overrides);
-  });
-  add_examples(*import, "lockstep import ds_config.json > imported.yaml",
-               "lockstep import ds_config.json --set train_batch_size=32 --set run.steps=500");
-}
+    command->callback([&] { code_ = import_command(import_, job_.overrides); });
+    add_examples(*command, "lockstep import ds_config.json > imported.yaml",
+                 "lockstep import ds_config.json --set train_batch_size=32 --set run.steps=500");
+  }
 
   void add_report(CLI::App& app) {
-  auto* report = app.add_subcommand("report", "write a run's losses, rates and settings as one HTML page");
-  report->add_option("run", run_, "the run's folder")->required();
-  report->add_option("--output", output_, "where to write (default: RUN/report.html)");
-  report->callback([&] { code_ = report_command(run_, output_); });
-  add_examples(*report, "lockstep report runs/job", "lockstep report runs/job --output job.html");
-}
+    auto* report = app.add_subcommand("report", "write a run's losses, rates and settings as one HTML page");
+    report->add_option("run", run_, "the run's folder")->required();
+    report->add_option("--output", output_, "where to write (default: RUN/report.html)");
+    report->callback([&] { code_ = report_command(run_, output_); });
+    add_examples(*report, "lockstep report runs/job", "lockstep report runs/job --output job.html");
+  }
 
-void add_compare(CLI::App& app) {
-  auto* compare = app.add_subcommand(
-      "compare",
-      "two runs side by side: settings, ends, the first step with another loss; exit code 0: the same bits, 1: others");
-  compare->add_option("a", run_, "a run's folder")->required();
-  compare->add_option("b", other_run_, "another's")->required();
-  compare->callback([&] { code_ = compare_command(run_, other_run_); });
-  add_examples(*compare, "lockstep compare runs/job runs/other",
-               "lockstep compare runs/job runs/other > differences.txt");
-}
+  void add_compare(CLI::App& app) {
+    auto* compare = app.add_subcommand("compare",
+                                       "two runs side by side: settings, ends, the first step with another loss; exit "
+                                       "code 0: the same bits, 1: others");
+    compare->add_option("a", run_, "a run's folder")->required();
+    compare->add_option("b", other_run_, "another's")->required();
+    compare->callback([&] { code_ = compare_command(run_, other_run_); });
+    add_examples(*compare, "lockstep compare runs/job runs/other",
+                 "lockstep compare runs/job runs/other > differences.txt");
+  }
 
-void add_bench(CLI::App& app) {
-  auto* bench = app.add_subcommand("bench", "measure speed on this machine");
-  bench->require_subcommand(1);
-  auto* step = bench->add_subcommand("step", "whole training steps of a job, on random samples");
-  job_.add_to(step);
-  step->add_option("--steps", bench_.steps, "timed steps")->check(between<std::int64_t>(1, 1'000'000));
-  step->add_option("--warmup", bench_.warmup, "steps before them")->check(between<std::int64_t>(0, 1'000'000));
-  step->add_option("--classes", bench_.classes, "symbols of the random data; the job's data file is then not read")
-      ->check(between(2, 10'000'000));
-  step->callback([&] { code_ = bench_step_command(job_, bench_); });
-  for (CLI::App* command : {bench, step})
-    add_examples(*command, "lockstep bench step job.yaml", "mpirun -n 2 lockstep bench step job.yaml --steps 5");
-}
+  void add_bench(CLI::App& app) {
+    auto* bench = app.add_subcommand("bench", "measure speed on this machine");
+    bench->require_subcommand(1);
+    auto* step = bench->add_subcommand("step", "whole training steps of a job, on random samples");
+    job_.add_to(step);
+    step->add_option("--steps", bench_.steps, "timed steps")
+        ->capture_default_str()
+        ->check(between<std::int64_t>(1, 1'000'000));
+    step->add_option("--warmup", bench_.warmup, "steps before them")
+        ->capture_default_str()
+        ->check(between<std::int64_t>(0, 1'000'000));
+    step->add_option("--classes", bench_.classes, "symbols of the random data; the job's data file is then not read")
+        ->check(between(2, 10'000'000));
+    step->callback([&] { code_ = bench_step_command(job_, bench_); });
+    for (CLI::App* command : {bench, step})
+      add_examples(*command, "lockstep bench step job.yaml", "mpirun -n 2 lockstep bench step job.yaml --steps 5");
+  }
 
-int code_ = 0;
-JobOptions job_;
-std::string resume_, format_ = "text", plot_, key_, run_, other_run_, import_, output_;
-std::int64_t updates_ = 0, ranks_ = 0;
-std::vector<std::pair<ConfigOptions::Show, std::string>> shown_;
-run::GenerateOptions generate_;
-run::BenchStepOptions bench_;
-};  // namespace
+  int code_ = 0;
+  JobOptions job_;
+  std::string resume_, format_ = "text", plot_, key_, run_, other_run_, import_, output_, name_, folder_ = ".", shell_;
+  std::int64_t updates_ = 0, ranks_ = 0;
+  std::vector<std::pair<ConfigOptions::Show, std::string>> shown_;
+  run::GenerateOptions generate_;
+  run::BenchStepOptions bench_;
+};
 
 struct Ending {
   int code;
   bool has_result;  ///< what was printed is what was asked for
 };
 
+/// For somebody who types the program's name to see what it is.
+constexpr const char* welcome =
+    "Lockstep trains small and mid-size models data-parallel from one YAML file. To start with:\n"
+    "  lockstep init gpt-char               writes a commented job.yaml\n"
+    "  mpirun -n 2 lockstep train job.yaml  trains it on two ranks\n"
+    "  lockstep doctor                      looks at this machine\n"
+    "All commands: lockstep --help\n";
+
 Ending run_program(int argc, char** argv) {
+  if (argc == 1) {
+    if (run::launcher_rank() == 0) fmt::print("{}", welcome);
+    return {0, true};
+  }
   CLI::App app("Lockstep trains small and mid-size models data-parallel from one YAML file.");
   Commands commands(app);
   const std::vector<std::string> words(argv + 1, argv + argc);

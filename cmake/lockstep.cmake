@@ -76,8 +76,9 @@ function(lockstep_library)
   get_property(objects GLOBAL PROPERTY LOCKSTEP_OBJECTS)
   add_library(lockstep SHARED ${objects})
   add_library(lockstep::lockstep ALIAS lockstep)
-  target_link_libraries(lockstep PUBLIC lockstep_options fmt::fmt PRIVATE OpenMP::OpenMP_CXX MPI::MPI_CXX DNNL::dnnl
+  target_link_libraries(lockstep PUBLIC $<BUILD_INTERFACE:lockstep_options> fmt::fmt PRIVATE OpenMP::OpenMP_CXX MPI::MPI_CXX DNNL::dnnl
                                         nlohmann_json::nlohmann_json yaml-cpp ${LOCKSTEP_XXHASH} dl)
+  target_compile_features(lockstep INTERFACE cxx_std_20)
   set_target_properties(lockstep PROPERTIES BUILD_RPATH "$ORIGIN" INSTALL_RPATH "$ORIGIN")
 endfunction()
 

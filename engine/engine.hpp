@@ -99,6 +99,8 @@ class Engine {
   [[nodiscard]] std::vector<double> lr() const;
   /// For a user-managed schedule only: ErrorKind::internal if the engine steps one itself.
   void set_lr(const std::vector<double>& lr);
+  /// The same with everything that a schedule gives.
+  void set_values(const std::vector<StepValues>& values);
 
   /// Steps that have finished since the last call, oldest first. Throws what ended the run.
   [[nodiscard]] std::vector<FinishedStep> results();
@@ -106,6 +108,8 @@ class Engine {
   void drain();
   /// A step's result has surely been returned by results() after this many further steps: 0 on CPUs.
   [[nodiscard]] std::int64_t result_delay() const;
+  /// Updates applied, as far as the host knows: of the steps that have finished.
+  [[nodiscard]] std::int64_t applied() const { return known_applied_; }
 
   /// Sum of losses over a batch and its number of targets, without gradients. Rank-local.
   [[nodiscard]] LossSum evaluate(const data::HostBatch& batch);

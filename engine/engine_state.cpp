@@ -39,12 +39,19 @@ std::vector<double> Engine::lr() const {
 }
 
 void Engine::set_lr(const std::vector<double>& lr) {
+  require(lr.size() == user_values_.size(), "engine: set_lr needs one value per parameter group");
+  std::vector<StepValues> values = user_values_;
+  for (std::size_t g = 0; g < lr.size(); ++g) values[g].lr = lr[g];
+  set_values(values);
+}
+
+void Engine::set_values(const std::vector<StepValues>& values) {
   require(
       options_.schedule == nullptr,
       "engine: set_lr on a managed schedule; the engine steps it once per update by itself. Make the engine without a "
       "schedule to set lr by hand");
-  require(lr.size() == user_values_.size(), "engine: set_lr needs one value per parameter group");
-  for (std::size_t g = 0; g < lr.size(); ++g) user_values_[g].lr = lr[g];
+  require(values.size() == user_values_.size(), "engine: set_values needs one entry per parameter group");
+  user_values_ = values;
 }
 
 void Engine::read_range(const std::string& name, std::int64_t begin, std::int64_t count, float* to) {

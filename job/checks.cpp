@@ -51,7 +51,8 @@ class Checks {
     const bool language = config_.model.type == "gpt2";
     if (language) gpt2(block);
     const Values& data = values_.section("data");
-    if (block.type.empty() || data.type.empty() || language == (config_.data.type == "text")) return;
+    if (block.type.empty() || data.type.empty() || config_.model.type == "custom") return;
+    if (language == (config_.data.type == "text") && config_.data.type != "custom") return;
     diagnostics_.error(data.type_position,
                        fmt::format("data.type {} does not fit model.type {}", config_.data.type, config_.model.type),
                        language ? "gpt2 needs data of type text" : "mlp needs data of type clusters");

@@ -195,12 +195,16 @@ void job(Config& c, V& v) {
   v.variant(About{"model", "What is trained.", Presence::required, decides}, c.model.type,
             Alternative{About{"gpt2", "A GPT-2 language model."}, c.model.gpt2, [](auto& m, V& w) { gpt2(m, w); }},
             Alternative{About{"mlp", "Fully connected layers, for data of type clusters."}, c.model.mlp,
-                        [](auto& m, V& w) { mlp(m, w); }});
+                        [](auto& m, V& w) { mlp(m, w); }},
+            Alternative{About{"custom", "The model of a program of your own, which reads this file (docs/api.md)."},
+                        c.model.custom, [](auto&, V&) {}});
   v.variant(
       About{"data", "What it is trained on.", Presence::required, decides}, c.data.type,
       Alternative{About{"text", "A text file, for model gpt2."}, c.data.text, [](auto& d, V& w) { text_data(d, w); }},
       Alternative{About{"clusters", "Generated Gaussian clusters to classify, for model mlp."}, c.data.clusters,
-                  [](auto& d, V& w) { clusters_data(d, w); }});
+                  [](auto& d, V& w) { clusters_data(d, w); }},
+      Alternative{About{"custom", "The data of a program of your own, which reads this file; for model custom."},
+                  c.data.custom, [](auto&, V&) {}});
   v.section(About{"run", "Where, how long and how the job runs.", Presence::required}, c.run,
             [](auto& inner, V& w) { run(inner, w); });
   v.section(About{"comm", "How ranks exchange gradients."}, c.comm, [](auto& inner, V& w) { comm(inner, w); });

@@ -32,10 +32,16 @@ struct MlpConfig {
   bool operator==(const MlpConfig&) const = default;
 };
 
+/// What a program brings itself (run/initialize.hpp): the job file only says so.
+struct CustomConfig {
+  bool operator==(const CustomConfig&) const = default;
+};
+
 struct ModelConfig {
-  std::string type = "gpt2";  ///< gpt2 | mlp; only the block of this type counts
+  std::string type = "gpt2";  ///< gpt2 | mlp | custom; only the block of this type counts
   Gpt2Config gpt2;
   MlpConfig mlp;
+  CustomConfig custom;
   bool operator==(const ModelConfig&) const = default;
 };
 
@@ -56,9 +62,10 @@ struct ClustersDataConfig {
 };
 
 struct DataConfig {
-  std::string type = "text";  ///< text | clusters
+  std::string type = "text";  ///< text | clusters | custom
   TextDataConfig text;
   ClustersDataConfig clusters;
+  CustomConfig custom;
   bool operator==(const DataConfig&) const = default;
 };
 

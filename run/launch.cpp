@@ -74,20 +74,41 @@ int end_together(comm::Communicator& comm, comm::Communicator& control, const Fa
   }
 }
 
-int run_single(const Start& start, const Body& body, const PlaceOf& place_of) {
-  if (start.failure) return tell_start_failure(*start.failure);
+int run_body(RankProcess& process, const Body& body) {
+  std::optional<Failure> failure;
   try {
-    const SelectedPlace place = place_of(start.job->config);
-    const auto comm = comm::make_single(place.device.get());
-    const int threads = threads_for(start.job->config, widen_and_share(0, 1).share);
-    RankContext context{.comm = *comm,
-                        .place = place.with_threads(threads),
-                        .world_source = "no launcher",
-                        .summary = summary_of(*comm, threads, "", place)};
-    body(context);
-    return 0;
+    body(process.context());
   } catch (...) {
-    return tell(failure_of(std::current_exception()));
+    failure = failure_of(std::current_exception());
+  }
+  return failure ? process.end(*failure) : 0;
+}
+
+class SingleRank final : public RankProcess {
+ public:
+  SingleRank(const job::JobConfig& job, const PlaceOf& place_of)
+      : place_(place_of(job)), comm_(comm::make_single(place_.device.get())) {
+    const int threads = threads_for(job, widen_and_share(0, 1).share);
+    context_.emplace(RankContext{.comm = *comm_,
+                                 .place = place_.with_threads(threads),
+                                 .world_source = "no launcher",
+                                 .summary = summary_of(*comm_, threads, "", place_)});
+  }
+  [[nodiscard]] RankContext& context() override { return *context_; }
+  [[nodiscard]] int end(const Failure& failure) override { return tell(failure); }
+
+ private:
+  SelectedPlace place_;
+  std::unique_ptr<comm::Communicator> comm_;
+  std::optional<RankContext> context_;
+};
+
+Joined join_single(const Start& start, const PlaceOf& place_of) {
+  if (start.failure) return {nullptr, tell_start_failure(*start.failure)};
+  try {
+    return {std::make_unique<SingleRank>(start.job->config, place_of)};
+  } catch (...) {
+    return {nullptr, tell(failure_of(std::current_exception()))};
   }
 }
 
@@ -132,47 +153,63 @@ void require_known_launcher() {
   if (!why.empty()) throw Error(ErrorKind::environment, why);
 }
 
-int run_mpi(const Start& start, const Body& body, const PlaceOf& place_of) {
-  comm::MpiEnvironment mpi;
-  if (mpi.world_size() == 1) require_known_launcher();
-  const auto control = comm::make_mpi(mpi, {.timeout = comm::Seconds(60), .oversubscribed = true});
-  SelectedPlace place;
-  std::optional<Failure> no_place;
-  try {
-    if (start.job) place = place_of(start.job->config);
-  } catch (...) {
-    no_place = failure_of(std::current_exception());
+class MpiRank final : public RankProcess {
+ public:
+  /// Collective. refused() says why this rank, or another one, cannot take part.
+  MpiRank(const Start& start, const PlaceOf& place_of) {
+    if (mpi_.world_size() == 1) require_known_launcher();
+    const auto control = comm::make_mpi(mpi_, {.timeout = comm::Seconds(60), .oversubscribed = true});
+    std::optional<Failure> no_place;
+    try {
+      if (start.job) place_ = place_of(start.job->config);
+    } catch (...) {
+      no_place = failure_of(std::current_exception());
+    }
+    if (const auto failure = agree(*control, start, no_place, mpi_.host_names())) {
+      if (control->rank() == 0) (void)(start.failure ? tell_start_failure(*failure) : tell(*failure));
+      refused_ = exit_code(failure->kind);
+      return;
+    }
+    join(start.job->config);
   }
-  if (const auto failure = agree(*control, start, no_place, mpi.host_names())) {
-    if (control->rank() == 0) (void)(start.failure ? tell_start_failure(*failure) : tell(*failure));
-    return exit_code(failure->kind);
+  [[nodiscard]] std::optional<int> refused() const { return refused_; }
+  [[nodiscard]] RankContext& context() override { return *context_; }
+  [[nodiscard]] int end(const Failure& failure) override {
+    return end_together(*comm_, *ending_, failure, mpi_.host_names());
   }
 
-  const job::JobConfig& job = start.job->config;
-  const Cpus cpus = widen_and_share(mpi.host_rank(), mpi.host_size());
-  const int threads = threads_for(job, cpus.share);
-  const bool oversubscribed = user_bound() ? mpi.oversubscribed(threads) : mpi.host_size() * threads > cpus.host;
-  const auto comm = comm::make_mpi(mpi, {.timeout = comm::Seconds(job.comm.timeout_s),
-                                         .oversubscribed = oversubscribed,
-                                         .library_order = job.run.determinism == "fast"});
-  const auto ending = comm::make_mpi(mpi, {.timeout = last_words(job), .oversubscribed = true});
-  log::set_rank(comm->rank(), comm->size());
-  log::debug("pid {}, {} CPUs allowed, {} threads, {}", getpid(), allowed_cpus(), threads, to_string(current_isa()));
-  const std::set<std::string> hosts(mpi.host_names().begin(), mpi.host_names().end());
-  RankContext context{
-      .comm = *comm,
-      .place = place.with_threads(threads),
-      .world_source = "from MPI",
-      .summary = summary_of(*comm, threads,
-                            fmt::format(" on {}", counted(static_cast<std::int64_t>(hosts.size()), "host")), place),
-      .host_ranks = mpi.host_size()};
-  std::optional<Failure> failure;
-  try {
-    body(context);
-  } catch (...) {
-    failure = failure_of(std::current_exception());
+ private:
+  void join(const job::JobConfig& job) {
+    const Cpus cpus = widen_and_share(mpi_.host_rank(), mpi_.host_size());
+    const int threads = threads_for(job, cpus.share);
+    const bool oversubscribed = user_bound() ? mpi_.oversubscribed(threads) : mpi_.host_size() * threads > cpus.host;
+    comm_ = comm::make_mpi(mpi_, {.timeout = comm::Seconds(job.comm.timeout_s),
+                                  .oversubscribed = oversubscribed,
+                                  .library_order = job.run.determinism == "fast"});
+    ending_ = comm::make_mpi(mpi_, {.timeout = last_words(job), .oversubscribed = true});
+    log::set_rank(comm_->rank(), comm_->size());
+    log::debug("pid {}, {} CPUs allowed, {} threads, {}", getpid(), allowed_cpus(), threads, to_string(current_isa()));
+    const std::set<std::string> hosts(mpi_.host_names().begin(), mpi_.host_names().end());
+    const std::string on_hosts = fmt::format(" on {}", counted(static_cast<std::int64_t>(hosts.size()), "host"));
+    context_.emplace(RankContext{.comm = *comm_,
+                                 .place = place_.with_threads(threads),
+                                 .world_source = "from MPI",
+                                 .summary = summary_of(*comm_, threads, on_hosts, place_),
+                                 .host_ranks = mpi_.host_size()});
   }
-  return failure ? end_together(*comm, *ending, *failure, mpi.host_names()) : 0;
+
+  comm::MpiEnvironment mpi_;
+  SelectedPlace place_;
+  std::unique_ptr<comm::Communicator> comm_;
+  std::unique_ptr<comm::Communicator> ending_;  ///< for the last words alone
+  std::optional<RankContext> context_;
+  std::optional<int> refused_;
+};
+
+Joined join_mpi(const Start& start, const PlaceOf& place_of) {
+  auto process = std::make_unique<MpiRank>(start, place_of);
+  if (const auto code = process->refused()) return {nullptr, *code};
+  return {std::move(process)};
 }
 
 constexpr const char* nested_ranks_text =
@@ -186,6 +223,13 @@ Start refusing_nested_ranks(const Start& start) {
   if (start.job && start.job->config.comm.backend == "local" && size != nullptr && std::atoi(size) > 1)
     refused.failure = Failure{ErrorKind::config, nested_ranks_text};
   return refused;
+}
+
+/// MPI itself, or a launcher that it does not know: there is nothing to ask the others with, and no telling whether
+/// they are well. Whoever meets it says so.
+int tell_alone(const Failure& failure) {
+  if (launcher_rank() > 0) log::set_rank(launcher_rank(), launcher_rank() + 1);
+  return tell(failure);
 }
 
 }  // namespace
@@ -215,13 +259,26 @@ int run_on_ranks(const Start& given, const Body& body, const PlaceOf& place_of) 
     if (!mpi) require_known_launcher();
     if (!start.failure && (backend == "local" || (!launcher && backend == "auto" && start.job->config.comm.ranks > 1)))
       return run_local(start, body, place_of);
-    if (mpi) return run_mpi(start, body, place_of);
-    return run_single(start, body, place_of);
+    const Joined joined = mpi ? join_mpi(start, place_of) : join_single(start, place_of);
+    return joined.process ? run_body(*joined.process, body) : joined.exit_code;
   } catch (...) {
-    // MPI itself, or a launcher that it does not know: there is nothing to ask the others with, and no telling whether
-    // they are well. Whoever meets it says so.
-    if (launcher_rank() > 0) log::set_rank(launcher_rank(), launcher_rank() + 1);
-    return tell(failure_of(std::current_exception()));
+    return tell_alone(failure_of(std::current_exception()));
+  }
+}
+
+Joined join_ranks(const Start& given) {
+  Start start = given;
+  const std::string backend = start.job ? start.job->config.comm.backend : "auto";
+  if (start.job && (backend == "local" || start.job->config.comm.ranks > 1))
+    start.failure = Failure{ErrorKind::config,
+                            "comm.backend local and comm.ranks are for the program lockstep, which makes its ranks as "
+                            "threads: remove them and start this program with mpirun -n N"};
+  try {
+    const bool mpi = under_launcher() || backend == "mpi";
+    if (!mpi) require_known_launcher();
+    return mpi ? join_mpi(start, select_place) : join_single(start, select_place);
+  } catch (...) {
+    return {nullptr, tell_alone(failure_of(std::current_exception()))};
   }
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -44,6 +45,27 @@ struct Start {
 /// An exception of `body` ends the whole job; run/errors.hpp says who tells of it.
 [[nodiscard]] int run_on_ranks(const Start& start, const std::function<void(RankContext&)>& body,
                                const std::function<SelectedPlace(const job::JobConfig&)>& place_of = select_place);
+
+/// This process as one rank of a job: what run_on_ranks makes around its body, for a program that has none.
+class RankProcess {
+ public:
+  RankProcess() = default;
+  RankProcess(const RankProcess&) = delete;
+  RankProcess& operator=(const RankProcess&) = delete;
+  virtual ~RankProcess() = default;
+  [[nodiscard]] virtual RankContext& context() = 0;
+  /// Tells of `failure`, which ended this rank's work, with the other ranks or alone, and returns the exit code.
+  [[nodiscard]] virtual int end(const Failure& failure) = 0;
+};
+
+/// Meets the other ranks of this process's launcher, or is alone. Where a rank cannot take part, it has been told why
+/// and there is only an exit code. StopSignals, and under a launcher LauncherWatch, must be there already. Backend
+/// local is refused: its ranks are threads of one process, and need a body.
+struct Joined {
+  std::unique_ptr<RankProcess> process;
+  int exit_code = 0;
+};
+[[nodiscard]] Joined join_ranks(const Start& start);
 
 /// What a job with backend local meets under mpirun -n 2: throws ErrorKind::config.
 [[noreturn]] void refuse_nested_ranks();

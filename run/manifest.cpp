@@ -32,6 +32,7 @@ class Fields {
     if (found == object_.end()) damaged(place_, "has no {}", key);
     return *found;
   }
+  [[nodiscard]] bool has(const char* key) const { return object_.contains(key); }
   [[nodiscard]] std::int64_t integer(const char* key, std::int64_t min, std::int64_t max = most) const {
     return integer_in(at(key), key, min, max);
   }
@@ -99,6 +100,8 @@ RunState run_state_from(const Fields& from, const std::string& place) {
   state.isa = from.text("isa");
   state.job = from.text("job");
   state.data = from.text("data");
+  if (from.has("schedule_index")) state.schedule_index = from.integer("schedule_index", 0);
+  if (from.has("client_state")) state.client_state = from.text("client_state");
   return state;
 }
 
@@ -201,6 +204,8 @@ std::string manifest_text(const Manifest& manifest) {
                                          {"bytes", manifest.tensors_file.bytes},
                                          {"xxh3_128", manifest.tensors_file.xxh3_128}}})},
                  {"tensors", tensors}};
+  if (state.schedule_index != 0) object["schedule_index"] = state.schedule_index;
+  if (!state.client_state.empty()) object["client_state"] = state.client_state;
   object[hash_key] = hash_of(canonical(object));
   return canonical(object, 1) + "\n";
 }

@@ -22,6 +22,9 @@ struct RunState {
   std::string isa;
   std::string job;   ///< the effective job file
   std::string data;  ///< fingerprint of the data set, in hex
+  // Of a program with a model of its own:
+  std::int64_t schedule_index = 0;  ///< where the program steps the schedule: how often it did
+  std::string client_state = {};    ///< the program's own text
 };
 
 /// One whole, logical fp32 tensor: no padding, no ranks.

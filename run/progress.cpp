@@ -4,6 +4,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <vector>
@@ -81,8 +82,20 @@ double Progress::seconds_left(std::int64_t step) const {
   return done > 0 ? elapsed / done * static_cast<double>(total_steps_ - step) : 0;
 }
 
-void Progress::step(const StepMetrics& metrics) {
+double Progress::average_rate(const StepMetrics& metrics) {
+  constexpr std::int64_t at_least = 10;
+  const double seconds = metrics.step_ms / 1e3;
+  latest_.push_back({metrics.items_per_s * seconds, seconds});
+  if (static_cast<std::int64_t>(latest_.size()) > std::max(at_least, every_)) latest_.pop_front();
+  Took sum{0, 0};
+  for (const Took& took : latest_) sum = {sum.items + took.items, sum.seconds + took.seconds};
+  return sum.seconds > 0 ? sum.items / sum.seconds : metrics.items_per_s;
+}
+
+void Progress::step(const StepMetrics& given) {
   if (!enabled_ || every_ == 0) return;
+  StepMetrics metrics = given;
+  metrics.items_per_s = average_rate(given);
   const std::int64_t step = metrics.step;
   const bool stays = step == total_steps_ || step % every_ == 0 || step == first_step_ + 1;
   const auto now = Clock::now();

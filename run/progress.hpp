@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <deque>
 #include <string>
 
 #include "run/metrics.hpp"
@@ -25,6 +26,9 @@ class Progress {
 
  private:
   [[nodiscard]] double seconds_left(std::int64_t step) const;
+  /// Items a second over the latest steps: one that took far longer than its neighbours (an evaluation before it, a
+  /// busy machine) is a part of the average and not the rate.
+  [[nodiscard]] double average_rate(const StepMetrics& metrics);
 
   std::int64_t first_step_;
   std::int64_t total_steps_;
@@ -32,6 +36,10 @@ class Progress {
   bool enabled_;
   std::chrono::steady_clock::time_point start_;
   std::chrono::steady_clock::time_point drawn_;
+  struct Took {
+    double items, seconds;
+  };
+  std::deque<Took> latest_;  ///< steps
 };
 
 /// "step  12/200   6%  eta    1:35  loss 2.2015  lr 1.000e-03  norm 0.871   38.1k tokens/s", in at most `columns`

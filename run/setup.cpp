@@ -15,6 +15,11 @@
 namespace lockstep::run {
 
 std::unique_ptr<data::Dataset> make_dataset(const job::JobConfig& job) {
+  if (job.data.type == "custom")
+    fail(ErrorKind::config,
+         "data.type custom: the data are those of a program of your own, which lockstep itself does not have. Start "
+         "that "
+         "program, or name data that lockstep reads (`lockstep explain data`)");
   const auto seed = static_cast<std::uint64_t>(job.run.seed);
   if (job.data.type == "clusters") {
     const job::ClustersDataConfig& c = job.data.clusters;
@@ -45,6 +50,11 @@ void require_same_data(const std::string& checkpoint, const std::string& trained
 }
 
 std::unique_ptr<nn::Model> make_model(const job::JobConfig& job, int classes, int features) {
+  if (job.model.type == "custom")
+    fail(ErrorKind::config,
+         "model.type custom: the model is that of a program of your own, which lockstep itself does not have. Start "
+         "that "
+         "program, or name a model that lockstep has (`lockstep explain model`)");
   if (job.model.type == "mlp") {
     nn::MlpOptions options{.features = features, .hidden = {}, .classes = classes};
     for (const std::int64_t units : job.model.mlp.hidden) options.hidden.push_back(static_cast<int>(units));

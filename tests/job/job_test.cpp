@@ -271,8 +271,9 @@ TEST(Job, TypesOfBlocksAreExplained) {
   const std::string optimizer = explain_key(job_section(), "optimizer.type");
 
   EXPECT_EQ(model,
-            "model.type\n  Decides the other keys.\n  value:   one of gpt2, mlp\n  default: required\n"
-            "  gpt2: A GPT-2 language model.\n  mlp: Fully connected layers, for data of type clusters.\n");
+            "model.type\n  Decides the other keys.\n  value:   one of gpt2, mlp, custom\n  default: required\n"
+            "  gpt2: A GPT-2 language model.\n  mlp: Fully connected layers, for data of type clusters.\n"
+            "  custom: The model of a program of your own, which reads this file (docs/api.md).\n");
   EXPECT_NE(optimizer.find("default: AdamW\n"), std::string::npos) << optimizer;
   EXPECT_NE(explain_key(job_section(), "run.steps").find("from 1 to 1e12"), std::string::npos);
 }

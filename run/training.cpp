@@ -1,0 +1,173 @@
+#include "run/training.hpp"
+
+#include <algorithm>
+
+#include "comm/heartbeat.hpp"
+#include "core/error.hpp"
+#include "core/isa.hpp"
+#include "core/log.hpp"
+#include "core/text.hpp"
+#include "engine/evaluate.hpp"
+#include "run/agreement.hpp"
+#include "run/durable_folder.hpp"
+#include "run/resume.hpp"
+#include "run/setup.hpp"
+
+namespace lockstep::run {
+namespace {
+
+/// In a checkpoint, in place of a data set's fingerprint: the data are the program's affair.
+constexpr const char* own_data = "custom";
+
+const job::LoadedJob& for_a_program(const job::LoadedJob& job) {
+  if (job.config.model.type != "custom")
+    fail(ErrorKind::config,
+         "{}: model.type is {}, but this program brings a model of its own: say model: {{type: custom}}, or train that "
+         "model with `lockstep train`",
+         job.path, job.config.model.type);
+  return job;
+}
+
+}  // namespace
+
+Scheduler::Scheduler(engine::Engine& engine, std::shared_ptr<const sched::Schedule> schedule, bool managed)
+    : engine_(engine), schedule_(std::move(schedule)), managed_(managed) {
+  if (!managed_) set_index(0);
+}
+
+void Scheduler::step() {
+  if (managed_)
+    fail(ErrorKind::config,
+         "scheduler.step() on a managed {} schedule: the engine steps it by itself, once for each applied update, so "
+         "this would step it twice. Remove the call, or make the training with user_managed_scheduler",
+         schedule_->type());
+  set_index(index_ + 1);
+}
+
+std::int64_t Scheduler::index() const { return managed_ ? engine_.applied() : index_; }
+
+void Scheduler::set_index(std::int64_t index) {
+  index_ = index;
+  std::vector<StepValues> values(schedule_->groups());
+  schedule_->values_at(index, values);
+  engine_.set_values(values);
+}
+
+Training::Training(nn::Model& model, const job::LoadedJob& job, RankContext& rank, TrainingOptions options)
+    : job_(for_a_program(job)),
+      rank_(rank),
+      comm_(rank.comm),
+      folder_(run_folder(job_.config)),
+      batch_(batch_sizes(job_.config, rank.comm.size(), rank.world_source)),
+      options_(engine_options(job_, model, batch_, rank.comm.rank())),
+      engine_([&] {
+        options_.micro_batch.length = options.length;
+        if (options.user_managed_scheduler) options_.schedule = nullptr;
+        return std::make_unique<engine::Engine>(model, comm_, rank_.place, options_);
+      }()),
+      scheduler_(*engine_, job_.schedule, !options.user_managed_scheduler) {
+  require_equal_parameters(comm_, *engine_);
+}
+
+void Training::together(std::string_view what, const std::function<void()>& work) {
+  comm::run_with_heartbeat(comm_, what, work, comm::Seconds(std::min(1.0, job_.config.comm.timeout_s / 4)));
+}
+
+void Training::step() {
+  engine_->step();
+  ++step_count_;
+}
+
+void Training::train_step(const data::Dataset& dataset) {
+  for (const std::int64_t position : sample_positions()) {
+    dataset.train_batch(position, batch_.micro, host_batch_);
+    forward(host_batch_);
+    backward();
+  }
+  step();
+}
+
+std::vector<std::int64_t> Training::sample_positions() const {
+  const sum_tree::Block own = batch_.micro_batches_of(comm_.rank());
+  std::vector<std::int64_t> positions;
+  for (std::int64_t i = own.begin; i < own.end; ++i) positions.push_back(step_count_ * batch_.train + i * batch_.micro);
+  return positions;
+}
+
+std::optional<double> Training::evaluate(const data::Dataset& dataset) {
+  engine_->drain();
+  return engine::evaluate_all(*engine_, dataset);
+}
+
+/// Rank 0: from here on no other job changes the run's folder.
+void Training::take_folder() {
+  if (store_) return;
+  lock_.emplace(folder_);
+  store_.emplace(folder_ + "/checkpoints", job_.config.run.checkpoint.keep_last, lock_->run_id());
+  if (lock_->effective())
+    store_->clean_up();
+  else
+    log::warning("{}: the file system has no locks; two jobs on this run would not notice each other", folder_);
+}
+
+std::string Training::save(const std::string& client_state) {
+  engine_->drain();
+  const StepState state = engine_->read_state();
+  std::string path;
+  together(fmt::format("saving step {}", state.attempted), [&] {
+    if (!is_root()) return;
+    take_folder();
+    make_folders(folder_ + "/checkpoints");
+    // The highest step is always the one that was saved last: what another run, or another way on, left above goes.
+    if (const auto moved = store_->move_aside_above(state.attempted))
+      log::print("what was saved after step {} ({}) is now in {}\n", state.attempted, moved->steps,
+                 printable(moved->folder));
+    path = store_->save(*engine_, {.step = state,
+                                   .sample_position = state.attempted * batch_.train,
+                                   .seed = options_.seed,
+                                   .train_batch = batch_.train,
+                                   .micro_batch = batch_.micro,
+                                   .world = comm_.size(),
+                                   .threads = rank_.place.threads,
+                                   .isa = std::string(to_string(current_isa())),
+                                   .job = job::effective_yaml(job_.config),
+                                   .data = own_data,
+                                   .schedule_index = scheduler_.managed() ? 0 : scheduler_.index(),
+                                   .client_state = client_state});
+  });
+  comm_.broadcast_text(path, 0);
+  return path;
+}
+
+std::optional<LoadedCheckpoint> Training::load(const std::string& resume) {
+  require(step_count_ == 0, "training: load after the first step");
+  Beginning beginning;
+  together("looking into the run's folder", [&] {
+    if (!is_root()) return;
+    take_folder();
+    beginning = find_beginning(folder_, resume);
+  });
+  share_beginning(beginning, comm_);
+  if (!beginning.manifest) return std::nullopt;
+  const RunState& state = beginning.manifest->state;
+  if (state.train_batch != batch_.train)
+    fail(ErrorKind::checkpoint,
+         "{} was written with train_batch_size {}, this job has {}: the program would see other samples from here on. "
+         "Bring back the number, or load nothing and start a new run",
+         printable(beginning.checkpoint), state.train_batch, batch_.train);
+  std::vector<std::string> buffers = engine_->buffer_names();
+  require_same_tensors(beginning.checkpoint, *beginning.manifest, engine_->model(), buffers);
+  together("loading the checkpoint", [&] { load_checkpoint(beginning.checkpoint, *beginning.manifest, *engine_); });
+  if (new_scaler(beginning, job_.config)) {
+    StepState fresh = initial_state(options_.scaler);
+    fresh.applied = state.step.applied;
+    fresh.attempted = state.step.attempted;
+    engine_->write_state(fresh);
+  }
+  require_equal_parameters(comm_, *engine_);
+  step_count_ = state.step.attempted;
+  if (!scheduler_.managed()) scheduler_.set_index(state.schedule_index);
+  return LoadedCheckpoint{.path = beginning.checkpoint, .step = step_count_, .client_state = state.client_state};
+}
+
+}  // namespace lockstep::run
