@@ -106,7 +106,8 @@ Exec Engine::exec() const {
           .stream = device_->stream.ref,
           .threads = place_.threads,
           .context = device_->context.get(),
-          .invariant = options_.leaves > 0};
+          .invariant = options_.leaves > 0,
+          .tune = options_.tune && options_.leaves == 0};
 }
 
 nn::ContextOptions Engine::context_options(nn::Mode mode) {

@@ -55,6 +55,8 @@ struct EngineOptions {
   int max_in_flight = 3;  ///< steps whose result the host has not read; devices only
   /// Capture a step's work on the device and replay it (StepGraphs). Same results; the device must be able to capture.
   bool captured = false;
+  /// Libraries may time several ways to do a product and keep the fastest (Exec::tune): no promise of equal bits.
+  bool tune = false;
   /// How long the host waits for the device before it takes it for hung: ErrorKind::hang. 0: for ever.
   double wait_timeout_s = 600;
 };
@@ -153,6 +155,8 @@ class Engine {
   [[nodiscard]] const EngineOptions& options() const { return options_; }
   [[nodiscard]] const optim::Optimizer& optimizer() const { return *optimizer_; }
   [[nodiscard]] comm::Communicator& comm() { return comm_; }
+  /// What the kernels' table made for this engine: library handles (Exec::context).
+  [[nodiscard]] void* kernel_context() const;
   [[nodiscard]] const GradientSync& gradient_sync() const { return sync_; }
   [[nodiscard]] const StepGraphs& graphs() const;
   /// Name of the parameter that holds a flat index, for messages.

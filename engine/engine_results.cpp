@@ -21,6 +21,8 @@ std::int64_t Engine::result_delay() const { return device_->steps.delay(); }
 
 const StepGraphs& Engine::graphs() const { return device_->graphs; }
 
+void* Engine::kernel_context() const { return device_->context.get(); }
+
 void Engine::drain() {
   while (device_->steps.in_flight() > 0) collect(true);
 }

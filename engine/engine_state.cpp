@@ -132,7 +132,7 @@ void Engine::write_state(const StepState& state) {
 std::size_t Engine::bytes() const {
   const Device& d = *device_;
   std::size_t total = buffers_.bytes() + d.steps.bytes() + d.batches.bytes() + d.reports->bytes() + d.loss->bytes();
-  total += packed_weight_bytes_;
+  total += packed_weight_bytes_ + place_.kernels->context_bytes;
   if (leaf_sums_ != nullptr) total += leaf_sums_->bytes();
   for (const Arena* arena :
        {&d.workspace, &d.tiles, &d.norm_leaves, &d.norm_sums, &d.norm_bad, &d.groups, &d.state, &d.eval_loss})

@@ -93,7 +93,7 @@ MemoryNeed memory_need(nn::Model& model, const KernelTable& kernels, bool immedi
       static_cast<std::size_t>(pieces.tiles) * sizeof(Tile) +
       static_cast<std::size_t>(pieces.norm_leaves) * (sizeof(NormLeaf) + sizeof(double) + sizeof(std::int64_t)) +
       static_cast<std::size_t>(ranks) * sizeof(StepReport) + (leaves + 1) * sizeof(LossSum) +
-      group_count * sizeof(GroupStep) + sizeof(StepState);
+      group_count * sizeof(GroupStep) + sizeof(StepState) + kernels.context_bytes;
   if (immediate) {
     std::vector<MatmulArgs> products = plan.weight_products;
     products.insert(products.end(), eval_plan.weight_products.begin(), eval_plan.weight_products.end());

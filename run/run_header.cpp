@@ -3,10 +3,12 @@
 #include <fmt/format.h>
 
 #include <cstdio>
+#include <string_view>
 
 #include "core/isa.hpp"
 #include "core/log.hpp"
 #include "core/text.hpp"
+#include "kernels/cuda_loader.hpp"
 #include "run/job_changes.hpp"
 #include "run/run_folder.hpp"
 
@@ -58,6 +60,8 @@ void print_run_header(const RunParts& parts) {
   log::print("model     {}\n", parts.engine.model().describe());
   log::print("data      {}\n", parts.dataset.describe());
   log::print("ranks     {}\n", parts.rank.summary);
+  if (parts.rank.place.kernels->name == std::string_view("cuda"))
+    log::print("libraries {}\n", load_cuda_module().describe(engine.kernel_context()));
   log::print("batch     {}\n", parts.batch.text);
   log::print("numbers   {} compute, fp32 master weights and moments; {}, gradient_clipping {}\n",
              to_string(engine.options().compute), engine.optimizer().name(), parts.job.config.gradient_clipping);

@@ -189,6 +189,7 @@ engine::EngineOptions engine_options(const job::LoadedJob& loaded, const nn::Mod
   options.bucket_elements =
       job.zero_optimization.reduce_bucket_size.value_or(immediate ? options.bucket_elements : whole_units);
   options.wait_timeout_s = job.comm.timeout_s;
+  options.tune = job.run.determinism == "fast";
   return options;
 }
 
