@@ -146,7 +146,8 @@ void run(Config& c, V& v) {
       {.name = "determinism",
        .doc =
            "exact: the same bits for the same ranks, threads, instruction set and build. fast: MPI ranks sum with the "
-           "library's own all-reduce (MPI_Iallreduce), ranks on GPUs by NCCL's own choice, in an order that is its affair, "
+           "library's own all-reduce (MPI_Iallreduce), ranks on GPUs by NCCL's own choice, in an order that is its "
+           "affair, "
            "and a GPU's products are timed and the fastest way kept: no promise of equal bits. "
            "invariant: the same bits on any number of ranks and threads (docs/algorithms.md says what it costs); "
            "train_batch_size and train_micro_batch_size_per_gpu must both be given, and at most so many ranks "

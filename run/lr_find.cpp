@@ -153,16 +153,18 @@ LrFound find_lr(const job::LoadedJob& loaded, const LrFindOptions& options, Rank
   share_beginning(beginning, comm);
   const auto model = make_model(job, dataset->classes(), dataset->features());
   const job::BatchSizes batch = batch_for(job, beginning, rank);
-  const engine::EngineOptions engine_settings = engine_options(loaded, *model, batch, comm.rank());
+  const engine::EngineOptions engine_settings =
+      engine_options(loaded, *model, batch, comm.rank(), rank.place.device->immediate());
   require_same_run(beginning, job, *dataset, *model, engine_settings);
   require_memory({.job = loaded,
                   .model = *model,
                   .kernels = *rank.place.kernels,
-                  .immediate = rank.place.device->immediate(),
+                  .device = *rank.place.device,
                   .batch = batch,
                   .fixed_batch = beginning.manifest.has_value(),
                   .host_ranks = rank.host_ranks,
-                  .process_ranks = rank.process_ranks},
+                  .process_ranks = rank.process_ranks,
+                  .device_ranks = rank.device_ranks},
                  comm);
   engine::Engine engine(*model, comm, rank.place, engine_settings);
   if (beginning.manifest)

@@ -53,7 +53,6 @@ class Fields {
       damaged(place_, "{} is {}; expected a number", key, printable(value.dump()));
     return value.get<double>();
   }
-  [[nodiscard]] bool has(const char* key) const { return object_.contains(key); }
   [[nodiscard]] double positive(const char* key) const {
     if (!at(key).is_number() || !(at(key).get<double>() > 0) || !std::isfinite(at(key).get<double>()))
       damaged(place_, "{} is {}; expected a number above 0", key, printable(at(key).dump()));
