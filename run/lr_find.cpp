@@ -168,8 +168,10 @@ LrFound find_lr(const job::LoadedJob& loaded, const LrFindOptions& options, Rank
                  comm);
   engine::Engine engine(*model, comm, rank.place, engine_settings);
   if (beginning.manifest)
-    comm::run_with_heartbeat(comm, "loading the checkpoint",
-                             [&] { load_checkpoint(beginning.checkpoint, *beginning.manifest, engine); });
+    comm::run_with_heartbeat(comm, "loading the checkpoint", [&] {
+      rank.place.device->use_here();
+      load_checkpoint(beginning.checkpoint, *beginning.manifest, engine);
+    });
   require_equal_parameters(comm, engine);
   if (comm.rank() == 0)
     log::print("model     {}\ndata      {}\nranks     {}\nbatch     {}\nstart     {}\n", model->describe(),
