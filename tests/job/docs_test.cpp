@@ -45,7 +45,7 @@ std::vector<std::string> texts_that_name_commands() {
 }
 
 TEST(JobDocs, NoTextRecommendsACommandThatDoesNotExist) {
-  const std::set<std::string> commands = {"train", "config", "explain", "lr", "generate", "bench"};
+  const std::set<std::string> commands = {"train", "config", "explain", "lr", "generate", "bench", "data", "ckpt"};
   const std::regex named("[`\"]lockstep ([a-z]+)");
   std::size_t found = 0;
 
