@@ -14,15 +14,12 @@ namespace lockstep::run {
 
 void bench_step(const job::LoadedJob& loaded, const BenchStepOptions& options, RankContext& rank) {
   const job::JobConfig& job = loaded.config;
-  int classes = options.classes, features = 0;
-  if (classes == 0) {
-    const auto dataset = make_dataset(job);
-    classes = dataset->classes();
-    features = dataset->features();
-  } else if (job.data.type == "clusters") {
-    features = static_cast<int>(job.data.clusters.features);
-  }
-  const auto model = make_model(job, classes, features);
+  data::DataShape shape{.classes = options.classes};
+  if (shape.classes == 0)
+    shape = make_dataset(job)->shape();
+  else if (job.data.type == "clusters")
+    shape.features = static_cast<int>(job.data.clusters.features);
+  const auto model = make_model(job, shape);
   const job::BatchSizes batch = batch_sizes(job, rank.comm.size(), rank.world_source);
   require_memory({.job = loaded,
                   .model = *model,
@@ -40,14 +37,16 @@ void bench_step(const job::LoadedJob& loaded, const BenchStepOptions& options, R
   const auto positions = static_cast<std::size_t>(batch.micro * samples.length);
   const auto random_class = [&](std::uint32_t lane, std::size_t i) {
     const Philox r = random_at(1, RngStream::synthetic, lane, i);
-    return static_cast<std::int32_t>(r.word[0] % static_cast<std::uint32_t>(classes));
+    return static_cast<std::int32_t>(r.word[0] % static_cast<std::uint32_t>(shape.classes));
   };
   for (std::size_t i = 0; i < positions; ++i) {
-    if (features == 0) samples.tokens.push_back(random_class(0, i));
+    if (shape.features == 0) samples.tokens.push_back(random_class(0, i));
     samples.targets.push_back(random_class(1, i));
   }
-  for (std::size_t i = 0; i < positions * static_cast<std::size_t>(features); ++i)
+  for (std::size_t i = 0; i < positions * static_cast<std::size_t>(shape.features); ++i)
     samples.features.push_back(static_cast<float>(normal_at(1, RngStream::synthetic, 2, i)));
+  for (std::size_t i = 0; i < positions * static_cast<std::size_t>(model->outputs()); ++i)
+    samples.values.push_back(static_cast<float>(normal_at(1, RngStream::synthetic, 3, i)));
   samples.target_count = static_cast<double>(positions);
 
   using Clock = std::chrono::steady_clock;
@@ -76,7 +75,7 @@ void bench_step(const job::LoadedJob& loaded, const BenchStepOptions& options, R
   log::print(
       "step {:.1f} ms median of {} ({:.1f} to {:.1f}); {:.0f} {}/s; {:.1f} GFLOP/s of the plan's {:.2f} GFLOP a step\n",
       median * 1e3, seconds.size(), seconds.front() * 1e3, seconds.back() * 1e3, items / median,
-      features == 0 ? "tokens" : "samples", flops / median * 1e-9, flops * 1e-9);
+      shape.features == 0 ? "tokens" : "samples", flops / median * 1e-9, flops * 1e-9);
 }
 
 }  // namespace lockstep::run

@@ -66,10 +66,12 @@ void print_run_header(const RunParts& parts) {
     log::print("warning   train_batch_size {} is more than the {}: one step takes some of them more than once\n",
                parts.batch.train, counted(parts.dataset.train_samples(), "training sample"));
   if (job.run.eval_every > 0 && parts.dataset.eval_samples() == 0)
-    log::print("note      no validation samples (data.validation_fraction {}), so there will be no val_loss\n",
-               job.data.type == "text" ? job.data.text.validation_fraction : job.data.clusters.validation_fraction);
+    log::print("note      no validation samples (data.validation_fraction 0), so there will be no val_loss\n");
   for (const std::string& remark : parts.beginning.remarks) log::print("note      {}\n", remark);
-  if (parts.beginning.manifest) print_resume(parts);
+  if (parts.beginning.manifest)
+    print_resume(parts);
+  else if (job.model.type == "gpt2" && job.model.gpt2.init_from)
+    log::print("weights   from {}\n", printable(*job.model.gpt2.init_from));
 }
 
 void print_complete(const Beginning& beginning, const job::JobConfig& job) {
