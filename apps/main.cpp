@@ -11,6 +11,7 @@
 
 #include "apps/arguments.hpp"
 #include "apps/config_command.hpp"
+#include "apps/data_command.hpp"
 #include "apps/explain_command.hpp"
 #include "apps/lr_command.hpp"
 #include "core/error.hpp"
@@ -19,6 +20,7 @@
 #include "job/job.hpp"
 #include "run/bench_step.hpp"
 #include "run/generate.hpp"
+#include "run/hf_model.hpp"
 #include "run/launch.hpp"
 #include "run/launcher.hpp"
 #include "run/thread_waits.hpp"
@@ -93,6 +95,15 @@ int generate_command(const std::string& run, const run::GenerateOptions& options
   });
 }
 
+int export_hf_command(const std::string& source, const std::string& folder) {
+  const run::Start place = run::start_with([] { return job::LoadedJob(); });  // one rank, all CPUs
+  return run::run_on_ranks(place, [&](run::RankContext& rank) {
+    if (rank.comm.rank() != 0) return;
+    const std::string report = run::export_hf(source, folder, rank);
+    std::fwrite(report.data(), 1, report.size(), stdout);
+  });
+}
+
 int bench_step_command(const JobOptions& options, const run::BenchStepOptions& bench) {
   const run::Start start = run::start_with([&] { return options.load(); });
   return run::run_on_ranks(start, [&](run::RankContext& rank) { run::bench_step(*start.job, bench, rank); });
@@ -110,6 +121,8 @@ class Commands {
     add_config(app);
     add_explain(app);
     add_generate(app);
+    add_data(app);
+    add_ckpt(app);
     add_bench(app);
   }
   [[nodiscard]] int code() const { return code_; }
@@ -192,6 +205,51 @@ class Commands {
                  "lockstep generate runs/job --tokens 100 --temperature 0.5 --seed 7");
   }
 
+  void add_ckpt(CLI::App& app) {
+    auto* ckpt = app.add_subcommand("ckpt", "work with checkpoints");
+    ckpt->require_subcommand(1);
+    auto* hf =
+        ckpt->add_subcommand("export-hf", "write a GPT-2's weights in Hugging Face's form (model.init_from reads it)");
+    hf->add_option("source", run_, "a run's folder (its newest checkpoint), or a checkpoint")->required();
+    hf->add_option("folder", folder_, "a folder that does not exist yet")->required();
+    hf->callback([this] { code_ = export_hf_command(run_, folder_); });
+    for (CLI::App* command : {ckpt, hf})
+      add_examples(*command, "lockstep ckpt export-hf runs/job gpt2-mine",
+                   "lockstep ckpt export-hf runs/job/checkpoints/step-200 gpt2-mine");
+  }
+
+  void add_data(CLI::App& app) {
+    auto* data = app.add_subcommand("data", "look at data, check a job's, write token shards");
+    data->require_subcommand(1);
+    const auto print = [this](const std::string& text) {
+      std::fwrite(text.data(), 1, text.size(), stdout);
+      code_ = 0;
+    };
+    auto* ls = data->add_subcommand("ls", "say what files hold");
+    ls->add_option("paths", paths_, "files or folders")->required();
+    ls->callback([=, this] { print(data_ls(paths_)); });
+    auto* check = data->add_subcommand("check", "read a job's data in full, as training would");
+    job_.add_to(check);
+    check->callback([=, this] { print(data_check(job_.load())); });
+    auto* tokenize = data->add_subcommand("tokenize", "write a text as token shards, with GPT-2's tokenizer");
+    tokenize->add_option("text", tokenize_.input, "a text file, UTF-8")->required();
+    tokenize->add_option("output", tokenize_.output, "a folder; train/ and val/ are made in it")->required();
+    tokenize->add_option("--vocab", tokenize_.vocab, "vocab.json")->required();
+    tokenize->add_option("--merges", tokenize_.merges, "merges.txt")->required();
+    tokenize->add_option("--validation-fraction", tokenize_.validation_fraction, "the last part of the text")
+        ->check(between(0.0, 0.999999));
+    tokenize->add_option("--shard-tokens", tokenize_.shard_tokens, "tokens a file at most")
+        ->check(between<std::int64_t>(1, 2'000'000'000));
+    tokenize->add_flag("--end-of-text", tokenize_.end_of_text, "begin each part with <|endoftext|>");
+    tokenize->callback([=, this] { print(data_tokenize(tokenize_)); });
+    add_examples(*data, "lockstep data ls /usr/share/datasets/fashion-mnist", "lockstep data check job.yaml");
+    add_examples(*ls, "lockstep data ls /usr/share/datasets/fashion-mnist", "lockstep data ls corpus.txt");
+    add_examples(*check, "lockstep data check job.yaml", "lockstep data check job.yaml --set data.path=other.txt");
+    add_examples(
+        *tokenize, "lockstep data tokenize corpus.txt shards --vocab vocab.json --merges merges.txt",
+        "lockstep data tokenize corpus.txt shards --vocab vocab.json --merges merges.txt --validation-fraction 0");
+  }
+
   void add_bench(CLI::App& app) {
     auto* bench = app.add_subcommand("bench", "measure speed on this machine");
     bench->require_subcommand(1);
@@ -213,6 +271,9 @@ class Commands {
   std::vector<std::pair<ConfigOptions::Show, std::string>> shown_;
   run::GenerateOptions generate_;
   run::BenchStepOptions bench_;
+  std::vector<std::string> paths_;
+  std::string folder_;
+  TokenizeOptions tokenize_;
 };
 
 struct Ending {
