@@ -37,7 +37,7 @@ std::unique_ptr<nn::Model> model_of(const job::JobConfig& job) {
     return run::make_model(job, static_cast<int>(job.data.clusters.classes),
                            static_cast<int>(job.data.clusters.features));
   const auto dataset = run::make_dataset(job);
-  return run::make_model(job, dataset->classes(), dataset->features());
+  return run::make_model(job, dataset->shape());
 }
 
 /// Goes as far as `lockstep train` does before it allocates anything. Returns remarks.

@@ -14,6 +14,7 @@
 #include "apps/bench_command.hpp"
 #include "apps/command_pages.hpp"
 #include "apps/config_command.hpp"
+#include "apps/data_command.hpp"
 #include "apps/explain_command.hpp"
 #include "apps/import_command.hpp"
 #include "apps/init_command.hpp"
@@ -27,6 +28,7 @@
 #include "run/compare.hpp"
 #include "run/doctor.hpp"
 #include "run/generate.hpp"
+#include "run/hf_model.hpp"
 #include "run/launch.hpp"
 #include "run/launcher.hpp"
 #include "run/report.hpp"
@@ -131,6 +133,15 @@ int compare_command(const std::string& a, const std::string& b) {
   return comparison.same ? 0 : 1;
 }
 
+int export_hf_command(const std::string& source, const std::string& folder) {
+  const run::Start place = run::start_with([] { return job::LoadedJob(); });  // one rank, all CPUs
+  return run::run_on_ranks(place, [&](run::RankContext& rank) {
+    if (rank.comm.rank() != 0) return;
+    const std::string report = run::export_hf(source, folder, rank);
+    std::fwrite(report.data(), 1, report.size(), stdout);
+  });
+}
+
 /// The program's commands, bound to what they do. One of them runs while `app` parses.
 class Commands {
  public:
@@ -146,6 +157,8 @@ class Commands {
     add_explain(app);
     add_import(app);
     add_generate(app);
+    add_data(app);
+    add_ckpt(app);
     add_report(app);
     add_compare(app);
     bench_.emplace(app, [this](int code) { code_ = code; });
@@ -319,6 +332,51 @@ class Commands {
                  "lockstep compare runs/job runs/other > differences.txt");
   }
 
+  void add_ckpt(CLI::App& app) {
+    auto* ckpt = app.add_subcommand("ckpt", "work with checkpoints");
+    ckpt->require_subcommand(1);
+    auto* hf =
+        ckpt->add_subcommand("export-hf", "write a GPT-2's weights in Hugging Face's form (model.init_from reads it)");
+    hf->add_option("source", run_, "a run's folder (its newest checkpoint), or a checkpoint")->required();
+    hf->add_option("folder", folder_, "a folder that does not exist yet")->required();
+    hf->callback([this] { code_ = export_hf_command(run_, folder_); });
+    for (CLI::App* command : {ckpt, hf})
+      add_examples(*command, "lockstep ckpt export-hf runs/job gpt2-mine",
+                   "lockstep ckpt export-hf runs/job/checkpoints/step-200 gpt2-mine");
+  }
+
+  void add_data(CLI::App& app) {
+    auto* data = app.add_subcommand("data", "look at data, check a job's, write token shards");
+    data->require_subcommand(1);
+    const auto print = [this](const std::string& text) {
+      std::fwrite(text.data(), 1, text.size(), stdout);
+      code_ = 0;
+    };
+    auto* ls = data->add_subcommand("ls", "say what files hold");
+    ls->add_option("paths", paths_, "files or folders")->required();
+    ls->callback([=, this] { print(data_ls(paths_)); });
+    auto* check = data->add_subcommand("check", "read a job's data in full, as training would");
+    job_.add_to(check);
+    check->callback([=, this] { print(data_check(job_.load())); });
+    auto* tokenize = data->add_subcommand("tokenize", "write a text as token shards, with GPT-2's tokenizer");
+    tokenize->add_option("text", tokenize_.input, "a text file, UTF-8")->required();
+    tokenize->add_option("output", tokenize_.output, "a folder; train/ and val/ are made in it")->required();
+    tokenize->add_option("--vocab", tokenize_.vocab, "vocab.json")->required();
+    tokenize->add_option("--merges", tokenize_.merges, "merges.txt")->required();
+    tokenize->add_option("--validation-fraction", tokenize_.validation_fraction, "the last part of the text")
+        ->check(between(0.0, 0.999999));
+    tokenize->add_option("--shard-tokens", tokenize_.shard_tokens, "tokens a file at most")
+        ->check(between<std::int64_t>(1, 2'000'000'000));
+    tokenize->add_flag("--end-of-text", tokenize_.end_of_text, "begin each part with <|endoftext|>");
+    tokenize->callback([=, this] { print(data_tokenize(tokenize_)); });
+    add_examples(*data, "lockstep data ls /usr/share/datasets/fashion-mnist", "lockstep data check job.yaml");
+    add_examples(*ls, "lockstep data ls /usr/share/datasets/fashion-mnist", "lockstep data ls corpus.txt");
+    add_examples(*check, "lockstep data check job.yaml", "lockstep data check job.yaml --set data.path=other.txt");
+    add_examples(
+        *tokenize, "lockstep data tokenize corpus.txt shards --vocab vocab.json --merges merges.txt",
+        "lockstep data tokenize corpus.txt shards --vocab vocab.json --merges merges.txt --validation-fraction 0");
+  }
+
   int code_ = 0;
   JobOptions job_;
   std::string resume_, format_ = "text", plot_, key_, run_, name_, folder_ = ".", shell_, other_run_, import_, output_;
@@ -327,6 +385,8 @@ class Commands {
   run::GenerateOptions generate_;
   std::optional<BenchCommand> bench_;
   run::LrFindOptions sweep_;
+  std::vector<std::string> paths_;
+  TokenizeOptions tokenize_;
 };
 
 struct Ending {

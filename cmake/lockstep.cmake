@@ -80,7 +80,7 @@ set(LOCKSTEP_ISA_FLAGS_avx512 -march=skylake-avx512 -mtune=icelake-server -mpref
 
 function(lockstep_link_packages target)
   target_link_libraries(${target} PRIVATE lockstep_options fmt::fmt OpenMP::OpenMP_CXX MPI::MPI_CXX DNNL::dnnl
-                                          nlohmann_json::nlohmann_json yaml-cpp ${LOCKSTEP_XXHASH} dl)
+                                          nlohmann_json::nlohmann_json yaml-cpp ${LOCKSTEP_XXHASH} ZLIB::ZLIB ${LOCKSTEP_PCRE2} dl)
 endfunction()
 
 # The one shared library; links no NVIDIA library.
@@ -89,7 +89,7 @@ function(lockstep_library)
   add_library(lockstep SHARED ${objects})
   add_library(lockstep::lockstep ALIAS lockstep)
   target_link_libraries(lockstep PUBLIC $<BUILD_INTERFACE:lockstep_options> fmt::fmt PRIVATE OpenMP::OpenMP_CXX MPI::MPI_CXX DNNL::dnnl
-                                        nlohmann_json::nlohmann_json yaml-cpp ${LOCKSTEP_XXHASH} dl)
+                                        nlohmann_json::nlohmann_json yaml-cpp ${LOCKSTEP_XXHASH} ZLIB::ZLIB ${LOCKSTEP_PCRE2} dl)
   target_compile_features(lockstep INTERFACE cxx_std_20)
   set_target_properties(lockstep PROPERTIES BUILD_RPATH "$ORIGIN" INSTALL_RPATH "$ORIGIN")
 endfunction()

@@ -45,6 +45,7 @@ struct Field {
   bool strict_integer = false;             ///< refuse 10.0 and 1e3 (a scheduler's integers, as DeepSpeed does)
   bool or_auto = false;                    ///< the word `auto` is a value too
   std::optional<std::size_t> length = {};  ///< a list's only allowed number of entries
+  bool may_be_empty = false;               ///< a list without entries is a value too
   /// What each block of a block_list holds: a function, since blocks may hold lists of their own kind.
   const Section& (*blocks)() = nullptr;
   /// Values that are understood but not supported, each with the reason that the error gives.

@@ -153,7 +153,8 @@ class Reader {
       (void)wrong(node_.kind == Node::Kind::scalar ? "write it in brackets: [...]" : "");
       return false;
     }
-    if (!node_.items.empty() && (!field_.length || node_.items.size() == *field_.length)) return true;
+    if ((field_.may_be_empty || !node_.items.empty()) && (!field_.length || node_.items.size() == *field_.length))
+      return true;
     diagnostics_.error(node_.position, fmt::format("{}: expected {}, got a list of {}", path_, describe_type(field_),
                                                    node_.items.size()));
     return false;

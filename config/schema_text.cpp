@@ -110,7 +110,8 @@ Json number_schema(const Field& field, const char* type) {
 }
 
 Json list_schema(const Field& field, Json entry) {
-  Json schema{{"type", "array"}, {"items", std::move(entry)}, {"minItems", field.length.value_or(1)}};
+  Json schema{
+      {"type", "array"}, {"items", std::move(entry)}, {"minItems", field.length.value_or(field.may_be_empty ? 0 : 1)}};
   if (field.length) schema["maxItems"] = *field.length;
   return schema;
 }

@@ -11,10 +11,21 @@ namespace lockstep::data {
 struct HostBatch {
   std::int64_t batch = 0;
   std::int64_t length = 1;
+  /// Of the first sample in the endless training sequence: what its noise (dropout) is a function of.
+  std::int64_t position = 0;
   std::vector<std::int32_t> tokens;   ///< [batch, length]; empty for data without tokens
   std::vector<float> features;        ///< [batch, features]; empty for text
-  std::vector<std::int32_t> targets;  ///< [batch, length]; -1: not counted
+  std::vector<std::int32_t> targets;  ///< [batch, length]; -1: not counted. Of a regression 0 is counted
+  std::vector<float> values;          ///< [batch, outputs] of a regression: what is to be predicted
   double target_count = 0;
+};
+
+/// What a model must know of its data.
+struct DataShape {
+  int classes = 0;                          ///< symbols of the vocabulary, labels, or outputs of a regression
+  int features = 0;                         ///< numbers a sample; 0: it has tokens
+  int height = 0, width = 0, channels = 0;  ///< of images, [height, width, channels]; else 0
+  bool regression = false;                  ///< numbers are to be predicted, not classes
 };
 
 /// Training and validation samples with random access: which samples a step uses depends on the seed and the global
@@ -35,6 +46,8 @@ class Dataset {
   /// Validation samples [first, first + count) in fixed order; past the end the batch is padded with targets -1.
   virtual void eval_batch(std::int64_t first, std::int64_t count, HostBatch& out) const = 0;
 
+  [[nodiscard]] virtual DataShape shape() const { return {.classes = classes(), .features = features()}; }
+
   // Text only.
   [[nodiscard]] virtual std::vector<std::int32_t> encode(const std::string& text) const;
   [[nodiscard]] virtual std::string decode(const std::vector<std::int32_t>& tokens) const;
@@ -42,7 +55,9 @@ class Dataset {
 
 struct TextOptions {
   std::string path;
-  std::string tokenizer = "char";    ///< char: one symbol per distinct character of the file; byte: 256
+  std::string tokenizer = "char";    ///< char: one symbol per distinct character of the file; byte: 256; gpt2: see Bpe
+  std::string vocab = {};            ///< of gpt2: vocab.json
+  std::string merges = {};           ///< of gpt2: merges.txt
   double validation_fraction = 0.1;  ///< the file's last part
   std::int64_t length = 256;         ///< positions a sample
   std::uint64_t seed = 1;
@@ -63,5 +78,33 @@ struct ClusterOptions {
 };
 /// Generated points around `classes` random centres: a task that needs no file.
 [[nodiscard]] std::unique_ptr<Dataset> make_clusters(const ClusterOptions& options);
+
+struct ImageOptions {
+  std::string path = {};  ///< a folder
+  /// Of the training images, the last; 0: the test files are the validation data.
+  double validation_fraction = 0;
+  std::uint64_t seed = 1;
+};
+/// Grey images with labels from a folder of four IDX files under MNIST's names: train-images-idx3-ubyte,
+/// train-labels-idx1-ubyte, t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte, each of which may be compressed (.gz).
+/// Features are pixels less the mean of the training pixels, divided by their standard deviation. ErrorKind::data if a
+/// file is missing or damaged or does not fit the others.
+[[nodiscard]] std::unique_ptr<Dataset> make_images(const ImageOptions& options);
+/// Memory that their pixels take, from the files' headers. Errors as make_images.
+[[nodiscard]] std::int64_t image_bytes(const ImageOptions& options);
+
+struct CsvOptions {
+  std::string path = {};
+  std::string target = {};                 ///< name of the column that is to be predicted
+  std::vector<std::string> features = {};  ///< names of the columns that it is predicted from; empty: all others
+  bool regression = false;                 ///< the target is a number; else each distinct text of its column is a class
+  bool standardize =
+      true;  ///< features less their mean, divided by their standard deviation, both of the training rows
+  char separator = ',';
+  double validation_fraction = 0.1;  ///< the last rows
+  std::uint64_t seed = 1;
+};
+/// Rows of numbers from a text with a header line. ErrorKind::data with file, line and column of what is wrong.
+[[nodiscard]] std::unique_ptr<Dataset> make_csv(const CsvOptions& options);
 
 }  // namespace lockstep::data

@@ -1,10 +1,6 @@
 #include <xxhash.h>
 
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
-#include <filesystem>
-#include <fstream>
 #include <utility>
 
 #include "core/error.hpp"
@@ -12,35 +8,11 @@
 #include "data/dataset.hpp"
 #include "data/epoch.hpp"
 #include "data/permutation.hpp"
+#include "data/regular_file.hpp"
 #include "data/tokenizer.hpp"
 
 namespace lockstep::data {
 namespace {
-
-std::vector<std::uint8_t> read_bytes(const std::string& path) {
-  std::error_code error;
-  if (std::filesystem::is_directory(path, error)) {
-    fail(ErrorKind::config, "data.path: {} is a directory, but a text file is needed", path);
-  }
-  if (std::filesystem::exists(path, error) && !std::filesystem::is_regular_file(path, error)) {
-    fail(ErrorKind::config, "data.path: {} is a device or a pipe, but a text file is needed", path);
-  }
-  errno = 0;
-  std::ifstream file(path, std::ios::binary);
-  if (!file) {
-    fail(ErrorKind::data, "data.path: cannot open {}: {} (the path is relative to the job file)", path,
-         errno == 0 ? "unknown error" : std::strerror(errno));
-  }
-  std::vector<std::uint8_t> bytes(std::filesystem::file_size(path));
-  file.read(reinterpret_cast<char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
-  if (static_cast<std::size_t>(file.gcount()) != bytes.size()) {
-    fail(ErrorKind::data, "data.path: {} has {} bytes, but only {} could be read", path, bytes.size(), file.gcount());
-  }
-  if (bytes.empty()) {
-    fail(ErrorKind::data, "data.path: {} is empty", path);
-  }
-  return bytes;
-}
 
 std::string_view view_of(const std::vector<std::uint8_t>& bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
@@ -53,7 +25,10 @@ Tokenizer make_tokenizer(const TextOptions& options, const std::vector<std::uint
   if (options.tokenizer == "byte") {
     return Tokenizer::of_bytes();
   }
-  fail(ErrorKind::config, "data.tokenizer is \"{}\", but it must be char or byte", options.tokenizer);
+  if (options.tokenizer == "gpt2")
+    return Tokenizer::of_subwords(std::make_shared<const Bpe>(options.vocab, options.merges), view_of(text),
+                                  fmt::format("data.path: {}", options.path));
+  fail(ErrorKind::config, "data.tokenizer is \"{}\", but it must be char, byte or gpt2", options.tokenizer);
 }
 
 /// The symbols of a text, in its own memory if they have the width of bytes: a symbol is never longer than its bytes.
@@ -105,6 +80,7 @@ class Text final : public Dataset {
 
   void train_batch(std::int64_t position, std::int64_t count, HostBatch& out) const override {
     clear(count, out);
+    out.position = position;
     for (std::int64_t row = 0; row < count; ++row) {
       const auto [epoch, index] = epoch_position(position + row, train_windows_);
       const Permutation order(train_windows_, seed_, epoch);
@@ -133,6 +109,7 @@ class Text final : public Dataset {
     require(count >= 0, "a batch cannot have a negative number of samples");
     out.batch = count;
     out.length = length_;
+    out.position = 0;
     out.tokens.assign(static_cast<std::size_t>(count * length_), 0);
     out.targets.assign(static_cast<std::size_t>(count * length_), -1);
     out.features.clear();
@@ -161,7 +138,9 @@ class Text final : public Dataset {
 
 template <class Symbol>
 std::unique_ptr<Dataset> make_text_of(const TextOptions& options, Tokenizer tokenizer, std::vector<std::uint8_t> text) {
-  const XXH64_hash_t content = XXH3_64bits(text.data(), text.size());
+  // Other subwords make other samples of the same text.
+  const XXH64_hash_t content =
+      XXH3_64bits_withSeed(text.data(), text.size(), tokenizer.bpe() != nullptr ? tokenizer.bpe()->fingerprint() : 0);
   std::vector<Symbol> symbols = symbols_of<Symbol>(tokenizer, std::move(text));
   const auto total = static_cast<std::int64_t>(symbols.size());
   const std::int64_t validation = validation_part(total, options.validation_fraction);
@@ -186,7 +165,7 @@ std::unique_ptr<Dataset> make_text_of(const TextOptions& options, Tokenizer toke
 
 std::unique_ptr<Dataset> make_text(const TextOptions& options) {
   require(options.length >= 1, "make_text: length must be at least 1");
-  std::vector<std::uint8_t> text = read_bytes(options.path);
+  std::vector<std::uint8_t> text = read_bytes(options.path, "data.path");
   Tokenizer tokenizer = make_tokenizer(options, text);
   if (tokenizer.size() <= 256) return make_text_of<std::uint8_t>(options, std::move(tokenizer), std::move(text));
   if (tokenizer.size() <= 65536) return make_text_of<std::uint16_t>(options, std::move(tokenizer), std::move(text));

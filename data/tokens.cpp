@@ -61,6 +61,7 @@ class Tokens final : public Dataset {
 
   void train_batch(std::int64_t position, std::int64_t count, HostBatch& out) const override {
     clear(count, out);
+    out.position = position;
     for (std::int64_t row = 0; row < count; ++row) {
       const auto [epoch, index] = epoch_position(position + row, train_windows_);
       const Permutation order(train_windows_, options_.seed, epoch);
@@ -72,6 +73,7 @@ class Tokens final : public Dataset {
   void eval_batch(std::int64_t first, std::int64_t count, HostBatch& out) const override {
     require(first >= 0, "eval_batch: first must not be negative");
     clear(count, out);
+    out.position = 0;
     for (std::int64_t row = 0; row < count && first + row < eval_windows_; ++row) {
       const std::int64_t before = (first + row) * options_.length;
       copy_window(*validation_.shards, validation_.first + before,

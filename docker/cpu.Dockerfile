@@ -2,7 +2,7 @@
 FROM debian:12-slim AS build
 RUN apt-get update && apt-get install -y --no-install-recommends \
       g++ cmake ninja-build libopenmpi-dev openmpi-bin libyaml-cpp-dev libdnnl-dev libfmt-dev nlohmann-json3-dev \
-      libcli11-dev libxxhash-dev \
+      libcli11-dev libxxhash-dev zlib1g-dev libpcre2-dev \
     && rm -rf /var/lib/apt/lists/*
 COPY . /src
 RUN cmake -S /src -B /build -G Ninja -DCMAKE_BUILD_TYPE=Release -DLOCKSTEP_TESTS=OFF -DLOCKSTEP_CUDA=OFF \
@@ -10,7 +10,7 @@ RUN cmake -S /src -B /build -G Ninja -DCMAKE_BUILD_TYPE=Release -DLOCKSTEP_TESTS
 
 FROM debian:12-slim
 RUN apt-get update && apt-get install -y --no-install-recommends \
-      openmpi-bin libopenmpi3 libyaml-cpp0.7 libdnnl2 libfmt9 libxxhash0 libgomp1 bible-kjv \
+      openmpi-bin libopenmpi3 libyaml-cpp0.7 libdnnl2 libfmt9 libxxhash0 libgomp1 libpcre2-8-0 zlib1g bible-kjv \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --create-home lockstep
 # The program finds its library by a path relative to itself: bin/ and lib/ stay side by side.

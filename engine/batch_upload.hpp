@@ -34,11 +34,11 @@ class BatchUpload {
     std::size_t bytes = 0;
     [[nodiscard]] std::size_t end() const { return begin + bytes; }
   };
-  /// Where the gradient's factor, targets, tokens and features lie.
+  /// Where the gradient's factor, the first sample's position, targets, tokens, features and values lie.
   struct Layout {
-    Region grad_factor, targets, tokens, features;
-    Layout(const nn::BatchShape& shape, std::size_t features_per_sample);
-    [[nodiscard]] std::size_t bytes() const { return features.end(); }
+    Region grad_factor, first_sample, targets, tokens, features, values;
+    Layout(const nn::BatchShape& shape, const nn::Model& model);
+    [[nodiscard]] std::size_t bytes() const { return values.end(); }
   };
 
   DeviceApi& device_;

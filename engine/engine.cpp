@@ -6,6 +6,7 @@
 
 #include "core/error.hpp"
 #include "engine/engine_device.hpp"
+#include "nn/ops.hpp"
 
 namespace lockstep::engine {
 namespace {
@@ -25,6 +26,7 @@ Engine::Engine(nn::Model& model, comm::Communicator& comm, Place place, EngineOp
       groups_(static_cast<int>(options_.groups.size())),
       plan_(nn::plan(model, *place.kernels, options_.micro_batch, options_.compute)),
       eval_plan_(nn::plan(model, *place.kernels, options_.micro_batch, options_.compute, false)),
+      has_accuracy_(std::ranges::any_of(eval_plan_.ops, [](const auto& op) { return op.name == nn::accuracy_op; })),
       layout_(model.parameters(), plan_, groups_or_default(options_, model)),
       optimizer_(optim::make_optimizer(options_.optimizer)),
       buffers_(comm, *place.device, layout_, options_.compute, *optimizer_),
@@ -115,6 +117,7 @@ nn::ContextOptions Engine::context_options(nn::Mode mode) {
   options.exec = exec();
   options.compute = options_.compute;
   options.store = &store_;
+  options.seed = options_.seed;
   options.mode = mode;
   return options;
 }
@@ -253,7 +256,7 @@ void Engine::require_no_pass(const char* caller) const {
          "engine: {} between the last backward and step; of captured steps the last passes have yet to run", caller);
 }
 
-LossSum Engine::evaluate(const data::HostBatch& batch) {
+EvaluationSum Engine::evaluate(const data::HostBatch& batch) {
   require_no_pass("evaluate");
   Device& d = *device_;
   const nn::Batch on_device = d.batches.upload(batch);
@@ -261,11 +264,13 @@ LossSum Engine::evaluate(const data::HostBatch& batch) {
   nn::Workspace workspace(d.workspace.data(), d.workspace.bytes());
   nn::ContextOptions options = context_options(nn::Mode::evaluate);
   options.workspace = &workspace;
-  options.loss = Device::at<LossSum>(d.eval_loss);
+  auto* const sums = Device::at<EvaluationSum>(d.eval_loss);
+  options.loss = &sums->loss;
+  options.correct = &sums->correct;
   nn::Context context(std::move(options));
   model_.loss(context, on_device);
-  LossSum result;
-  d.api.copy(&result, d.eval_loss.data(), sizeof(LossSum), d.stream.ref);
+  EvaluationSum result;
+  d.api.copy(&result, sums, sizeof result, d.stream.ref);
   d.api.synchronize(d.stream.ref);
   return result;
 }

@@ -50,7 +50,7 @@ struct EngineOptions {
   std::vector<int> group_of;                ///< by parameter; empty: all in group 0
   /// Stepped by the engine, once per applied update. Null: the user sets lr with set_lr.
   std::shared_ptr<const sched::Schedule> schedule;
-  std::uint64_t seed = 1;  ///< of the initial parameters
+  std::uint64_t seed = 1;  ///< of the initial parameters and of dropout
   std::int64_t bucket_elements = std::int64_t{1} << 20;
   int max_in_flight = 3;  ///< steps whose result the host has not read; devices only
   /// Capture a step's work on the device and replay it (StepGraphs). Same results; the device must be able to capture.
@@ -59,6 +59,12 @@ struct EngineOptions {
   bool tune = false;
   /// How long the host waits for the device before it takes it for hung: ErrorKind::hang. 0: for ever.
   double wait_timeout_s = 600;
+};
+
+/// What evaluation adds up over a batch.
+struct EvaluationSum {
+  LossSum loss;
+  std::int64_t correct = 0;  ///< targets that were the likeliest class; 0 where nobody counts
 };
 
 /// Data-parallel training of one model: forward, backward, step, as in DeepSpeed.
@@ -131,8 +137,11 @@ class Engine {
   /// Updates applied, as far as the host knows: of the steps that have finished.
   [[nodiscard]] std::int64_t applied() const { return known_applied_; }
 
-  /// Sum of losses over a batch and its number of targets, without gradients. Rank-local.
-  [[nodiscard]] LossSum evaluate(const data::HostBatch& batch);
+  /// Sum of losses over a batch, its number of targets and, of a classifier, right answers, without gradients.
+  /// Rank-local.
+  [[nodiscard]] EvaluationSum evaluate(const data::HostBatch& batch);
+  /// Whether the model counts right answers when it is evaluated.
+  [[nodiscard]] bool has_accuracy() const { return has_accuracy_; }
   /// Logits of the last position of each sample, [batch, classes], in host memory. Rank-local.
   [[nodiscard]] std::vector<float> last_logits(const data::HostBatch& batch);
 
@@ -195,6 +204,7 @@ class Engine {
   int groups_;
   nn::Plan plan_;
   nn::Plan eval_plan_;
+  bool has_accuracy_;
   FlatLayout layout_;
   std::unique_ptr<optim::Optimizer> optimizer_;
   FlatBuffers buffers_;

@@ -35,7 +35,7 @@ struct Engine::Device {
     workspace = Arena(api, std::max(engine.plan_.train_bytes, engine.eval_plan_.train_bytes));
     groups = Arena(api, static_cast<std::size_t>(engine.groups_) * sizeof(GroupStep));
     state = Arena(api, sizeof(StepState));
-    eval_loss = Arena(api, sizeof(LossSum));
+    eval_loss = Arena(api, sizeof(EvaluationSum));
     reports = comm.make_arena(api, static_cast<std::size_t>(comm.size()) * sizeof(StepReport));
     const std::int64_t leaves = std::max<std::int64_t>(1, engine.options_.leaves);
     loss = comm.make_arena(api, static_cast<std::size_t>(leaves) * sizeof(LossSum));

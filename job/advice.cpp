@@ -19,6 +19,8 @@ Section& block(Section& root, std::string_view name) {
 constexpr const char* precision_text = "write bf16: {enabled: true} or fp16: {enabled: true}; neither means fp32";
 constexpr const char* epochs_text =
     "a run is counted in optimizer steps: run.steps; an epoch is training samples / train_batch_size of them";
+constexpr const char* dropout_text =
+    "gpt2 has embd_pdrop and resid_pdrop in model, an mlp and a convnet dropout; there is none on attention's weights";
 constexpr const char* schedule_text = "write scheduler: {type: WarmupCosineLR, params: {...}}, or another type";
 
 /// What other programs call things, at the top level or in `run`.
@@ -41,8 +43,8 @@ void advise_words_of_others(std::map<std::string, std::string>& advice) {
   for (const char* word : {"lr_scheduler_type", "lr_schedule", "cosine", "min_lr", "warmup_ratio"})
     advice[word] = schedule_text;
   advice["warmup_steps"] = "it is a scheduler's: scheduler.params.warmup_num_steps of WarmupCosineLR and its kin";
-  advice["vocab_size"] = "the tokenizer says it: remove it";
-  advice["dropout"] = "models of this version have no dropout: remove it";
+  advice["vocab_size"] = "the tokenizer says it; a gpt2 with more tokens than that has model.vocab_size";
+  advice["dropout"] = dropout_text;
 }
 
 void advise_top_level(Section& root) {
@@ -71,8 +73,9 @@ void advise_model(Section& model) {
                            "n_positions", "max_position_embeddings"})
     advice[word] = "did you mean 'block_size'?";
   for (const char* word : {"dropout", "resid_pdrop", "embd_pdrop", "attn_pdrop", "attention_dropout", "hidden_dropout"})
-    advice[word] = "models of this version have no dropout: remove it";
-  for (const char* word : {"vocab_size", "n_vocab"}) advice[word] = "the tokenizer says it: remove it";
+    advice[word] = dropout_text;
+  for (const char* word : {"vocab_size", "n_vocab"})
+    advice[word] = "the data says it; a gpt2 with more tokens than that has 'vocab_size'";
   for (const char* word : {"precision", "dtype", "torch_dtype"}) advice[word] = precision_text;
 }
 

@@ -5,9 +5,11 @@
 #include <algorithm>
 #include <array>
 #include <cctype>
+#include <map>
 
 #include "core/error.hpp"
 #include "core/text.hpp"
+#include "job/hf_config.hpp"
 
 namespace lockstep::job {
 
@@ -25,6 +27,16 @@ constexpr std::array<Preset, 4> presets = {{
     {"774M", 36, 20, 1280},
     {"1.5B", 48, 25, 1600},
 }};
+
+/// The types of data that a model can be trained on.
+const std::vector<std::string>& data_of(const std::string& model) {
+  static const std::map<std::string, std::vector<std::string>> types = {
+      {"gpt2", {"text", "tokens"}},
+      {"mlp", {"clusters", "images", "csv"}},
+      {"convnet", {"images"}},
+      {"custom", {"custom", "text", "tokens", "clusters", "images", "csv"}}};
+  return types.at(model);
+}
 
 class Checks {
  public:
@@ -48,16 +60,35 @@ class Checks {
  private:
   void model() {
     const Values& block = values_.section("model");
-    const bool language = config_.model.type == "gpt2";
-    if (language) gpt2(block);
+    if (config_.model.type == "gpt2") gpt2(block);
+    if (config_.model.type == "convnet" && config_.model.convnet.kernel % 2 == 0)
+      diagnostics_.error(
+          block.position_of("kernel"),
+          fmt::format("model.kernel: {} is even; the result is centred on a pixel", config_.model.convnet.kernel),
+          fmt::format("take {}", config_.model.convnet.kernel + 1));
     const Values& data = values_.section("data");
+    if (config_.data.type == "text") text(data);
     tokens(data);
-    const bool words = config_.data.type == "text" || config_.data.type == "tokens";
-    if (block.type.empty() || data.type.empty() || config_.model.type == "custom") return;
-    if (language == words && config_.data.type != "custom") return;
+    const std::vector<std::string>& fitting = data_of(config_.model.type);
+    if (block.type.empty() || data.type.empty() || std::ranges::find(fitting, config_.data.type) != fitting.end())
+      return;
     diagnostics_.error(data.type_position,
                        fmt::format("data.type {} does not fit model.type {}", config_.data.type, config_.model.type),
-                       language ? "gpt2 needs data of type text or tokens" : "mlp needs data of type clusters");
+                       fmt::format("{} needs data of type {}", config_.model.type, fmt::join(fitting, " or ")));
+  }
+
+  void text(const Values& data) {
+    const TextDataConfig& text = config_.data.text;
+    const bool subwords = text.tokenizer == "gpt2";
+    for (const auto& [key, value] : {std::pair{"vocab", text.vocab}, {"merges", text.merges}}) {
+      if (subwords && !value)
+        diagnostics_.error(data.position_of("tokenizer"), fmt::format("data.tokenizer: gpt2 needs data.{}", key),
+                           "give the files vocab.json and merges.txt of a published model, or of your own");
+      if (!subwords && value)
+        diagnostics_.error(data.position_of(key),
+                           fmt::format("data.{} is for tokenizer gpt2, not {}", key, text.tokenizer),
+                           "remove it, or set data.tokenizer: gpt2");
+    }
   }
 
   void tokens(const Values& block) {
@@ -75,11 +106,47 @@ class Checks {
       if (block.find("n_head") == nullptr) gpt2.n_head = preset.n_head;
       if (block.find("n_embd") == nullptr) gpt2.n_embd = preset.n_embd;
     }
+    if (gpt2.init_from) hugging_face(block);
     if (gpt2.n_embd % gpt2.n_head != 0)
       diagnostics_.error(
           block.position_of("n_head"),
           fmt::format("model.n_head: {} heads do not divide n_embd {}", gpt2.n_head, gpt2.n_embd),
           fmt::format("with {} heads take n_embd {}", gpt2.n_head, (gpt2.n_embd / gpt2.n_head + 1) * gpt2.n_head));
+  }
+
+  /// Sizes come from the folder. Where all of them stand in the file (as in that of a run) it need not be there any
+  /// more.
+  void hugging_face(const Values& block) {
+    Gpt2Config& gpt2 = config_.model.gpt2;
+    const bool text = config_.data.type == "text";
+    if (text && config_.data.text.tokenizer != "gpt2")
+      diagnostics_.warning(
+          values_.section("data").position_of("tokenizer"),
+          fmt::format("the model of init_from was trained with subwords, and data.tokenizer {} gives its "
+                      "tokens another meaning; tokenizer gpt2 with its vocab.json and merges.txt does not",
+                      config_.data.text.tokenizer));
+    const char* const keys[] = {"n_layer", "n_head", "n_embd", "vocab_size", "block_size"};
+    if (std::ranges::all_of(keys, [&](const char* key) { return block.find(key) != nullptr; })) return;
+    try {
+      const HfGpt2 there = read_hf_gpt2(*gpt2.init_from);
+      const auto take = [&](const char* key, std::int64_t& mine, std::int64_t theirs, bool smaller_fits) {
+        if (block.find(key) != nullptr && !(smaller_fits && mine < theirs) && mine != theirs)
+          diagnostics_.error(
+              block.position_of(key),
+              fmt::format("model.{} is {}, but the model of init_from has {}", key, mine, theirs),
+              fmt::format("remove it: it is the folder's{}", smaller_fits ? ", or give a smaller one" : ""));
+        if (block.find(key) == nullptr) mine = theirs;
+      };
+      std::int64_t vocabulary = gpt2.vocab_size.value_or(0);
+      take("n_layer", gpt2.n_layer, there.n_layer, false);
+      take("n_head", gpt2.n_head, there.n_head, false);
+      take("n_embd", gpt2.n_embd, there.n_embd, false);
+      take("vocab_size", vocabulary, there.vocab_size, false);
+      take("block_size", gpt2.block_size, there.n_positions, true);
+      gpt2.vocab_size = vocabulary;
+    } catch (const Error& error) {
+      diagnostics_.error(block.position_of("init_from"), fmt::format("model.init_from: {}", error.what()));
+    }
   }
 
   /// What each field allows alone may be too much together. Whether this machine has the memory is not asked here.

@@ -8,6 +8,18 @@
 
 namespace lockstep::job::table {
 
+/// A probability of dropout; `what` is dropped.
+inline config::Field dropout_field(std::string name, const std::string& what) {
+  return {
+      .name = std::move(name),
+      .doc = "Probability with which " + what +
+             " are set to 0 in training; the others are scaled up. Which ones is a function of the seed, the step and "
+             "the sample, on any number of ranks.",
+      .min = 0,
+      .max = 1,
+      .max_open = true};
+}
+
 template <class Config, class V>
 void gpt2(Config& c, V& v) {
   v.field(c.preset, {.name = "preset",
@@ -25,12 +37,50 @@ void gpt2(Config& c, V& v) {
                         .choices = {"none"},
                         .refused = {{"block", "this version supports only none"},
                                     {"selective", "this version supports only none"}}});
+  v.field(c.vocab_size, {.name = "vocab_size",
+                         .default_text = "as many as the data has",
+                         .doc = "Tokens that the model knows, at least as many as the data has.",
+                         .min = 1,
+                         .max = 10'000'000});
+  v.field(c.init_from,
+          {.name = "init_from",
+           .type = FieldType::path,
+           .doc = "A folder with a GPT-2 in Hugging Face's form (config.json, model.safetensors), whose "
+                  "weights a new run starts with; relative to the job file. n_layer, n_head, n_embd and "
+                  "vocab_size are then the folder's, and so is block_size unless a smaller one is given."});
+  v.field(c.embd_pdrop, dropout_field("embd_pdrop", "elements of the embeddings' sum"));
+  v.field(c.resid_pdrop, dropout_field("resid_pdrop", "elements of what attention and MLP add to the residual stream"));
 }
 
 template <class Config, class V>
 void mlp(Config& c, V& v) {
-  v.field(c.hidden, {.name = "hidden", .doc = "Units of each hidden layer.", .min = 1, .max = 1'000'000});
+  v.field(c.hidden, {.name = "hidden",
+                     .doc = "Units of each hidden layer; an empty list is a single linear layer.",
+                     .min = 1,
+                     .max = 1'000'000,
+                     .may_be_empty = true});
   v.field(c.activation, {.name = "activation", .doc = "Between the layers.", .choices = {"gelu"}});
+  v.field(c.dropout, dropout_field("dropout", "outputs of each hidden layer"));
+}
+
+template <class Config, class V>
+void convnet(Config& c, V& v) {
+  v.field(c.filters, {.name = "filters",
+                      .doc = "Output channels of each convolution; a rectifier and pooling follow it.",
+                      .min = 1,
+                      .max = 100'000});
+  v.field(c.kernel, {.name = "kernel", .doc = "Side of the convolutions; odd.", .unit = "pixels", .min = 1, .max = 99});
+  v.field(c.pool, {.name = "pool",
+                   .doc = "Side of the windows of which the largest value stays; 1: no pooling.",
+                   .unit = "pixels",
+                   .min = 1,
+                   .max = 99});
+  v.field(c.hidden, {.name = "hidden",
+                     .doc = "Units of each fully connected layer behind the convolutions, with GELU.",
+                     .min = 1,
+                     .max = 1'000'000,
+                     .may_be_empty = true});
+  v.field(c.dropout, dropout_field("dropout", "outputs of the last convolution and of each hidden layer"));
 }
 
 template <class Config, class V>
@@ -45,8 +95,9 @@ void validation(Config& c, V& v) {
 /// Tokenizers of subwords that people ask for by name.
 inline std::vector<std::pair<std::string, std::string>> tokenizers_of_others() {
   std::vector<std::pair<std::string, std::string>> refused;
-  for (const char* name : {"gpt2", "bpe", "tiktoken", "sentencepiece", "wordpiece", "word"})
-    refused.emplace_back(name, "this version has no tokenizer of subwords or words");
+  for (const char* name : {"bpe", "tiktoken"}) refused.emplace_back(name, "GPT-2's is called gpt2 here");
+  for (const char* name : {"sentencepiece", "wordpiece", "word"})
+    refused.emplace_back(name, "of subwords this version has GPT-2's alone: gpt2");
   return refused;
 }
 
@@ -57,9 +108,18 @@ void text_data(Config& c, V& v) {
   v.field(c.tokenizer,
           {.name = "tokenizer",
            .doc = "char: one token for each distinct character (Unicode code point) of the text, which must "
-                  "be UTF-8; byte: 256 tokens, for a file of any encoding.",
-           .choices = {"char", "byte"},
+                  "be UTF-8; byte: 256 tokens, for a file of any encoding; gpt2: the subwords of vocab and merges, for "
+                  "a text that is UTF-8.",
+           .choices = {"char", "byte", "gpt2"},
            .refused = tokenizers_of_others()});
+  v.field(c.vocab,
+          {.name = "vocab",
+           .type = FieldType::path,
+           .doc = "Of tokenizer gpt2: the file vocab.json of a published model, or of your own; relative to the "
+                  "job file."});
+  v.field(c.merges, {.name = "merges",
+                     .type = FieldType::path,
+                     .doc = "Of tokenizer gpt2: the file merges.txt that belongs to vocab; relative to the job file."});
   validation(c, v);
 }
 
@@ -103,6 +163,47 @@ void clusters_data(Config& c, V& v) {
   v.field(c.noise, {.name = "noise",
                     .doc = "Standard deviation of the samples around their center; the centers' own is 1.",
                     .min = 0});
+  validation(c, v);
+}
+
+template <class Config, class V>
+void images_data(Config& c, V& v) {
+  v.field(c.path, {.name = "path",
+                   .type = FieldType::path,
+                   .doc = "A folder of IDX files under MNIST's names (train-images-idx3-ubyte, "
+                          "train-labels-idx1-ubyte, and the same with t10k), each of which may be compressed (.gz); "
+                          "relative to the job file.",
+                   .required = true});
+  v.field(c.validation_fraction,
+          {.name = "validation_fraction",
+           .doc = "The last part of the training images, kept for validation; the test files (t10k) are then not "
+                  "read. 0: the test files are the validation data.",
+           .min = 0,
+           .max = 1,
+           .max_open = true});
+}
+
+template <class Config, class V>
+void csv_data(Config& c, V& v) {
+  v.field(c.path, {.name = "path",
+                   .type = FieldType::path,
+                   .doc = "A text file of rows of numbers with a header line, relative to the job file. Cells may be "
+                          "in double quotes.",
+                   .required = true});
+  v.field(c.target, {.name = "target", .doc = "Name of the column to predict.", .required = true});
+  v.field(c.task, {.name = "task",
+                   .doc = "classification: each distinct text of the target's column is a class. regression: the "
+                          "target is a number, and the loss the mean squared error.",
+                   .choices = {"classification", "regression"}});
+  v.field(c.features, {.name = "features",
+                       .default_text = "all columns but the target",
+                       .doc = "Names of the columns to predict from.",
+                       .may_be_empty = true});
+  v.field(c.standardize, {.name = "standardize",
+                          .doc = "Features less their mean, divided by their standard deviation, both of the training "
+                                 "rows; the target stays as it is."});
+  v.field(c.separator,
+          {.name = "separator", .doc = "What stands between cells.", .choices = {"comma", "semicolon", "tab"}});
   validation(c, v);
 }
 
@@ -240,8 +341,10 @@ void job(Config& c, V& v) {
   const std::string decides = "Decides the other keys.";
   v.variant(About{"model", "What is trained.", Presence::required, decides}, c.model.type,
             Alternative{About{"gpt2", "A GPT-2 language model."}, c.model.gpt2, [](auto& m, V& w) { gpt2(m, w); }},
-            Alternative{About{"mlp", "Fully connected layers, for data of type clusters."}, c.model.mlp,
+            Alternative{About{"mlp", "Fully connected layers, for data of type clusters, images or csv."}, c.model.mlp,
                         [](auto& m, V& w) { mlp(m, w); }},
+            Alternative{About{"convnet", "A small convolutional network, for data of type images."}, c.model.convnet,
+                        [](auto& m, V& w) { convnet(m, w); }},
             Alternative{About{"custom", "The model of a program of your own, which reads this file (docs/api.md)."},
                         c.model.custom, [](auto&, V&) {}});
   v.variant(
@@ -251,6 +354,10 @@ void job(Config& c, V& v) {
                   [](auto& d, V& w) { tokens_data(d, w); }},
       Alternative{About{"clusters", "Generated Gaussian clusters to classify, for model mlp."}, c.data.clusters,
                   [](auto& d, V& w) { clusters_data(d, w); }},
+      Alternative{About{"images", "Grey images with labels, for models mlp and convnet."}, c.data.images,
+                  [](auto& d, V& w) { images_data(d, w); }},
+      Alternative{About{"csv", "Rows of numbers with a header line, for model mlp."}, c.data.csv,
+                  [](auto& d, V& w) { csv_data(d, w); }},
       Alternative{About{"custom", "The data of a program of your own, which reads this file; for model custom."},
                   c.data.custom, [](auto&, V&) {}});
   v.section(About{"run", "Where, how long and how the job runs.", Presence::required}, c.run,

@@ -189,14 +189,23 @@ LoadedJob load(Node root, const std::string& name, const std::string& folder, co
   table::job(job.config, fill);
   if (job.config.run.name.empty() && values.section("run").find("name") == nullptr)
     job.config.run.name = fs::path(name).stem().string();
+  TextDataConfig& text = job.config.data.text;
+  const auto make_absolute = [&](std::string& file) { file = shown(fs::absolute(fs::path(folder) / file)); };
+  const auto of_data = [&](const char* type, std::string& file) {
+    if (job.config.data.type == type) make_absolute(file);
+  };
+  of_data("text", text.path);
+  if (text.vocab) of_data("text", *text.vocab);
+  if (text.merges) of_data("text", *text.merges);
+  of_data("tokens", job.config.data.tokens.path);
+  if (std::optional<std::string>& validation = job.config.data.tokens.validation_path; validation)
+    of_data("tokens", *validation);
+  of_data("images", job.config.data.images.path);
+  of_data("csv", job.config.data.csv.path);
+  if (std::optional<std::string>& model = job.config.model.gpt2.init_from; model) make_absolute(*model);
   job.schedule = complete(job.config, values, diagnostics);
   diagnostics.throw_if_errors();
 
-  const auto from_the_job_file = [&](std::string& path) { path = shown(fs::absolute(fs::path(folder) / path)); };
-  DataConfig& data = job.config.data;
-  if (data.type == "text") from_the_job_file(data.text.path);
-  if (data.type == "tokens") from_the_job_file(data.tokens.path);
-  if (data.type == "tokens" && data.tokens.validation_path) from_the_job_file(*data.tokens.validation_path);
   job.warnings = diagnostics.warnings();
   return job;
 }

@@ -23,12 +23,17 @@ struct Gpt2Config {
   std::int64_t n_embd = 768;
   std::int64_t block_size = 1024;  ///< tokens
   std::string recompute = "none";
+  std::optional<std::int64_t> vocab_size = {};  ///< nothing: what the data has
+  std::optional<std::string> init_from = {};    ///< absolute after loading
+  double embd_pdrop = 0;
+  double resid_pdrop = 0;
   bool operator==(const Gpt2Config&) const = default;
 };
 
 struct MlpConfig {
   std::vector<std::int64_t> hidden = {64, 64};  ///< units of each hidden layer
   std::string activation = "gelu";
+  double dropout = 0;
   bool operator==(const MlpConfig&) const = default;
 };
 
@@ -37,10 +42,20 @@ struct CustomConfig {
   bool operator==(const CustomConfig&) const = default;
 };
 
+struct ConvnetConfig {
+  std::vector<std::int64_t> filters = {32, 64};  ///< output channels of each convolution
+  std::int64_t kernel = 3;
+  std::int64_t pool = 2;
+  std::vector<std::int64_t> hidden = {128};
+  double dropout = 0;
+  bool operator==(const ConvnetConfig&) const = default;
+};
+
 struct ModelConfig {
-  std::string type = "gpt2";  ///< gpt2 | mlp | custom; only the block of this type counts
+  std::string type = "gpt2";  ///< gpt2 | mlp | convnet | custom; only the block of this type counts
   Gpt2Config gpt2;
   MlpConfig mlp;
+  ConvnetConfig convnet;
   CustomConfig custom;
   bool operator==(const ModelConfig&) const = default;
 };
@@ -48,6 +63,8 @@ struct ModelConfig {
 struct TextDataConfig {
   std::string path;  ///< absolute after loading
   std::string tokenizer = "char";
+  std::optional<std::string> vocab = {};   ///< of tokenizer gpt2; absolute after loading
+  std::optional<std::string> merges = {};  ///< of tokenizer gpt2; absolute after loading
   double validation_fraction = 0.1;
   bool operator==(const TextDataConfig&) const = default;
 };
@@ -71,11 +88,30 @@ struct ClustersDataConfig {
   bool operator==(const ClustersDataConfig&) const = default;
 };
 
+struct ImagesDataConfig {
+  std::string path;                ///< absolute after loading
+  double validation_fraction = 0;  ///< 0: the test files are the validation data
+  bool operator==(const ImagesDataConfig&) const = default;
+};
+
+struct CsvDataConfig {
+  std::string path;  ///< absolute after loading
+  std::string target;
+  std::string task = "classification";
+  std::vector<std::string> features;  ///< names of columns; empty: all but the target
+  bool standardize = true;
+  std::string separator = "comma";
+  double validation_fraction = 0.1;
+  bool operator==(const CsvDataConfig&) const = default;
+};
+
 struct DataConfig {
-  std::string type = "text";  ///< text | tokens | clusters | custom
+  std::string type = "text";  ///< text | tokens | clusters | images | csv | custom
   TextDataConfig text;
   TokensDataConfig tokens;
   ClustersDataConfig clusters;
+  ImagesDataConfig images;
+  CsvDataConfig csv;
   CustomConfig custom;
   bool operator==(const DataConfig&) const = default;
 };

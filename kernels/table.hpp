@@ -6,49 +6,62 @@
 //   - x_reference.cpp has reference::x: plain loops that accumulate in double, the definition of right;
 //   - x_cpu.cpp is compiled once per instruction set, into cpu_baseline::x, cpu_avx2::x and cpu_avx512::x;
 //   - x.cu is compiled twice: into emu::x by g++ with the SIMT emulator, into cuda::x by nvcc. Where a GPU has a
-//   library
-//     for it, cuda::x is in x_cuda.cpp, which is compiled into the module alone, and emu::x is the reference in stream
-//     order (x_emu.cpp); x.cu then has what the library does not do, under names of its own.
+//     library for it, cuda::x is in x_cuda.cpp, which is compiled into the module alone, and emu::x is the reference in
+//     stream order (x_emu.cpp); x.cu then has what the library does not do, under names of its own.
 //
 // Adding a kernel is adding its line here and its folder.
-#define LOCKSTEP_KERNELS(K)                    \
-  K(adam, AdamArgs)                            \
-  K(sgd, SgdArgs)                              \
-  K(grad_leaf_sums, GradLeafSumsArgs)          \
-  K(grad_norm, GradNormArgs)                   \
-  K(decide, DecideArgs)                        \
-  K(cast, CastArgs)                            \
-  K(axpy, AxpyArgs)                            \
-  K(scale, ScaleArgs)                          \
-  K(ordered_sum, OrderedSumArgs)               \
-  K(layernorm_forward, LayernormForwardArgs)   \
-  K(layernorm_backward, LayernormBackwardArgs) \
-  K(gelu_forward, GeluForwardArgs)             \
-  K(gelu_backward, GeluBackwardArgs)           \
-  K(embedding_forward, EmbeddingForwardArgs)   \
-  K(embedding_backward, EmbeddingBackwardArgs) \
-  K(cross_entropy, CrossEntropyArgs)           \
-  K(matmul, MatmulArgs)                        \
-  K(bias_grad, BiasGradArgs)                   \
-  K(attention_forward, AttentionForwardArgs)   \
-  K(attention_backward, AttentionBackwardArgs)
+#define LOCKSTEP_KERNELS(K)                             \
+  K(adam, AdamArgs)                                     \
+  K(sgd, SgdArgs)                                       \
+  K(grad_leaf_sums, GradLeafSumsArgs)                   \
+  K(grad_norm, GradNormArgs)                            \
+  K(decide, DecideArgs)                                 \
+  K(cast, CastArgs)                                     \
+  K(axpy, AxpyArgs)                                     \
+  K(scale, ScaleArgs)                                   \
+  K(ordered_sum, OrderedSumArgs)                        \
+  K(layernorm_forward, LayernormForwardArgs)            \
+  K(layernorm_backward, LayernormBackwardArgs)          \
+  K(gelu_forward, GeluForwardArgs)                      \
+  K(gelu_backward, GeluBackwardArgs)                    \
+  K(embedding_forward, EmbeddingForwardArgs)            \
+  K(embedding_backward, EmbeddingBackwardArgs)          \
+  K(cross_entropy, CrossEntropyArgs)                    \
+  K(accuracy, AccuracyArgs)                             \
+  K(matmul, MatmulArgs)                                 \
+  K(bias_grad, BiasGradArgs)                            \
+  K(attention_forward, AttentionForwardArgs)            \
+  K(attention_backward, AttentionBackwardArgs)          \
+  K(convolution_forward, ConvolutionForwardArgs)        \
+  K(convolution_input_grad, ConvolutionInputGradArgs)   \
+  K(convolution_weight_grad, ConvolutionWeightGradArgs) \
+  K(relu_pool_forward, ReluPoolForwardArgs)             \
+  K(relu_pool_backward, ReluPoolBackwardArgs)           \
+  K(dropout, DropoutArgs)                               \
+  K(squared_error, SquaredErrorArgs)
 
 // Those of them that get memory to work in: XArgs has `void* scratch`, of kernels::scratch_bytes(exec, args) bytes. How
 // much is the implementation's choice, and so are the blocks that it works in; beside each x of the namespaces above
 // stands x_scratch. The reference implementations need none.
-#define LOCKSTEP_KERNELS_WITH_SCRATCH(K)       \
-  K(layernorm_backward, LayernormBackwardArgs) \
-  K(gelu_backward, GeluBackwardArgs)           \
-  K(embedding_backward, EmbeddingBackwardArgs) \
-  K(bias_grad, BiasGradArgs)                   \
-  K(attention_backward, AttentionBackwardArgs)
+#define LOCKSTEP_KERNELS_WITH_SCRATCH(K)              \
+  K(layernorm_backward, LayernormBackwardArgs)        \
+  K(gelu_backward, GeluBackwardArgs)                  \
+  K(embedding_backward, EmbeddingBackwardArgs)        \
+  K(bias_grad, BiasGradArgs)                          \
+  K(attention_backward, AttentionBackwardArgs)        \
+  K(convolution_forward, ConvolutionForwardArgs)      \
+  K(convolution_input_grad, ConvolutionInputGradArgs) \
+  K(convolution_weight_grad, ConvolutionWeightGradArgs)
 
 #include "core/isa.hpp"
+#include "kernels/accuracy/accuracy.hpp"
 #include "kernels/adam/adam.hpp"
 #include "kernels/attention/attention.hpp"
 #include "kernels/bias_grad/bias_grad.hpp"
+#include "kernels/convolution/convolution.hpp"
 #include "kernels/cross_entropy/cross_entropy.hpp"
 #include "kernels/decide/decide.hpp"
+#include "kernels/dropout/dropout.hpp"
 #include "kernels/elementwise/elementwise.hpp"
 #include "kernels/embedding/embedding.hpp"
 #include "kernels/exec.hpp"
@@ -56,7 +69,9 @@
 #include "kernels/grad_norm/grad_norm.hpp"
 #include "kernels/layernorm/layernorm.hpp"
 #include "kernels/matmul/matmul.hpp"
+#include "kernels/relu_pool/relu_pool.hpp"
 #include "kernels/sgd/sgd.hpp"
+#include "kernels/squared_error/squared_error.hpp"
 
 namespace lockstep {
 

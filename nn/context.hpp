@@ -29,7 +29,9 @@ struct ContextOptions {
   bool plan_backward = true;                      ///< plan mode: plan a training pass (true) or an evaluation pass
   const std::vector<OpPlan>* expected = nullptr;  ///< the plan's operations; a differing sequence is an error
   LossSum* loss = nullptr;                        ///< device; losses are added to it
+  std::int64_t* correct = nullptr;                ///< device; evaluation adds right answers to it
   const StepState* state = nullptr;               ///< device; its scale multiplies the loss gradient. Null: 1
+  std::uint64_t seed = 1;                         ///< of dropout
   std::function<void()> after_op =
       {};  ///< e.g. lets collectives progress; called after each forward and backward operation
 };

@@ -114,16 +114,21 @@ class Gpt2 final : public Model {
                      .vocabulary = options_.vocab_size,
                      .wte_rows = options_.padded_vocab,
                      .wpe_rows = options_.block_size});
+      x = dropout(context, std::move(x), options_.embd_pdrop, 0, batch.first_sample);
     }
+    std::uint32_t branches = 0;  // their dropouts are numbered after the embedding's
+    const auto thinned = [&](Tensor added) {
+      return dropout(context, std::move(added), options_.resid_pdrop, ++branches, batch.first_sample);
+    };
     for (const Block& block : blocks_) {
       const Context::UnitScope scope(context, block.unit);
       Tensor y = normed(context, x, branch, block.ln_1);
       y = linear(context, std::move(y), 3 * options_.n_embd, block.c_attn.weight, block.c_attn.bias);
       y = attention(context, std::move(y), options_.n_head);
-      branch = linear(context, std::move(y), options_.n_embd, block.attn_proj.weight, block.attn_proj.bias);
+      branch = thinned(linear(context, std::move(y), options_.n_embd, block.attn_proj.weight, block.attn_proj.bias));
       y = normed(context, x, branch, block.ln_2);
       y = linear_gelu(context, std::move(y), 4 * options_.n_embd, block.c_fc.weight, block.c_fc.bias);
-      branch = linear(context, std::move(y), options_.n_embd, block.mlp_proj.weight, block.mlp_proj.bias);
+      branch = thinned(linear(context, std::move(y), options_.n_embd, block.mlp_proj.weight, block.mlp_proj.bias));
     }
     const Context::UnitScope scope(context, last_unit_);
     return normed(context, x, branch, ln_f_);

@@ -10,7 +10,9 @@ struct Gpt2Options {
   int n_embd = 768;
   int block_size = 1024;  ///< longest sequence
   int vocab_size = 50257;
-  int padded_vocab = 0;  ///< rows of wte in memory; 0: vocab_size rounded up to a multiple of 64
+  double embd_pdrop = 0;   ///< dropout of the sum of the embeddings
+  double resid_pdrop = 0;  ///< of what each half of a block adds to the residual stream
+  int padded_vocab = 0;    ///< rows of wte in memory; 0: vocab_size rounded up to a multiple of 64
 };
 
 /// GPT-2 with Hugging Face's parameter names and layout ([in, out] projections, fused c_attn, tied wte).

@@ -31,17 +31,21 @@ class Mlp final : public Model {
 
   [[nodiscard]] std::string describe() const override {
     const std::string hidden = options_.hidden.empty() ? "" : fmt::format("{} - ", fmt::join(options_.hidden, " - "));
-    return fmt::format("mlp {} parameters: {} - {}{}", parameter_count(), options_.features, hidden, options_.classes);
+    return fmt::format("mlp {} parameters: {} - {}{}{}", parameter_count(), options_.features, hidden, options_.classes,
+                       options_.dropout > 0 ? fmt::format(", dropout {}", options_.dropout) : "");
   }
   [[nodiscard]] int classes() const override { return options_.classes; }
   [[nodiscard]] int features() const override { return options_.features; }
+  [[nodiscard]] int outputs() const override { return options_.regression ? options_.classes : 0; }
 
   [[nodiscard]] Tensor logits(Context& context, const Batch& batch) override {
     Tensor x = input(context, batch.features, {batch.shape.batch, options_.features});
-    for (const Layer& layer : layers_) {
+    for (std::size_t i = 0; i < layers_.size(); ++i) {
+      const Layer& layer = layers_[i];
       const Context::UnitScope scope(context, layer.unit);
-      x = &layer == &layers_.back() ? linear(context, std::move(x), layer.out, layer.weight, layer.bias)
-                                    : linear_gelu(context, std::move(x), layer.out, layer.weight, layer.bias);
+      if (i + 1 == layers_.size()) return linear(context, std::move(x), layer.out, layer.weight, layer.bias);
+      x = linear_gelu(context, std::move(x), layer.out, layer.weight, layer.bias);
+      x = dropout(context, std::move(x), options_.dropout, static_cast<std::uint32_t>(i), batch.first_sample);
     }
     return x;
   }

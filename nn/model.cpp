@@ -1,5 +1,7 @@
 #include "nn/model.hpp"
 
+#include <utility>
+
 #include "core/error.hpp"
 #include "nn/ops.hpp"
 
@@ -12,7 +14,11 @@ void Model::loss(Context& context, const Batch& batch) {
 
 void Model::add_loss(Context& context, const Batch& batch) {
   require(batch.shape.length == 1, "nn::Model: a model of sequences must say itself what its loss is");
-  cross_entropy(context, logits(context, batch), {batch.targets, batch.grad_factor}, classes());
+  const Targets targets{batch.targets, batch.grad_factor};
+  Tensor scores = logits(context, batch);
+  if (outputs() > 0) return squared_error(context, std::move(scores), batch.values, targets);
+  accuracy(context, scores, targets, classes());
+  cross_entropy(context, std::move(scores), targets, classes());
 }
 
 std::int64_t Model::parameter_count() const {

@@ -24,6 +24,9 @@ struct Batch {
   /// In training: 1 / (counted targets * micro-batches a step). On the device too, so that a recorded pass can be
   /// replayed with another batch.
   const double* grad_factor = nullptr;
+  const float* values = nullptr;  ///< [batch, outputs] for a regression: what is to be predicted
+  /// Position of the first sample in the training sequence, on the device; null: 0. What dropout is a function of.
+  const std::int64_t* first_sample = nullptr;
 };
 
 /// A model declares its parameters and computes its loss from operations; backward follows.
@@ -35,6 +38,7 @@ class Model {
   [[nodiscard]] virtual std::string describe() const = 0;   ///< "gpt2 10.7M: 6 layers, 6 heads, 384 wide, context 256"
   [[nodiscard]] virtual int classes() const = 0;            ///< real columns of the logits
   [[nodiscard]] virtual int features() const { return 0; }  ///< columns of Batch::features; 0: it takes tokens
+  [[nodiscard]] virtual int outputs() const { return 0; }   ///< columns of Batch::values; 0: it classifies
   /// Of each sample's last position: [batch, >= classes]. What generation goes on from.
   [[nodiscard]] virtual Tensor logits(Context& context, const Batch& batch) = 0;
   /// Adds the batch's loss to the context's LossSum; in training records what backward needs, and the sum is complete
@@ -46,7 +50,8 @@ class Model {
   /// Declares a parameter; its id is its position.
   ParamId add(ParameterSpec spec);
   int add_unit() { return units_++; }
-  /// The operations of loss(). As it stands, cross_entropy of logits(): right where a sample has one position.
+  /// The operations of loss(). As it stands, cross_entropy and, in evaluation, accuracy of logits(), or, where there
+  /// are outputs, their squared_error: right where a sample has one position.
   virtual void add_loss(Context& context, const Batch& batch);
 
  private:

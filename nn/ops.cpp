@@ -153,6 +153,36 @@ Normed residual_layernorm(Context& context, const Tensor& x, const Tensor& branc
   return {sum, y};
 }
 
+Tensor dropout(Context& context, Tensor x, double probability, std::uint32_t operation,
+               const std::int64_t* first_sample) {
+  if (probability == 0 || !context.training()) return x;
+  DropoutArgs args{.rows = x.shape().dim[0],
+                   .cols = x.shape().elements() / x.shape().dim[0],
+                   .first_sample = first_sample,
+                   .state = context.options().state,
+                   .seed = context.options().seed,
+                   .operation = operation,
+                   .dtype = x.dtype()};
+  set_probability(args, probability);
+  const Cost cost = pass_cost(x.shape(), 1, 2, x.dtype());
+  context.begin("dropout", x.shape(), cost, cost);
+  Tensor y = context.make(x.shape());
+  args.x = x.data();
+  args.y = y.data();
+  context.run(kernels::dropout, args);
+
+  context.end([x = TensorRef(x), y = TensorRef(y), args](Context& c) mutable {
+    const Context::Grad dy = c.take_grad(y);
+    if (!dy.tensor.defined()) return;
+    const Tensor dx = dy.writable ? dy.tensor : c.make(x.shape, x.dtype);
+    args.x = dy.tensor.data();
+    args.y = dx.data();
+    c.run(kernels::dropout, args);
+    c.give_grad(x, dx, true);
+  });
+  return y;
+}
+
 Tensor attention(Context& context, Tensor qkv, std::int64_t heads) {
   const Shape& in = qkv.shape();
   require(in.rank == 3 && heads > 0 && in.last() % (3 * heads) == 0,

@@ -12,6 +12,9 @@ namespace lockstep::nn {
 
 inline constexpr ParamId no_parameter = -1;
 
+/// What accuracy() is called in a plan: one that has it counts right answers.
+inline constexpr const char* accuracy_op = "accuracy";
+
 /// A constant activation from fp32 features [shape], rounded to the compute dtype.
 [[nodiscard]] Tensor input(Context& context, const float* features, const Shape& shape);
 
@@ -52,6 +55,28 @@ struct Normed {
 /// Source: Vaswani et al., "Attention Is All You Need", NeurIPS 2017.
 [[nodiscard]] Tensor attention(Context& context, Tensor qkv, std::int64_t heads);
 
+/// What a convolution's weights are: [kernel, kernel, in, out], kernel odd, and a bias [out].
+struct ConvolutionLayer {
+  std::int64_t out = 0;  ///< channels
+  std::int64_t kernel = 3;
+  std::int64_t pool = 2;  ///< side of the windows of which the maximum is taken; 1: no pooling
+  ParamId weight = no_parameter;
+  ParamId bias = no_parameter;
+};
+/// The maximum over windows of pool x pool pixels of relu(conv(x) + bias): [batch, height, width, in] -> [batch,
+/// height / pool, width / pool, out], or flat, [batch, all of it]. Borders are padded with zeros; what is left of a
+/// division is dropped. Windows' maxima are found again in backward.
+/// Source: LeCun et al., "Gradient-based learning applied to document recognition", Proc. IEEE 1998.
+[[nodiscard]] Tensor convolution(Context& context, Tensor x, const ConvolutionLayer& layer, bool flat);
+
+/// In training: x with each element set to 0 with the probability, and the others scaled so that the expected value
+/// stays; a function of the context's seed, the step, the sample's position in the training sequence, `operation` and
+/// the element, made again in backward. In evaluation, and for probability 0: x, and no operation.
+/// `operation` is a number of its own for each dropout of a model; `first_sample` is the batch's.
+/// Source: Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting", JMLR 2014.
+[[nodiscard]] Tensor dropout(Context& context, Tensor x, double probability, std::uint32_t operation,
+                             const std::int64_t* first_sample);
+
 /// What the loss is taken against.
 struct Targets {
   const std::int32_t* target = nullptr;  ///< [rows], on the device; -1: not counted
@@ -84,8 +109,16 @@ void head_loss(Context& context, Tensor x, const TiedHead& head, const Targets& 
 /// training.
 [[nodiscard]] Tensor last_logits(Context& context, const Tensor& x, const TiedHead& head);
 
+/// In evaluation: adds the number of rows of logits [..., >= classes] whose target is the likeliest class to the
+/// context's `correct`. In training nothing, and no operation.
+void accuracy(Context& context, const Tensor& logits, const Targets& targets, std::int64_t classes);
+
 /// Adds the cross-entropy of logits [..., >= classes] to the context's LossSum. In training the logits become their own
 /// gradient.
 void cross_entropy(Context& context, Tensor logits, const Targets& targets, std::int64_t classes);
+
+/// Adds the mean squared error of predictions [rows, columns] against `values` of the same shape to the context's
+/// LossSum; rows whose target is -1 do not count. In training the predictions become their own gradient.
+void squared_error(Context& context, Tensor predictions, const float* values, const Targets& targets);
 
 }  // namespace lockstep::nn

@@ -170,6 +170,41 @@ Tensor last_logits(Context& context, const Tensor& x, const TiedHead& head) {
   return logits;
 }
 
+void accuracy(Context& context, const Tensor& logits, const Targets& targets, std::int64_t classes) {
+  if (context.training()) return;
+  require(classes > 0 && classes <= logits.shape().last(), "nn::accuracy: more classes than columns of logits");
+  context.begin(accuracy_op, logits.shape(), pass_cost(logits.shape(), 1, 1, logits.dtype()), {});
+  context.run(kernels::accuracy, AccuracyArgs{.logits = logits.data(),
+                                              .targets = targets.target,
+                                              .correct = context.options().correct,
+                                              .rows = logits.shape().rows(),
+                                              .classes = classes,
+                                              .stride = logits.shape().last(),
+                                              .dtype = logits.dtype()});
+  context.end({});
+}
+
+void squared_error(Context& context, Tensor predictions, const float* values, const Targets& targets) {
+  const ContextOptions& options = context.options();
+  const Shape& shape = predictions.shape();
+  context.begin("squared_error", shape, pass_cost(shape, 4, 3, predictions.dtype()), {});
+  {
+    const Tensor losses = context.make({shape.rows()}, DType::f32);
+    context.run(kernels::squared_error, SquaredErrorArgs{.predictions = predictions.data(),
+                                                         .values = values,
+                                                         .targets = targets.target,
+                                                         .losses = losses.as<float>(),
+                                                         .sum = options.loss,
+                                                         .rows = shape.rows(),
+                                                         .cols = shape.last(),
+                                                         .want_grad = context.training() ? 1 : 0,
+                                                         .grad_factor = targets.grad_factor,
+                                                         .state = options.state,
+                                                         .dtype = predictions.dtype()});
+  }
+  context.end([predictions = std::move(predictions)](Context& c) { c.give_grad(predictions, predictions, true); });
+}
+
 void cross_entropy(Context& context, Tensor logits, const Targets& targets, std::int64_t classes) {
   const ContextOptions& options = context.options();
   const std::int64_t rows = logits.shape().rows();

@@ -151,7 +151,7 @@ LrFound find_lr(const job::LoadedJob& loaded, const LrFindOptions& options, Rank
     if (comm.rank() == 0 && !options.resume.empty()) beginning = find_beginning(run_folder(job), options.resume);
   });
   share_beginning(beginning, comm);
-  const auto model = make_model(job, dataset->classes(), dataset->features());
+  const auto model = make_model(job, dataset->shape());
   const job::BatchSizes batch = batch_for(job, beginning, rank);
   const engine::EngineOptions engine_settings =
       engine_options(loaded, *model, batch, comm.rank(), rank.place.device->immediate());

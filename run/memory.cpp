@@ -92,7 +92,7 @@ MemoryNeed memory_need(nn::Model& model, const KernelTable& kernels, bool immedi
       engine::BatchUpload::bytes_of(immediate, model, options.micro_batch) +
       static_cast<std::size_t>(pieces.tiles) * sizeof(Tile) +
       static_cast<std::size_t>(pieces.norm_leaves) * (sizeof(NormLeaf) + sizeof(double) + sizeof(std::int64_t)) +
-      static_cast<std::size_t>(ranks) * sizeof(StepReport) + (leaves + 1) * sizeof(LossSum) +
+      static_cast<std::size_t>(ranks) * sizeof(StepReport) + leaves * sizeof(LossSum) + sizeof(engine::EvaluationSum) +
       group_count * sizeof(GroupStep) + sizeof(StepState) + kernels.context_bytes;
   if (immediate) {
     std::vector<MatmulArgs> products = plan.weight_products;
@@ -178,11 +178,15 @@ void require_memory_for_data(const job::JobConfig& job, const FreeMemory& free, 
     what = fmt::format("data.samples: {} points of {} features", points.samples, points.features);
   } else if (job.data.type == "tokens") {
     return;  // mapped: the system takes its memory back when others need it
+  } else if (job.data.type == "images") {
+    bytes = static_cast<std::uint64_t>(data::image_bytes(image_options(job)));
+    what = "the images of data.path: " + printable(job.data.images.path);
   } else {
+    const std::string& path = job.data.type == "csv" ? job.data.csv.path : job.data.text.path;
     std::error_code none;
-    if (!std::filesystem::is_regular_file(job.data.text.path, none)) return;  // whoever reads it says why
-    bytes = std::filesystem::file_size(job.data.text.path, none);
-    what = "data.path: " + printable(job.data.text.path);
+    if (!std::filesystem::is_regular_file(path, none)) return;  // whoever reads it says why
+    bytes = std::filesystem::file_size(path, none);
+    what = "data.path: " + printable(path);
   }
   if (bytes <= left) return;
   fail(ErrorKind::environment,
@@ -194,8 +198,7 @@ void require_memory_for_data(const job::JobConfig& job, const FreeMemory& free, 
 std::string memory_forecast(const job::LoadedJob& loaded, int ranks) {
   const job::JobConfig& job = loaded.config;
   try {
-    const DataShape shape = data_shape(job);
-    const auto model = make_model(job, shape.classes, shape.features);
+    const auto model = make_model(job, data_shape(job));
     const bool threads = job.comm.backend != "mpi" && job.comm.ranks > 1;
     const SelectedPlace place = select_place(job, {});
     const MemoryQuestion question{.job = loaded,

@@ -34,6 +34,7 @@ std::string to_json(const StepMetrics& m) {
       m.step, m.update, number(m.loss), std::bit_cast<std::uint32_t>(static_cast<float>(m.loss)), lr,
       number(m.grad_norm), number(m.loss_scale), m.skipped, m.item, m.items_per_s, m.step_ms);
   if (m.val_loss) line += fmt::format(R"(,"val_loss":{})", number(*m.val_loss));
+  if (m.val_accuracy) line += fmt::format(R"(,"val_accuracy":{})", number(*m.val_accuracy));
   return line + "}";
 }
 

@@ -17,6 +17,8 @@ namespace {
 
 double validation_fraction(const job::DataConfig& data) {
   if (data.type == "tokens") return data.tokens.validation_fraction;
+  if (data.type == "images") return data.images.validation_fraction;
+  if (data.type == "csv") return data.csv.validation_fraction;
   return data.type == "text" ? data.text.validation_fraction : data.clusters.validation_fraction;
 }
 
@@ -82,7 +84,10 @@ void print_run_header(const RunParts& parts) {
     log::print("note      no validation samples (data.validation_fraction {}), so there will be no val_loss\n",
                validation_fraction(job.data));
   for (const std::string& remark : parts.beginning.remarks) log::print("note      {}\n", remark);
-  if (parts.beginning.manifest) print_resume(parts);
+  if (parts.beginning.manifest)
+    print_resume(parts);
+  else if (job.model.type == "gpt2" && job.model.gpt2.init_from)
+    log::print("weights   from {}\n", printable(*job.model.gpt2.init_from));
 }
 
 void print_complete(const Beginning& beginning, const job::JobConfig& job) {

@@ -10,10 +10,24 @@
 
 #include "core/error.hpp"
 #include "data/tokens.hpp"
+#include "nn/convnet.hpp"
 #include "nn/gpt2.hpp"
 #include "nn/mlp.hpp"
 
 namespace lockstep::run {
+namespace {
+
+std::vector<int> narrow(const std::vector<std::int64_t>& numbers) { return {numbers.begin(), numbers.end()}; }
+
+char separator_of(const std::string& word) { return word == "tab" ? '\t' : word == "semicolon" ? ';' : ','; }
+
+}  // namespace
+
+data::ImageOptions image_options(const job::JobConfig& job) {
+  return {.path = job.data.images.path,
+          .validation_fraction = job.data.images.validation_fraction,
+          .seed = static_cast<std::uint64_t>(job.run.seed)};
+}
 
 std::unique_ptr<data::Dataset> make_dataset(const job::JobConfig& job) {
   if (job.data.type == "custom")
@@ -44,19 +58,34 @@ std::unique_ptr<data::Dataset> make_dataset(const job::JobConfig& job) {
          .length = sample_length(job),
          .seed = seed});
   }
+  if (job.data.type == "images") return data::make_images(image_options(job));
+  if (job.data.type == "csv") {
+    const job::CsvDataConfig& c = job.data.csv;
+    return data::make_csv({.path = c.path,
+                           .target = c.target,
+                           .features = c.features,
+                           .regression = c.task == "regression",
+                           .standardize = c.standardize,
+                           .separator = separator_of(c.separator),
+                           .validation_fraction = c.validation_fraction,
+                           .seed = seed});
+  }
   const job::TextDataConfig& t = job.data.text;
   return data::make_text({.path = t.path,
                           .tokenizer = t.tokenizer,
+                          .vocab = t.vocab.value_or(""),
+                          .merges = t.merges.value_or(""),
                           .validation_fraction = t.validation_fraction,
                           .length = sample_length(job),
                           .seed = seed});
 }
 
-DataShape data_shape(const job::JobConfig& job) {
+data::DataShape data_shape(const job::JobConfig& job) {
   if (job.data.type == "clusters")
-    return {static_cast<int>(job.data.clusters.classes), static_cast<int>(job.data.clusters.features)};
-  if (job.data.type == "tokens") return {static_cast<int>(job.data.tokens.vocab_size), 0};
-  return {make_dataset(job)->classes(), 0};
+    return {.classes = static_cast<int>(job.data.clusters.classes),
+            .features = static_cast<int>(job.data.clusters.features)};
+  if (job.data.type == "tokens") return {.classes = static_cast<int>(job.data.tokens.vocab_size)};
+  return make_dataset(job)->shape();
 }
 
 std::string data_fingerprint(const data::Dataset& dataset) { return fmt::format("{:016x}", dataset.fingerprint()); }
@@ -71,22 +100,45 @@ void require_same_data(const std::string& checkpoint, const std::string& trained
 }
 
 std::unique_ptr<nn::Model> make_model(const job::JobConfig& job, int classes, int features) {
+  return make_model(job, data::DataShape{.classes = classes, .features = features});
+}
+
+std::unique_ptr<nn::Model> make_model(const job::JobConfig& job, const data::DataShape& data) {
   if (job.model.type == "custom")
     fail(ErrorKind::config,
          "model.type custom: the model is that of a program of your own, which lockstep itself does not have. Start "
          "that "
          "program, or name a model that lockstep has (`lockstep explain model`)");
-  if (job.model.type == "mlp") {
-    nn::MlpOptions options{.features = features, .hidden = {}, .classes = classes};
-    for (const std::int64_t units : job.model.mlp.hidden) options.hidden.push_back(static_cast<int>(units));
-    return nn::make_mlp(options);
+  if (job.model.type == "mlp")
+    return nn::make_mlp({.features = data.features,
+                         .hidden = narrow(job.model.mlp.hidden),
+                         .classes = data.classes,
+                         .regression = data.regression,
+                         .dropout = job.model.mlp.dropout});
+  if (job.model.type == "convnet") {
+    const job::ConvnetConfig& c = job.model.convnet;
+    return nn::make_convnet({.height = data.height,
+                             .width = data.width,
+                             .channels = data.channels,
+                             .filters = narrow(c.filters),
+                             .kernel = static_cast<int>(c.kernel),
+                             .pool = static_cast<int>(c.pool),
+                             .hidden = narrow(c.hidden),
+                             .classes = data.classes,
+                             .dropout = c.dropout});
   }
   const job::Gpt2Config& g = job.model.gpt2;
+  const std::int64_t vocabulary = g.vocab_size.value_or(data.classes);
+  if (vocabulary < data.classes)
+    fail(ErrorKind::config, "model.vocab_size is {}, but the data has {} different tokens{}", vocabulary, data.classes,
+         g.init_from ? "; they cannot be those of model.init_from" : "");
   return nn::make_gpt2({.n_layer = static_cast<int>(g.n_layer),
                         .n_head = static_cast<int>(g.n_head),
                         .n_embd = static_cast<int>(g.n_embd),
                         .block_size = static_cast<int>(g.block_size),
-                        .vocab_size = classes,
+                        .vocab_size = static_cast<int>(vocabulary),
+                        .embd_pdrop = g.embd_pdrop,
+                        .resid_pdrop = g.resid_pdrop,
                         .padded_vocab = 0});
 }
 

@@ -13,18 +13,15 @@ namespace lockstep::run {
 // From a job file's words to the objects of the layers below.
 
 [[nodiscard]] std::unique_ptr<data::Dataset> make_dataset(const job::JobConfig& job);
-/// What a model must fit.
-struct DataShape {
-  int classes;
-  int features;  ///< 0: tokens
-};
-/// Without reading the data, where the job says it.
-[[nodiscard]] DataShape data_shape(const job::JobConfig& job);
+/// What a model must fit: without reading the data, where the job says it.
+[[nodiscard]] data::DataShape data_shape(const job::JobConfig& job);
+[[nodiscard]] data::ImageOptions image_options(const job::JobConfig& job);
 /// The data set's fingerprint as it stands in a checkpoint.
 [[nodiscard]] std::string data_fingerprint(const data::Dataset& dataset);
 /// ErrorKind::checkpoint if a checkpoint was trained on other data than `dataset`.
 void require_same_data(const std::string& checkpoint, const std::string& trained_on, const data::Dataset& dataset);
-/// `classes` and `features` come from the data.
+[[nodiscard]] std::unique_ptr<nn::Model> make_model(const job::JobConfig& job, const data::DataShape& data);
+/// The same where all that a model need know is how many classes and features there are.
 [[nodiscard]] std::unique_ptr<nn::Model> make_model(const job::JobConfig& job, int classes, int features);
 /// Positions a sample: the model's context for text, else 1.
 [[nodiscard]] std::int64_t sample_length(const job::JobConfig& job);

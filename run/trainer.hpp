@@ -12,7 +12,8 @@ struct TrainResult {
   std::int64_t steps = 0;          ///< attempted
   std::int64_t updates = 0;        ///< applied
   std::optional<double> val_loss;  ///< the last one
-  bool was_complete = false;       ///< the run had finished before; nothing was done
+  std::optional<double> val_accuracy = {};
+  bool was_complete = false;  ///< the run had finished before; nothing was done
 };
 
 /// Runs a job from its beginning or its newest checkpoint to run.steps. Every rank calls it. Rank 0 writes the run's

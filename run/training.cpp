@@ -7,7 +7,6 @@
 #include "core/isa.hpp"
 #include "core/log.hpp"
 #include "core/text.hpp"
-#include "engine/evaluate.hpp"
 #include "run/agreement.hpp"
 #include "run/durable_folder.hpp"
 #include "run/resume.hpp"
@@ -99,7 +98,7 @@ std::vector<std::int64_t> Training::sample_positions() const {
   return positions;
 }
 
-std::optional<double> Training::evaluate(const data::Dataset& dataset) {
+std::optional<engine::Evaluation> Training::evaluate(const data::Dataset& dataset) {
   engine_->drain();
   return engine::evaluate_all(*engine_, dataset);
 }

@@ -8,6 +8,7 @@
 
 #include "data/dataset.hpp"
 #include "engine/engine.hpp"
+#include "engine/evaluate.hpp"
 #include "job/batch.hpp"
 #include "run/checkpoint_store.hpp"
 #include "run/launch.hpp"
@@ -102,8 +103,9 @@ class Training {
   [[nodiscard]] std::vector<engine::FinishedStep> results() { return engine_->results(); }
   /// Waits for every step in flight.
   void drain() { engine_->drain(); }
-  /// Mean loss over the validation samples of `dataset`; nothing if it has none. Collective.
-  [[nodiscard]] std::optional<double> evaluate(const data::Dataset& dataset);
+  /// Mean loss over the validation samples of `dataset`, and of a classifier the part of them that it gets right;
+  /// nothing if it has none. Collective.
+  [[nodiscard]] std::optional<engine::Evaluation> evaluate(const data::Dataset& dataset);
 
   /// Writes <run folder>/checkpoints/step-N, of which run.checkpoint.keep_last remain, and returns its path.
   /// `client_state` is any text of the program's own, rank 0's counts. Collective.

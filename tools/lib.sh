@@ -8,10 +8,10 @@ export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 build_packages=(
   g++ cmake ninja-build
   libopenmpi-dev openmpi-bin libyaml-cpp-dev libdnnl-dev libfmt-dev nlohmann-json3-dev libcli11-dev
-  libxxhash-dev
+  libxxhash-dev zlib1g-dev libpcre2-dev
 )
 test_packages=(libgtest-dev libgmock-dev clang-format-14 ccache python3)
-corpus_packages=(bible-kjv)
+corpus_packages=(bible-kjv dataset-fashion-mnist)
 
 say() { printf '\n== %s\n' "$*"; }
 

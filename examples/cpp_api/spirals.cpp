@@ -83,9 +83,9 @@ void train(const char* job_file, bool user_managed) {
         std::printf("step %ld  loss %.4f  lr %.6f  norm %.2f\n", static_cast<long>(step.step + 1), step.loss,
                     step.applied_values[0].lr, step.grad_norm);
     if (training.step_count() % 100 == 0) {
-      const std::optional<double> loss = training.evaluate(data);
-      training.save("validation loss " + std::to_string(*loss));
-      if (prints) std::printf("validation loss %.4f\n", *loss);
+      const std::optional<engine::Evaluation> now = training.evaluate(data);
+      training.save("validation loss " + std::to_string(now->loss));
+      if (prints) std::printf("validation loss %.4f, accuracy %.4f\n", now->loss, *now->accuracy);
     }
   }
 }

@@ -20,6 +20,7 @@ class Spirals final : public lockstep::data::Dataset {
   std::int64_t eval_samples() const override { return samples / 4; }
   void train_batch(std::int64_t position, std::int64_t count, lockstep::data::HostBatch& out) const override {
     fill(position % samples, count, samples, out);
+    out.position = position;  // what dropout, if the model has any, is a function of
   }
   void eval_batch(std::int64_t first, std::int64_t count, lockstep::data::HostBatch& out) const override {
     fill(samples + first, count, samples + eval_samples(), out);

@@ -1,7 +1,5 @@
 #include "kernels/matmul/matmul_onednn.hpp"
 
-#include <omp.h>
-
 #include <algorithm>
 #include <atomic>
 #include <cstdlib>
@@ -10,25 +8,12 @@
 
 #include "core/error.hpp"
 #include "core/isa.hpp"
+#include "kernels/cpu/thread_limit.hpp"
 #include "kernels/matmul/onednn_context.hpp"
 #include "kernels/table.hpp"
 
 namespace lockstep::kernels {
 namespace {
-
-/// oneDNN asks OpenMP how many threads the calling thread may use.
-class ThreadLimit {
- public:
-  explicit ThreadLimit(int threads) : before_(omp_get_max_threads()) {
-    if (threads != before_) omp_set_num_threads(threads);
-  }
-  ThreadLimit(const ThreadLimit&) = delete;
-  ThreadLimit& operator=(const ThreadLimit&) = delete;
-  ~ThreadLimit() { omp_set_num_threads(before_); }
-
- private:
-  int before_;
-};
 
 dnnl_status_t call_sgemm(const Sgemm& args) {
   return dnnl_sgemm(args.transpose_a ? 'T' : 'N', args.transpose_b ? 'T' : 'N', args.m, args.n, args.k, 1.0F, args.a,

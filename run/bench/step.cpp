@@ -15,7 +15,8 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-data::HostBatch random_samples(const job::JobConfig& job, std::int64_t micro, const DataShape& shape) {
+data::HostBatch random_samples(const job::JobConfig& job, std::int64_t micro, const data::DataShape& shape,
+                               int outputs) {
   data::HostBatch samples;
   samples.batch = micro;
   samples.length = sample_length(job);
@@ -30,6 +31,8 @@ data::HostBatch random_samples(const job::JobConfig& job, std::int64_t micro, co
   }
   for (std::size_t i = 0; i < positions * static_cast<std::size_t>(shape.features); ++i)
     samples.features.push_back(static_cast<float>(normal_at(1, RngStream::synthetic, 2, i)));
+  for (std::size_t i = 0; i < positions * static_cast<std::size_t>(outputs); ++i)
+    samples.values.push_back(static_cast<float>(normal_at(1, RngStream::synthetic, 3, i)));
   samples.target_count = static_cast<double>(positions);
   return samples;
 }
@@ -79,11 +82,12 @@ job::LoadedJob usual_step_job(bool immediate, const std::vector<std::string>& ov
 
 Report bench_step(RankContext& rank, const job::LoadedJob& loaded, const StepShape& shape, const Sampling& sampling) {
   const job::JobConfig& job = loaded.config;
-  const bool points = job.data.type == "clusters";
-  const DataShape data = shape.classes > 0
-                             ? DataShape{shape.classes, points ? static_cast<int>(job.data.clusters.features) : 0}
-                             : data_shape(job);
-  const auto model = make_model(job, data.classes, data.features);
+  data::DataShape data{.classes = shape.classes};
+  if (shape.classes == 0)
+    data = data_shape(job);
+  else if (job.data.type == "clusters")
+    data.features = static_cast<int>(job.data.clusters.features);
+  const auto model = make_model(job, data);
   const job::BatchSizes batch = batch_sizes(job, rank.comm.size(), rank.world_source);
   const bool immediate = rank.place.device->immediate();
   const MemoryQuestion question{.job = loaded,
@@ -105,7 +109,7 @@ Report bench_step(RankContext& rank, const job::LoadedJob& loaded, const StepSha
   std::optional<engine::Engine> made;
   with_memory_advice(question, [&] { made.emplace(*model, rank.comm, rank.place, options); });
   engine::Engine& engine = *made;
-  const data::HostBatch samples = random_samples(job, batch.micro, data);
+  const data::HostBatch samples = random_samples(job, batch.micro, data, model->outputs());
 
   Task task{.name = "step",
             .shape = batch.text,

@@ -160,7 +160,7 @@ TEST(CapturedSteps, LeaveEvaluationBetweenStepsAlone) {
   for (std::int64_t step = 0; step < 6; ++step) {
     testing::train_step(*plain.engine, *plain.dataset, step);
     testing::train_step(*disturbed.engine, *disturbed.dataset, step);
-    EXPECT_GT(disturbed.engine->evaluate(batch).loss, 0.0);
+    EXPECT_GT(disturbed.engine->evaluate(batch).loss.loss, 0.0);
   }
   EXPECT_EQ(testing::read_buffer(*disturbed.engine, "master"), testing::read_buffer(*plain.engine, "master"));
 }
@@ -196,7 +196,7 @@ TEST(CapturedSteps, RefuseAnEvaluationWhileTheLastPassesAreDue) {
   const std::string text = testing::error_text(ErrorKind::internal, [&] { (void)run.engine->evaluate(batch); });
   EXPECT_NE(text.find("evaluate between the last backward and step"), std::string::npos) << text;
   run.engine->step();
-  EXPECT_GT(run.engine->evaluate(batch).loss, 0.0);
+  EXPECT_GT(run.engine->evaluate(batch).loss.loss, 0.0);
 }
 
 TEST(CapturedSteps, NeedADeviceThatCanCapture) {

@@ -156,7 +156,7 @@ TEST_P(EngineTest, EvaluationHasTheSameBitsOnAnyNumberOfRanks) {
       run.prepare = [&](Engine& engine) {
         const auto dataset = task.dataset();
         EXPECT_NE(dataset->eval_samples() % 5, 0) << "the last block must be a partial one";
-        seen[static_cast<std::size_t>(engine.comm().rank())] = evaluate_all(engine, *dataset).value();
+        seen[static_cast<std::size_t>(engine.comm().rank())] = evaluate_all(engine, *dataset).value().loss;
       };
       (void)train_on(place(), run);
       losses.insert(losses.end(), seen.begin(), seen.end());
@@ -209,7 +209,7 @@ TEST(Engine, TheDeadlineHoldsForABlockOfAnEvaluationNotForAllOfIt) {
     // 51 validation samples are 7 blocks, 4 of them rank 0's: 1.6 s.
     const SlowDataset dataset(task.dataset(), std::chrono::milliseconds(comm.rank() == 0 ? 400 : 0));
     EXPECT_EQ((dataset.eval_samples() + 7) / 8, 7);
-    EXPECT_GT(evaluate_all(engine, dataset).value(), 0.5);
+    EXPECT_GT(evaluate_all(engine, dataset).value().loss, 0.5);
   };
 
   EXPECT_NO_THROW(comm::run_ranks(2, evaluate, {.timeout = comm::Seconds(1.2)}));
@@ -693,7 +693,7 @@ void trains_as_on_the_cpu(const testing::TestPlace& where, const Task& task, std
   run.after_step = [&](Engine& engine, std::int64_t step) {
     // In between, with steps in flight.
     if (step == 4)
-      val_loss[static_cast<std::size_t>(engine.comm().rank())] = evaluate_all(engine, *task.dataset()).value();
+      val_loss[static_cast<std::size_t>(engine.comm().rank())] = evaluate_all(engine, *task.dataset()).value().loss;
   };
   const auto cpu = train_on_cpu(run);
   const double cpu_val_loss = val_loss[0];

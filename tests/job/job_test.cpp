@@ -246,6 +246,44 @@ TEST(Job, ReportsAllErrorsWithTheirPlaces) {
     EXPECT_NE(errors.find(part), std::string::npos) << part << "\n" << errors;
 }
 
+TEST(Job, ModelsAndTheirDataFitTogether) {
+  const auto job = [](const std::string& model, const std::string& data) {
+    return "model: " + model + "\ndata: " + data + "\nrun: {steps: 1}\ntrain_batch_size: 8\n";
+  };
+  const std::string images = "{type: images, path: folder}", csv = "{type: csv, path: t.csv, target: y, features: []}";
+  for (const std::string& data : {images, csv}) EXPECT_EQ(load(job("{type: mlp}", data)).config.model.type, "mlp");
+  EXPECT_EQ(load(job("{type: convnet}", images)).config.model.type, "convnet");
+  EXPECT_NE(errors_of(job("{type: convnet}", csv)).find("convnet needs data of type images"), std::string::npos);
+  EXPECT_NE(errors_of(job("{type: gpt2}", images)).find("data.type images does not fit model.type gpt2"),
+            std::string::npos);
+  EXPECT_NE(errors_of(job("{type: convnet, kernel: 4}", images)).find("model.kernel: 4 is even"), std::string::npos);
+  EXPECT_NE(errors_of(job("{type: convnet, filters: []}", images)).find("got a list of 0"), std::string::npos);
+
+  const LoadedJob loaded = load(job("{type: mlp, hidden: [], dropout: 0.5}", csv), {"data.path=/abs/t.csv"});
+  EXPECT_TRUE(loaded.config.model.mlp.hidden.empty());
+  EXPECT_EQ(loaded.config.model.mlp.dropout, 0.5);
+  EXPECT_EQ(loaded.config.data.csv.path, "/abs/t.csv");
+  EXPECT_EQ(load(effective_yaml(loaded.config)).config, loaded.config);
+  EXPECT_NE(errors_of(job("{type: mlp, dropout: 1}", csv)).find("model.dropout"), std::string::npos);
+}
+
+TEST(Job, SubwordsNeedTheirTwoFiles) {
+  const auto job = [](const std::string& keys) {
+    return "model: {type: gpt2}\ndata: {type: text, path: t.txt" + keys + "}\nrun: {steps: 1}\ntrain_batch_size: 8\n";
+  };
+  const std::string none = errors_of(job(", tokenizer: gpt2"));
+  EXPECT_NE(none.find("data.tokenizer: gpt2 needs data.vocab"), std::string::npos) << none;
+  EXPECT_NE(none.find("data.tokenizer: gpt2 needs data.merges"), std::string::npos) << none;
+  const std::string unused = errors_of(job(", vocab: v.json"));
+  EXPECT_NE(unused.find("data.vocab is for tokenizer gpt2, not char"), std::string::npos) << unused;
+  EXPECT_NE(errors_of(job(", tokenizer: tiktoken")).find("GPT-2's is called gpt2 here"), std::string::npos);
+
+  const LoadedJob loaded = load(job(", tokenizer: gpt2, vocab: v.json, merges: m.txt"));
+  EXPECT_TRUE(loaded.config.data.text.vocab->starts_with("/"));
+  EXPECT_TRUE(loaded.config.data.text.merges->ends_with("/m.txt"));
+  EXPECT_EQ(load(effective_yaml(loaded.config)).config, loaded.config);
+}
+
 TEST(Job, InvariantNeedsToKnowItsMicroBatches) {
   expect_refused("run.determinism=invariant", "add train_micro_batch_size_per_gpu");
   EXPECT_EQ(load(small, {"run.determinism=invariant", "train_micro_batch_size_per_gpu=1"}).config.run.determinism,
@@ -302,10 +340,12 @@ TEST(Job, TypesOfBlocksAreExplained) {
   const std::string model = explain_key(job_section(), "model.type");
   const std::string optimizer = explain_key(job_section(), "optimizer.type");
 
-  EXPECT_EQ(model,
-            "model.type\n  Decides the other keys.\n  value:   one of gpt2, mlp, custom\n  default: required\n"
-            "  gpt2: A GPT-2 language model.\n  mlp: Fully connected layers, for data of type clusters.\n"
-            "  custom: The model of a program of your own, which reads this file (docs/api.md).\n");
+  EXPECT_EQ(
+      model,
+      "model.type\n  Decides the other keys.\n  value:   one of gpt2, mlp, convnet, custom\n  default: required\n"
+      "  gpt2: A GPT-2 language model.\n  mlp: Fully connected layers, for data of type clusters, images or csv.\n"
+      "  convnet: A small convolutional network, for data of type images.\n"
+      "  custom: The model of a program of your own, which reads this file (docs/api.md).\n");
   EXPECT_NE(optimizer.find("default: AdamW\n"), std::string::npos) << optimizer;
   EXPECT_NE(explain_key(job_section(), "run.steps").find("from 1 to 1e12"), std::string::npos);
 }
@@ -464,8 +504,11 @@ struct Kind {
 
 /// Every type of every block, with the values that have no default.
 std::vector<Kind> kinds() {
-  std::vector<Kind> all = {
-      {"gpt2", "text", "AdamW", ""}, {"gpt2", "tokens", "AdamW", ""}, {"mlp", "clusters", "AdamW", ""}};
+  std::vector<Kind> all = {{"gpt2", "text", "AdamW", ""},
+                           {"gpt2", "tokens", "AdamW", ""},
+                           {"mlp", "clusters", "AdamW", ""},
+                           {"mlp", "csv", "AdamW", ""},
+                           {"convnet", "images", "AdamW", ""}};
   for (const char* optimizer : {"Adam", "SGD"}) all.push_back({"mlp", "clusters", optimizer, ""});
   for (const std::string& scheduler : sched::types()) all.push_back({"mlp", "clusters", "AdamW", scheduler});
   return all;
@@ -475,6 +518,7 @@ std::vector<std::string> required_of(const Kind& kind) {
   std::vector<std::string> options = {"model.type=" + kind.model, "data.type=" + kind.data, "run.steps=20",
                                       "train_batch_size=8", "optimizer.type=" + kind.optimizer};
   if (kind.data != "clusters") options.emplace_back("data.path=x");
+  if (kind.data == "csv") options.emplace_back("data.target=y");
   if (kind.scheduler.empty()) return options;
   options.push_back("scheduler.type=" + kind.scheduler);
   for (const Field& field : sched::fields_of(kind.scheduler))

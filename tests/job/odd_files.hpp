@@ -286,9 +286,9 @@ inline OddFiles words_of_others() {
   key({"run", "precision"}, "16", "bf16: {enabled: true}");
   key({"", "epochs"}, "3", "run.steps");
   key({"run", "num_epochs"}, "3", "run.steps");
-  key({"model", "dropout"}, "0.1", "no dropout");
-  key({"", "dropout"}, "0.1", "no dropout");
-  key({"model", "vocab_size"}, "50257", "the tokenizer says it");
+  key({"model", "dropout"}, "0.1", "embd_pdrop and resid_pdrop");
+  key({"", "dropout"}, "0.1", "embd_pdrop and resid_pdrop");
+  key({"model", "n_vocab"}, "50257", "'vocab_size'");
   key({"model", "hidden_size"}, "768", "'hidden'");
   key({"model", "num_layers"}, "12", "n_layer");
   key({"model", "num_heads"}, "12", "n_head");
@@ -316,8 +316,9 @@ inline OddFiles words_of_others() {
   all.push_back(job_with({"", "steps_per_print"}, "auto", "leave the key out"));
   all.push_back(job_with({"zero_optimization", "stage"}, "2", "Stage 0 computes the same"));
   const std::string gpt2 = "model: {type: gpt2}\nrun: {steps: 1}\ntrain_batch_size: 1\ndata: {type: text, path: x, ";
-  for (const char* name : {"gpt2", "bpe", "tiktoken"})
-    all.push_back({gpt2 + "tokenizer: " + name + "}\n", "4:40", "no tokenizer of subwords"});
+  for (const char* name : {"bpe", "tiktoken"})
+    all.push_back({gpt2 + "tokenizer: " + name + "}\n", "4:40", "GPT-2's is called gpt2 here"});
+  all.push_back({gpt2 + "tokenizer: gpt2, vocab: v.json}\n", "4:40", "needs data.merges"});
   return all;
 }
 

@@ -161,6 +161,25 @@ TEST_P(AttentionScratch, BackwardStaysInside) {
     }
 }
 
+TEST_P(ScratchTest, ConvolutionsStayInside) {
+  for (const DType dtype : activation_dtypes)
+    for (const ConvolutionShape& s : {ConvolutionShape{.batch = 1, .height = 1, .width = 1, .in = 1, .out = 1},
+                                      ConvolutionShape{.batch = 2, .height = 5, .width = 4, .in = 3, .out = 7}}) {
+      SCOPED_TRACE(fmt::format("{} {} to {} channels", to_string(dtype), s.in, s.out));
+      const Tensor x = values(dtype, s.pixels() * s.in, 1), weight = values(dtype, s.taps() * s.in * s.out, 2);
+      const Tensor dy = values(dtype, s.pixels() * s.out, 3), y = values(dtype, s.pixels() * s.out, 4);
+      const Tensor dx = values(dtype, s.pixels() * s.in, 5), dweight = values(DType::f32, s.taps() * s.in * s.out, 6);
+      expect_inside(session(), kernels::convolution_forward,
+                    {.x = x.data(), .weight = weight.data(), .y = y.data(), .shape = s, .dtype = dtype}, {&y});
+      expect_inside(session(), kernels::convolution_input_grad,
+                    {.dy = dy.data(), .weight = weight.data(), .dx = dx.data(), .shape = s, .dtype = dtype}, {&dx});
+      expect_inside(
+          session(), kernels::convolution_weight_grad,
+          {.x = x.data(), .dy = dy.data(), .dweight = dweight.floats(), .shape = s, .accumulate = 0, .dtype = dtype},
+          {&dweight});
+    }
+}
+
 INSTANTIATE_TEST_SUITE_P(Kernels, ScratchTest, all_backends(), backend_name);
 INSTANTIATE_TEST_SUITE_P(Kernels, AttentionScratch, ::testing::ValuesIn(attention_backend_list()), backend_name);
 

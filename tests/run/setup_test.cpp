@@ -46,8 +46,7 @@ TEST(Setup, PresetsHaveTheParametersOfThePublishedModels) {
                                                       "}\ndata: {type: tokens, path: t.bin}\nrun: {steps: 1}\n"
                                                       "train_batch_size: 1\n",
                                                   "/tmp");
-    const DataShape shape = data_shape(job.config);
-    const auto model = make_model(job.config, shape.classes, shape.features);
+    const auto model = make_model(job.config, data_shape(job.config));
 
     EXPECT_EQ(model->parameter_count(), parameters) << preset;
     EXPECT_EQ(model->classes(), 50257);

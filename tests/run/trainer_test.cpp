@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <cmath>
 #include <csignal>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -136,6 +137,66 @@ class Trainer : public ::testing::Test {
   ScratchFolder folder_;
   std::string output_;
 };
+
+TEST_F(Trainer, ClassifiersReportTheShareOfRightAnswers) {
+  const job::JobConfig config = job(mlp_job, "accuracy");
+  const TrainResult result = run(config, 2);
+
+  ASSERT_TRUE(result.val_accuracy.has_value());
+  // 40 validation points of four well separated clusters.
+  EXPECT_GT(*result.val_accuracy, 0.5);
+  EXPECT_LE(*result.val_accuracy, 1.0);
+  EXPECT_EQ(*result.val_accuracy * 40, std::round(*result.val_accuracy * 40));
+  const std::vector<json> all = lines(config);
+  EXPECT_FALSE(all[0].contains("val_accuracy"));
+  EXPECT_EQ(all[19].at("val_accuracy").get<double>(), *result.val_accuracy);
+  EXPECT_NE(output().find(fmt::format(", val_accuracy {:.4f} (40 validation samples)", *result.val_accuracy)),
+            std::string::npos)
+      << output();
+  EXPECT_FALSE(run(job(gpt_job, "language"), 1).val_accuracy.has_value());
+}
+
+const char* csv_job = R"(
+model: {type: mlp, hidden: []}
+data: {type: csv, path: line.csv, target: y, task: regression, standardize: false}
+run: {steps: 300, seed: 3, eval_every: 100, checkpoint: {every: 100}}
+train_batch_size: 16
+optimizer: {type: SGD, params: {lr: 0.1}}
+)";
+
+TEST_F(Trainer, ALinearLayerLearnsALine) {
+  std::string text = "a,b,y\n";
+  for (int i = 0; i < 200; ++i) {
+    const double a = std::sin(i * 0.7), b = std::cos(i * 1.3);
+    text += fmt::format("{},{},{}\n", a, b, 3 * a - 2 * b + 0.5);
+  }
+  testing::write_text(folder() / "line.csv", text);
+  const job::JobConfig config = job(csv_job, "line");
+  const TrainResult result = run(config, 2);
+
+  EXPECT_LT(result.val_loss.value(), 1e-6);
+  EXPECT_FALSE(result.val_accuracy.has_value());
+  // The first loss is the mean square of what a model near nothing misses: of the order of (9 + 4) / 2.
+  EXPECT_GT(lines(config)[0].at("loss").get<double>(), 1.0);
+}
+
+TEST_F(Trainer, DropoutGoesOnWithTheSameBits) {
+  std::string thinned = gpt_job;
+  thinned.replace(thinned.find("block_size: 16"), 14, "block_size: 16, embd_pdrop: 0.2, resid_pdrop: 0.3");
+  const job::JobConfig whole = job(thinned, "thinned");
+  run(whole, 2);
+  job::JobConfig half = job(thinned, "thinned_half");
+  half.run.steps = 10;
+  run(half, 2);
+  half.run.steps = 20;
+  run(half, 2);
+  expect_same_lines(lines(half), lines(whole));
+  EXPECT_NE(lines(whole)[0].at("loss"), [&] {
+    const job::JobConfig plain = job(gpt_job, "not_thinned");
+    run(plain, 2);
+    return lines(plain)[0].at("loss");
+  }());
+}
 
 TEST_F(Trainer, TheSameJobTwiceGivesTheSameBits) {
   for (const char* text : {mlp_job, gpt_job}) {
