@@ -310,7 +310,7 @@ TEST(Job, TypesOfBlocksAreExplained) {
 
   EXPECT_EQ(
       model,
-      "model.type\n  Decides the other keys.\n  value:   one of gpt2, mlp\n  default: required\n"
+      "model.type\n  Decides the other keys.\n  value:   one of gpt2, mlp, convnet\n  default: required\n"
       "  gpt2: A GPT-2 language model.\n  mlp: Fully connected layers, for data of type clusters, images or csv.\n"
       "  convnet: A small convolutional network, for data of type images.\n");
   EXPECT_NE(optimizer.find("default: AdamW\n"), std::string::npos) << optimizer;
