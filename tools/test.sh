@@ -22,8 +22,8 @@ while (($#)); do
   shift
 done
 
-# Every program under AddressSanitizer, those with threads of our own under ThreadSanitizer too. What runs under mpirun runs in the release
-# build only: Open MPI itself is not clean under either.
+# Every program under AddressSanitizer, those with threads of our own under ThreadSanitizer too. What runs under mpirun
+# runs in the release build only: Open MPI itself is not clean under either.
 asan_programs=()
 for folder in tests/*/; do
   layer=$(basename "$folder")
