@@ -29,18 +29,19 @@ static_assert(sizeof(NcclUniqueId) == sizeof(ncclUniqueId));
 
 /// The library's functions, by the names and types of nccl.h.
 struct Library {
-#define LOCKSTEP_NCCL_FUNCTIONS(F)                                                                              \
-  F(ncclGetVersion)                                                                                             \
-  F(ncclGetUniqueId)                                                                                            \
-  F(ncclCommInitRankConfig)                                                                                     \
-  F(ncclCommGetAsyncError)                                                                                      \
-  F(ncclCommFinalize)                                                                                           \
-  F(ncclCommDestroy)                                                                                            \
-  F(ncclCommAbort)                                                                                              \
-  F(ncclGroupStart)                                                                                             \
-  F(ncclGroupEnd)                                                                                               \
-  F(ncclAllReduce) F(ncclReduce) F(ncclReduceScatter) F(ncclAllGather) F(ncclBroadcast) F(ncclSend) F(ncclRecv) \
-      F(ncclMemAlloc) F(ncclMemFree) F(ncclGetErrorString) F(ncclGetLastError)
+#define LOCKSTEP_NCCL_FUNCTIONS(F)                                                                             \
+  F(ncclGetVersion)                                                                                            \
+  F(ncclGetUniqueId)                                                                                           \
+  F(ncclCommInitRankConfig)                                                                                    \
+  F(ncclCommGetAsyncError)                                                                                     \
+  F(ncclCommFinalize)                                                                                          \
+  F(ncclCommDestroy)                                                                                           \
+  F(ncclCommAbort)                                                                                             \
+  F(ncclGroupStart)                                                                                            \
+  F(ncclGroupEnd)                                                                                              \
+  F(ncclAllReduce)                                                                                             \
+  F(ncclReduce) F(ncclReduceScatter) F(ncclAllGather) F(ncclBroadcast) F(ncclSend) F(ncclRecv) F(ncclMemAlloc) \
+      F(ncclMemFree) F(ncclGetErrorString) F(ncclGetLastError)
 #define LOCKSTEP_MEMBER(name) decltype(&::name) name = nullptr;
   LOCKSTEP_NCCL_FUNCTIONS(LOCKSTEP_MEMBER)
 #undef LOCKSTEP_MEMBER
