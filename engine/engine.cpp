@@ -96,7 +96,12 @@ void Engine::begin_step() {
   collect(false);
   while (steps.full()) collect(true);
   StepInputs& inputs = steps.inputs();
-  fill_record(inputs.record(), known_applied_, static_cast<std::int32_t>(steps.in_flight()) + 1);
+  // Ranks see results arrive at different moments, but their records must be equal: each starts from the step whose
+  // result all of them have by now, whatever else they know.
+  const std::int64_t step = steps.attempted(), most = steps.most_in_flight(), since = step - restarted_at_;
+  const std::int64_t applied =
+      since < most ? applied_at_restart_ : applied_after_[static_cast<std::size_t>(step % most)];
+  fill_record(inputs.record(), applied, static_cast<std::int32_t>(std::min(since, most - 1)) + 1);
   inputs.own_digest = inputs.record().digest;
   inputs.stop = stop_requested_ ? 1 : 0;
   steps.send();

@@ -13,6 +13,7 @@ void Engine::collect(bool block) {
   // One is enough to wait for; the rest only if they are done.
   for (; auto step = device_->steps.collect(block); block = false) {
     known_applied_ = step->applied;
+    applied_after_[static_cast<std::size_t>(step->step % device_->steps.most_in_flight())] = step->applied;
     finished_.push_back(std::move(*step));
   }
 }

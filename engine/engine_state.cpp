@@ -125,7 +125,9 @@ void Engine::write_state(const StepState& state) {
   d.api.copy(d.state.data(), &state, sizeof(StepState), d.stream.ref);
   d.api.synchronize(d.stream.ref);
   d.steps.restart(state.attempted);
-  known_applied_ = state.applied;
+  known_applied_ = applied_at_restart_ = state.applied;
+  restarted_at_ = state.attempted;
+  applied_after_.assign(static_cast<std::size_t>(d.steps.most_in_flight()), state.applied);
   finished_.clear();
 }
 

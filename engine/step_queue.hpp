@@ -30,6 +30,7 @@ class StepQueue {
   ~StepQueue();
 
   [[nodiscard]] std::int64_t attempted() const { return attempted_; }  ///< steps issued
+  [[nodiscard]] std::int64_t most_in_flight() const { return static_cast<std::int64_t>(slots_); }
   [[nodiscard]] std::int64_t in_flight() const { return attempted_ - collected_; }
   /// No further step can begin before one was collected.
   [[nodiscard]] bool full() const { return in_flight() >= static_cast<std::int64_t>(slots_); }

@@ -52,7 +52,7 @@ Report bench_gemm(RankContext& rank, const GemmShape& shape, const Sampling& sam
     // A measurement of its own: the memory of one precision is given back before the other's is taken.
     Workbench bench(rank);
     std::vector<Task> tasks = peak_products(bench, dtype, shape.peak);
-    const std::int64_t head_rows = nn::head_chunk_rows(tokens, shape.vocabulary, dtype);
+    const std::int64_t head_rows = std::min(tokens, nn::head_chunk_rows(tokens, shape.vocabulary, dtype));
     std::int32_t weight = 0;
     const auto add = [&](const Linear& layer, const char* part, MatmulArgs args, bool of_weight) {
       args.dtype = dtype;

@@ -34,6 +34,7 @@ class TestAdam {
     *group = rates;
     group->correction1 = 1 - std::pow(rates.beta1, step_);
     group->correction2 = 1 - std::pow(rates.beta2, step_);
+    group->round();
     *state = {};
     AdamArgs args{.master = store_.flat_masters(),
                   .m = moments_.as<float>().data(),
