@@ -244,6 +244,9 @@ void Engine::update() {
                       .grad = grad,
                       .tiles = Device::at<const Tile>(d.tiles),
                       .tile_count = d.tile_count,
+                      .tensors = Device::at<const TileRun>(d.tensors),
+                      .tensor_count = d.tensor_count,
+                      .scratch = d.update_scratch.data(),
                       .groups = Device::at<const GroupStep>(d.groups),
                       .state = Device::at<const StepState>(d.state)},
                      buffers_.moments());

@@ -42,6 +42,17 @@ std::vector<Tile> FlatLayout::tiles() const {
   return result;
 }
 
+std::vector<TileRun> FlatLayout::tile_runs() const {
+  std::vector<TileRun> result;
+  std::uint32_t first = 0;
+  for (const Slice& slice : slices_) {
+    const auto count = static_cast<std::uint32_t>((slice.elements + tile_elements - 1) / tile_elements);
+    result.push_back({first, count});
+    first += count;
+  }
+  return result;
+}
+
 std::vector<NormLeaf> FlatLayout::norm_leaves() const {
   std::vector<NormLeaf> result;
   for (std::size_t s = 0; s < slices_.size();) {

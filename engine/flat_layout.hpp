@@ -44,6 +44,8 @@ class FlatLayout {
   /// The slice that holds a flat index, or null for padding.
   [[nodiscard]] const Slice* find(std::int64_t index) const;
   [[nodiscard]] std::vector<Tile> tiles() const;
+  /// Of each slice, in their order, its tiles among tiles().
+  [[nodiscard]] std::vector<TileRun> tile_runs() const;
   /// The terms of the gradient's norm: the whole space, padding included, cut every norm_leaf_elements from the start
   /// of each unit. By this alone the norm's bits are defined.
   [[nodiscard]] std::vector<NormLeaf> norm_leaves() const;

@@ -162,8 +162,8 @@ void advise_optimizer(Section& optimizer) {
     refused[name] =
         "it compresses gradients between the ranks; this version always exchanges them in full. Adam with the same lr "
         "follows the same schedule";
-  for (const char* name : {"Lamb", "Lion", "Muon", "Adagrad", "MuAdam", "MuAdamW", "MuSGD", "RMSprop", "Adamax"})
-    refused[name] = "this version has Adam, AdamW and SGD";
+  for (const char* name : {"Muon", "MuAdam", "MuAdamW", "MuSGD", "RMSprop", "Adamax"})
+    refused[name] = "this version has Adam, AdamW, SGD, Lion, Adagrad and Lamb";
 }
 
 }  // namespace

@@ -1,10 +1,16 @@
-// kind optimizer: torch's Adam, AdamW and SGD on given gradients, through the element rules of the update kernels, in
-// double (to 1e-12 relative) and in float (to 2e-6 absolute), or through the kernels themselves, which compute in
-// float.
+// kind optimizer: recorded updates on given gradients, through the element rules of the update kernels, in double (to
+// 1e-12 relative) and in float (to 2e-6 absolute), or through the kernels themselves, which compute in float. A trace
+// with `shapes` has several parameters, one after the other.
 
 #include <fmt/format.h>
 
+#include <map>
+#include <span>
+
+#include "kernels/adagrad/adagrad_rule.hpp"
 #include "kernels/adam/adam_rule.hpp"
+#include "kernels/lamb/lamb_rule.hpp"
+#include "kernels/lion/lion_rule.hpp"
 #include "kernels/sgd/sgd_rule.hpp"
 #include "optim/optimizer.hpp"
 #include "tests/golden/trace.hpp"
@@ -15,33 +21,92 @@ namespace {
 
 using nlohmann::json;
 
-/// The settings of a trace, with torch's defaults.
+using Kind = optim::OptimizerOptions::Kind;
+
+/// The settings of a trace, with the defaults of what it was recorded from.
 struct Settings {
-  bool adam = true;
-  bool decoupled = true;
+  optim::OptimizerOptions options;
   GroupStep group;
-  double eps = 1e-8;
-  double dampening = 0;
-  bool nesterov = false;
 };
 
 Settings settings_of(const json& trace) {
   const std::string name = trace.at("optimizer").get<std::string>();
-  if (name != "Adam" && name != "AdamW" && name != "SGD") throw std::runtime_error("unknown optimizer " + name);
+  static const std::map<std::string, Kind> kinds = {{"Adam", Kind::adam},       {"AdamW", Kind::adam},
+                                                    {"SGD", Kind::sgd},         {"Lion", Kind::lion},
+                                                    {"Adagrad", Kind::adagrad}, {"Lamb", Kind::lamb}};
+  const auto kind = kinds.find(name);
+  if (kind == kinds.end()) throw std::runtime_error("unknown optimizer " + name);
   const json& params = trace.at("params");
   Settings s;
-  s.adam = name != "SGD";
-  s.decoupled = name == "AdamW";
+  s.options.kind = kind->second;
+  s.options.decoupled = name == "AdamW";
   s.group.lr = params.value("lr", 1e-3);
-  s.group.weight_decay = params.value("weight_decay", s.decoupled ? 0.01 : 0.0);
+  s.group.weight_decay = params.value("weight_decay", s.options.decoupled ? 0.01 : 0.0);
   s.group.momentum = params.value("momentum", 0.0);
   const json betas = params.value("betas", json{0.9, 0.999});
   s.group.beta1 = betas.at(0).get<double>();
   s.group.beta2 = betas.at(1).get<double>();
-  s.eps = params.value("eps", 1e-8);
-  s.dampening = params.value("dampening", 0.0);
-  s.nesterov = params.value("nesterov", false);
+  s.options.eps = params.value("eps", name == "Adagrad" ? 1e-10 : 1e-8);
+  s.options.bias_correction = params.value("bias_correction", true);
+  s.options.momentum = s.group.momentum != 0;
+  s.options.dampening = params.value("dampening", 0.0);
+  s.options.nesterov = params.value("nesterov", false);
+  s.options.min_coeff = params.value("min_coeff", 0.01);
+  s.options.max_coeff = params.value("max_coeff", 10.0);
+  s.options.initial_accumulator = params.value("initial_accumulator_value", 0.0);
   return s;
+}
+
+/// What decide makes of the settings for an update, the first of which is 0.
+void prepare(Settings& s, const json& rates, std::size_t step) {
+  if (!rates.is_null()) s.group.lr = rates.at(step).get<double>();
+  const auto t = static_cast<double>(step + 1);
+  s.group.correction1 = s.options.bias_correction ? 1.0 - std::pow(s.group.beta1, t) : 1.0;
+  s.group.correction2 = s.options.bias_correction ? 1.0 - std::pow(s.group.beta2, t) : 1.0;
+  s.group.round();
+}
+
+template <class T>
+void update_lamb(const Settings& s, std::span<T> p, std::span<T> m, std::span<T> v, std::span<const T> g) {
+  const auto scalars = lamb_scalars<T>(s.group, 1.0, s.options.eps);
+  double p2 = 0, u2 = 0;
+  for (std::size_t i = 0; i < p.size(); ++i) {
+    const auto u = static_cast<double>(lamb_moments(p[i], m[i], v[i], g[i], scalars));
+    p2 += static_cast<double>(p[i]) * static_cast<double>(p[i]);
+    u2 += u * u;
+  }
+  const auto step = static_cast<T>(lamb_step(p2, u2, s.group, s.options.min_coeff, s.options.max_coeff));
+  for (std::size_t i = 0; i < p.size(); ++i) lamb_apply(p[i], m[i], v[i], step, scalars);
+}
+
+/// One update of one parameter by the rules of its elements.
+template <class T>
+void update_elements(const Settings& s, bool is_first, std::span<T> p, std::span<T> first, std::span<T> second,
+                     std::span<const T> g) {
+  const optim::OptimizerOptions& o = s.options;
+  const auto adam = adam_scalars<T>(s.group, 1.0, o.eps, o.decoupled);
+  const auto sgd = sgd_scalars<T>(s.group, 1.0, o.dampening, o.nesterov, is_first);
+  const auto lion = lion_scalars<T>(s.group, 1.0);
+  if (o.kind == Kind::lamb) return update_lamb(s, p, first, second, g);
+  const auto adagrad = adagrad_scalars<T>(s.group, 1.0, o.eps, o.initial_accumulator, is_first);
+  for (std::size_t i = 0; i < p.size(); ++i) {
+    if (o.kind == Kind::adam) adam_element(p[i], first[i], second[i], g[i], adam);
+    if (o.kind == Kind::sgd) sgd_element(p[i], first[i], g[i], sgd);
+    if (o.kind == Kind::lion) lion_element(p[i], first[i], g[i], lion);
+    if (o.kind == Kind::adagrad) adagrad_element(p[i], first[i], g[i], adagrad);
+  }
+}
+
+/// Elements of each parameter.
+std::vector<std::size_t> sizes_of(const json& trace) {
+  if (!trace.contains("shapes")) return {trace.at("param0").size()};
+  std::vector<std::size_t> sizes;
+  for (const auto& shape : trace["shapes"].get<std::vector<std::vector<std::size_t>>>()) {
+    std::size_t elements = 1;
+    for (const std::size_t n : shape) elements *= n;
+    sizes.push_back(elements);
+  }
+  return sizes;
 }
 
 template <class T>
@@ -69,19 +134,14 @@ Mismatches run(const json& trace, const char* key) {
   const json rates = trace.value("lr_per_step", json());
   compare(out, key, trace.at(key).at(0), 0, p);
   for (std::size_t step = 0; step < grads.size(); ++step) {
-    if (!rates.is_null()) s.group.lr = rates.at(step).get<double>();
-    const auto t = static_cast<double>(step + 1);
-    s.group.correction1 = 1.0 - std::pow(s.group.beta1, t);
-    s.group.correction2 = 1.0 - std::pow(s.group.beta2, t);
-    s.group.round();
-    const AdamScalars<T> adam = adam_scalars<T>(s.group, 1.0, s.eps, s.decoupled);
-    const SgdScalars<T> sgd = sgd_scalars<T>(s.group, 1.0, s.dampening, s.nesterov, step == 0);
-    for (std::size_t i = 0; i < p.size(); ++i) {
-      const T g = static_cast<T>(grads[step].at(i).get<double>());
-      if (s.adam)
-        adam_element(p[i], first[i], second[i], g, adam);
-      else
-        sgd_element(p[i], first[i], g, sgd);
+    prepare(s, rates, step);
+    const auto given = grads[step].get<std::vector<double>>();
+    const std::vector<T> g(given.begin(), given.end());
+    std::size_t at = 0;
+    for (const std::size_t size : sizes_of(trace)) {
+      const auto part = [&](auto& values) { return std::span(values).subspan(at, size); };
+      update_elements<T>(s, step == 0, part(p), part(first), part(second), part(g));
+      at += size;
     }
     compare(out, key, trace.at(key).at(step + 1), step + 1, p);
   }
@@ -94,13 +154,7 @@ Mismatches run_kernels(const json& trace, const char* key, const testing::Sessio
   using testing::Array;
   Mismatches out;
   Settings s = settings_of(trace);
-  const auto optimizer = optim::make_optimizer(
-      s.adam
-          ? optim::OptimizerOptions{.kind = optim::OptimizerOptions::Kind::adam, .eps = s.eps, .decoupled = s.decoupled}
-          : optim::OptimizerOptions{.kind = optim::OptimizerOptions::Kind::sgd,
-                                    .momentum = s.group.momentum != 0,
-                                    .dampening = s.dampening,
-                                    .nesterov = s.nesterov});
+  const auto optimizer = optim::make_optimizer(s.options);
   const auto param0 = trace.at("param0").get<std::vector<float>>();
   const Array<float> master(session, param0);
   std::vector<std::unique_ptr<Array<float>>> moments;
@@ -109,15 +163,21 @@ Mismatches run_kernels(const json& trace, const char* key, const testing::Sessio
     moments.push_back(std::make_unique<Array<float>>(session, std::vector<float>(param0.size())));
     moment_pointers.push_back(moments.back()->data());
   }
-  const Array<Tile> tiles(session, {unsharded_tile(0, static_cast<std::uint32_t>(param0.size()), 0)});
+  std::vector<Tile> tile_list;
+  std::size_t elements = 0;
+  for (const std::size_t size : sizes_of(trace)) {
+    tile_list.push_back(unsharded_tile(elements, static_cast<std::uint32_t>(size), 0));
+    elements += size;
+  }
+  const Array<Tile> tiles(session, tile_list);
+  std::vector<TileRun> tensor_list;
+  for (std::uint32_t t = 0; t < tile_list.size(); ++t) tensor_list.push_back({t, 1});
+  const Array<TileRun> tensors(session, tensor_list);
+  const Array<std::byte> scratch(session, optimizer->scratch_bytes(tile_list.size()));
   const json& grads = trace.at("grads");
   const json rates = trace.value("lr_per_step", json());
   for (std::size_t step = 0; step < grads.size(); ++step) {
-    if (!rates.is_null()) s.group.lr = rates.at(step).get<double>();
-    const auto t = static_cast<double>(step + 1);
-    s.group.correction1 = 1.0 - std::pow(s.group.beta1, t);
-    s.group.correction2 = 1.0 - std::pow(s.group.beta2, t);
-    s.group.round();
+    prepare(s, rates, step);
     const Array<GroupStep> groups(session, {s.group});
     // decide has counted this update already.
     const auto taken = static_cast<std::int64_t>(step) + 1;
@@ -127,7 +187,10 @@ Mismatches run_kernels(const json& trace, const char* key, const testing::Sessio
                       {.master = master.data(),
                        .grad = {.source = {grad.data()}, .count = 1, .dtype = DType::f32},
                        .tiles = tiles.data(),
-                       .tile_count = 1,
+                       .tile_count = static_cast<std::uint32_t>(tile_list.size()),
+                       .tensors = tensors.data(),
+                       .tensor_count = static_cast<std::uint32_t>(tensor_list.size()),
+                       .scratch = scratch.data(),
                        .groups = groups.data(),
                        .state = state.data()},
                       moment_pointers);
