@@ -10,7 +10,7 @@ RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates
 FROM cuda AS build
 RUN apt-get update && apt-get install -y --no-install-recommends \
       g++ cmake ninja-build libopenmpi-dev openmpi-bin libyaml-cpp-dev libdnnl-dev libfmt-dev nlohmann-json3-dev \
-      libcli11-dev libxxhash-dev \
+      libcli11-dev libxxhash-dev zlib1g-dev libpcre2-dev \
       cuda-nvcc-13-0 cuda-cudart-dev-13-0 libcublas-dev-13-0 libcudnn9-dev-cuda-13 libnccl-dev \
     && rm -rf /var/lib/apt/lists/*
 ENV PATH=/usr/local/cuda-13.0/bin:$PATH
@@ -20,7 +20,7 @@ RUN cmake -S /src -B /build -G Ninja -DCMAKE_BUILD_TYPE=Release -DLOCKSTEP_TESTS
 
 FROM cuda
 RUN apt-get update && apt-get install -y --no-install-recommends \
-      openmpi-bin libopenmpi3 libyaml-cpp0.7 libdnnl2 libfmt9 libxxhash0 libgomp1 bible-kjv \
+      openmpi-bin libopenmpi3 libyaml-cpp0.7 libdnnl2 libfmt9 libxxhash0 libgomp1 libpcre2-8-0 zlib1g bible-kjv \
       libcublas-13-0 libcudnn9-cuda-13 libnccl2 \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --create-home lockstep

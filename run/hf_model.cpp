@@ -142,7 +142,8 @@ std::string export_hf(const std::string& source, const std::string& folder, Rank
   const auto model = make_model(loaded.config, vocabulary, 0);
   engine::Engine engine(
       *model, rank.comm, rank.place,
-      engine_options(loaded, *model, {.train = 1, .micro = 1, .accumulation = 1, .world = 1, .text = ""}, 0));
+      engine_options(loaded, *model, {.train = 1, .micro = 1, .accumulation = 1, .world = 1, .text = ""}, 0,
+                     rank.place.device->immediate()));
   load_checkpoint(path, manifest, engine);
 
   make_folders(folder);

@@ -1,6 +1,7 @@
 #include "run/training.hpp"
 
 #include <algorithm>
+#include <utility>
 
 #include "comm/heartbeat.hpp"
 #include "core/error.hpp"
@@ -80,6 +81,22 @@ void Training::together(std::string_view what, const std::function<void()>& work
 void Training::step() {
   engine_->step();
   ++step_count_;
+  collect();
+}
+
+/// Steps before one that ended the run come first; it is thrown by the next call.
+void Training::collect() {
+  constexpr std::size_t most = 4096;
+  for (std::vector<engine::FinishedStep> more = engine_->results(); !more.empty(); more = engine_->results())
+    finished_.insert(finished_.end(), more.begin(), more.end());
+  if (finished_.size() > most) finished_.erase(finished_.begin(), finished_.end() - most);
+}
+
+std::vector<engine::FinishedStep> Training::results() { return std::exchange(finished_, {}); }
+
+void Training::drain() {
+  engine_->drain();
+  collect();
 }
 
 void Training::train_step(const data::Dataset& dataset) {
@@ -99,7 +116,7 @@ std::vector<std::int64_t> Training::sample_positions() const {
 }
 
 std::optional<engine::Evaluation> Training::evaluate(const data::Dataset& dataset) {
-  engine_->drain();
+  drain();
   return engine::evaluate_all(*engine_, dataset);
 }
 
@@ -115,7 +132,7 @@ void Training::take_folder() {
 }
 
 std::string Training::save(const std::string& client_state) {
-  engine_->drain();
+  drain();
   const StepState state = engine_->read_state();
   std::string path;
   together(fmt::format("saving step {}", state.attempted), [&] {

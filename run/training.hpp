@@ -99,10 +99,11 @@ class Training {
   /// User-managed only, one number a parameter group, the same on every rank; for the updates that follow.
   void set_lr(const std::vector<double>& lr) { engine_->set_lr(lr); }
 
-  /// Steps that have finished since the last call, with loss, gradient norm and the lr that was applied.
-  [[nodiscard]] std::vector<engine::FinishedStep> results() { return engine_->results(); }
-  /// Waits for every step in flight.
-  void drain() { engine_->drain(); }
+  /// Steps that have finished since the last call, with loss, gradient norm and the lr that was applied; of those that
+  /// nobody asked for the latest few thousand.
+  [[nodiscard]] std::vector<engine::FinishedStep> results();
+  /// Waits for every step in flight. Like step(), throws what ended the run (ErrorKind::diverged, desync).
+  void drain();
   /// Mean loss over the validation samples of `dataset`, and of a classifier the part of them that it gets right;
   /// nothing if it has none. Collective.
   [[nodiscard]] std::optional<engine::Evaluation> evaluate(const data::Dataset& dataset);
@@ -121,6 +122,7 @@ class Training {
   [[nodiscard]] const std::string& folder() const { return folder_; }  ///< <output_dir>/<name>
 
  private:
+  void collect();
   void together(std::string_view what, const std::function<void()>& work);
   void take_folder();
   [[nodiscard]] bool is_root() const { return comm_.rank() == 0; }
@@ -134,6 +136,7 @@ class Training {
   std::unique_ptr<engine::Engine> engine_;
   Scheduler scheduler_;
   std::int64_t step_count_ = 0;
+  std::vector<engine::FinishedStep> finished_;  ///< that nobody has asked for
   data::HostBatch host_batch_;
   // On rank 0, once it saves or loads:
   std::optional<RunLock> lock_;

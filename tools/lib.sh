@@ -11,7 +11,8 @@ build_packages=(
   libxxhash-dev zlib1g-dev libpcre2-dev
 )
 test_packages=(libgtest-dev libgmock-dev clang-format-14 ccache python3)
-corpus_packages=(bible-kjv dataset-fashion-mnist)
+corpus_packages=(bible-kjv)
+image_packages=(dataset-fashion-mnist)
 
 say() { printf '\n== %s\n' "$*"; }
 

@@ -22,14 +22,14 @@ while (($#)); do
   shift
 done
 
-# Every program under AddressSanitizer, comm_test under ThreadSanitizer too. What runs under mpirun runs in the release
-# build only: Open MPI itself is not clean under either.
+# Every program under AddressSanitizer, those with threads of our own under ThreadSanitizer too. What runs under mpirun
+# runs in the release build only: Open MPI itself is not clean under either.
 asan_programs=()
 for folder in tests/*/; do
   layer=$(basename "$folder")
   if [[ $layer != program ]] && compgen -G "$folder*_test.cpp" >/dev/null; then asan_programs+=("${layer}_test"); fi
 done
-tsan_programs=(comm_test)
+tsan_programs=(comm_test data_test)
 cores=$(nproc)
 
 failed=()
@@ -82,7 +82,7 @@ thread_sanitized() {
   OMP_NUM_THREADS=1 "${fixed[@]}" bash -c "$(declare -f say run_programs); run_programs \"\$@\"" run tsan "$@"
 }
 
-packages=("${build_packages[@]}" "${test_packages[@]}" "${corpus_packages[@]}")
+packages=("${build_packages[@]}" "${test_packages[@]}" "${corpus_packages[@]}" "${image_packages[@]}")
 install_missing "$install" "${packages[@]}"
 use_ccache
 mkdir -p build

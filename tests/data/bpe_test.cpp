@@ -69,14 +69,9 @@ TEST_F(BpeTest, CutsATextWhereGpt2Does) {
 }
 
 TEST_F(BpeTest, LettersAndDigitsAreUnicodes) {
-  lockstep::testing::write_bpe(folder(), {{"1", "\xC2"},
-                                          {"\xC2", "\xBD"},
-                                          {"1", "\xC2\xBD"},
-                                          {"a", "\xC3"},
-                                          {"\xC3", "\xA9"},
-                                          {"a", "\xC3\xA9"},
-                                          {"\xC2", "\xA0"},
-                                          {" ", "\xC2\xA0"}});
+  lockstep::testing::write_bpe(
+      folder(),
+      {{"\xC2", "\xBD"}, {"1", "\xC2\xBD"}, {"\xC3", "\xA9"}, {"a", "\xC3\xA9"}, {"\xC2", "\xA0"}, {" ", "\xC2\xA0"}});
   const Bpe bpe(vocab(), merges());
   EXPECT_THAT(pieces(bpe, "a\xC3\xA9"), ElementsAre("a\xC3\xA9")) << "é is a letter";
   EXPECT_THAT(pieces(bpe, "1\xC2\xBD"), ElementsAre("1\xC2\xBD")) << "½ is a number";

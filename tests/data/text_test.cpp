@@ -275,7 +275,7 @@ TEST_F(TextFile, SaysWhatIsWrongWithAnOption) {
   TextOptions whole = options_for(path_.string(), 8);
   whole.validation_fraction = 1.0;
 
-  expect_error(unknown, ErrorKind::config, "must be char or byte");
+  expect_error(unknown, ErrorKind::config, "must be char, byte or gpt2");
   expect_error(whole, ErrorKind::config, "validation_fraction");
 }
 

@@ -55,7 +55,7 @@ TEST(Dropout, IsTheSameForAnyNumberOfRanks) {
     const auto with = [&](int ranks) {
       TrainingRun run{task, engine_defaults(task, 2), ranks, 8};
       run.options.leaves = leaves;
-      run.adjust = [ranks](EngineOptions& options, int rank) {
+      run.adjust = [=](EngineOptions& options, int rank) {
         options.grad_accum = static_cast<int>(sum_tree::share(leaves, rank, ranks).size());
       };
       return train_on_cpu(run)[0];

@@ -71,7 +71,7 @@ TEST(Job, ReadsEveryKey) {
   EXPECT_EQ(config.model.type, "gpt2");
   EXPECT_EQ(config.model.gpt2, (Gpt2Config{"", 6, 6, 384, 256, "none"}));
   EXPECT_EQ(config.data.type, "text");
-  EXPECT_EQ(config.data.text, (TextDataConfig{"/folder/corpus.txt", "char", 0.1}));
+  EXPECT_EQ(config.data.text, (TextDataConfig{.path = "/folder/corpus.txt", .validation_fraction = 0.1}));
   EXPECT_EQ(config.run, (RunConfig{"kjv", "runs", 2000, 7, "cpu", 2, "fast", "off", 100, 5, {50, 2}, "never", 30}));
   EXPECT_EQ(config.comm, (CommConfig{"local", 2, "fp32", "buckets", true, 60}));
   EXPECT_EQ(config.train_batch_size, 64);

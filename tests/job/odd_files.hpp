@@ -286,7 +286,7 @@ inline OddFiles words_of_others() {
   key({"run", "precision"}, "16", "bf16: {enabled: true}");
   key({"", "epochs"}, "3", "run.steps");
   key({"run", "num_epochs"}, "3", "run.steps");
-  key({"model", "dropout"}, "0.1", "embd_pdrop and resid_pdrop");
+  key({"model", "hidden_dropout"}, "0.1", "embd_pdrop and resid_pdrop");
   key({"", "dropout"}, "0.1", "embd_pdrop and resid_pdrop");
   key({"model", "n_vocab"}, "50257", "'vocab_size'");
   key({"model", "hidden_size"}, "768", "'hidden'");

@@ -252,9 +252,11 @@ TEST_F(HfOracle, WhatIsExportedComesBackWithTheSameBits) {
                      .place = {.device = device.get(), .kernels = &kernels::cpu_table(), .threads = 1},
                      .world_source = "a test",
                      .summary = ""};
-    ::testing::internal::CaptureStdout();
+    struct Quiet {
+      Quiet() { ::testing::internal::CaptureStdout(); }
+      ~Quiet() { (void)::testing::internal::GetCapturedStdout(); }
+    } const quiet;
     body(rank);
-    (void)::testing::internal::GetCapturedStdout();
   };
   on_one_rank([&](RankContext& rank) { (void)train(job, "never", rank); });
   std::string report;

@@ -170,6 +170,18 @@ TEST(Training, WhatAnotherRunLeftAboveASaveIsMovedAside) {
   EXPECT_TRUE(fs::exists(folder.path().string() + "/own/checkpoints/aside-1/step-6"));
 }
 
+TEST(Training, AStepThatEndsTheRunIsThrownAndNotSaved) {
+  const ScratchFolder folder;
+  Program program(folder.path().string(), {}, {"optimizer.params.lr=1e30", "scheduler=null"});
+  EXPECT_THAT(error_text(ErrorKind::diverged,
+                         [&] {
+                           (void)program.train(20);
+                           (void)program->save();
+                         }),
+              HasSubstr("not finite"));
+  EXPECT_FALSE(fs::exists(folder.path().string() + "/own/checkpoints/step-20"));
+}
+
 TEST(Training, RefusesAJobForAModelOfLocksteps) {
   const ScratchFolder folder;
   EXPECT_THAT(error_text(ErrorKind::config,

@@ -143,7 +143,7 @@ TEST_P(Benches, AStepHasItsJobsTokensThePlansFlopsAndThePlannedMemory) {
 }
 
 INSTANTIATE_TEST_SUITE_P(On, Benches, ::testing::Values(false, true),
-                         [](const auto& info) { return info.param ? "emulated" : "cpu"; });
+                         [](const auto& place) { return place.param ? "emulated" : "cpu"; });
 
 TEST(BenchAllReduce, BytesAreTheBuffersAndSharesAreOfTheTimeOfACopy) {
   comm::run_ranks(3, [](comm::Communicator& comm) {
