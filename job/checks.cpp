@@ -50,6 +50,7 @@ Hyperparameters hyperparameters_of(const OptimizerConfig& o) {
   if (o.type == "SGD") return {o.sgd.lr, o.sgd.weight_decay, nullptr, &o.sgd.momentum};
   if (o.type == "Lion") return {o.lion.lr, o.lion.weight_decay, &o.lion.betas, nullptr};
   if (o.type == "Adagrad") return {o.adagrad.lr, o.adagrad.weight_decay, nullptr, nullptr};
+  if (o.type == "Muon") return {o.muon.lr, o.muon.weight_decay, &o.muon.betas, &o.muon.momentum};
   if (o.type == "Lamb") return {o.lamb.lr, o.lamb.weight_decay, &o.lamb.betas, nullptr};
   return {o.adam.lr, o.adam.weight_decay, &o.adam.betas, nullptr};
 }
@@ -349,7 +350,8 @@ class Checks {
 std::vector<sched::GroupInitial> group_initials(const JobConfig& config) {
   const Hyperparameters optimizer = hyperparameters_of(config.optimizer);
   sched::GroupInitial rest;
-  rest.has_betas = optimizer.betas != nullptr;
+  // Where there are both (Muon), momentum is what schedules cycle: its matrices are most of a model.
+  rest.has_betas = optimizer.betas != nullptr && optimizer.momentum == nullptr;
   rest.lr = optimizer.lr;
   rest.weight_decay = optimizer.weight_decay;
   if (optimizer.momentum != nullptr) rest.momentum = *optimizer.momentum;

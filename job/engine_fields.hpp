@@ -153,6 +153,28 @@ void lamb(Config& c, V& v) {
 }
 
 template <class Config, class V>
+void muon(Config& c, V& v) {
+  learning_rate(c, v);
+  v.field(c.momentum, {.name = "momentum",
+                       .doc = "Averaging factor of the gradient of matrices of hidden layers.",
+                       .min = 0,
+                       .max = 1,
+                       .max_open = true});
+  v.field(c.nesterov, {.name = "nesterov", .doc = "Nesterov momentum."});
+  v.field(c.weight_decay,
+          {.name = "weight_decay", .doc = "Decoupled decay: p <- p - lr * weight_decay * p.", .min = 0});
+  v.field(c.ns_steps,
+          {.name = "ns_steps", .doc = "Steps of the iteration that orthogonalises a matrix.", .min = 1, .max = 99});
+  v.field(c.betas, {.name = "betas",
+                    .doc = "Of AdamW, which all other parameters get: embeddings, first and last layer, vectors.",
+                    .min = 0,
+                    .max = 1,
+                    .max_open = true,
+                    .length = 2});
+  v.field(c.eps, {.name = "eps", .doc = "Of AdamW.", .min = 0});
+}
+
+template <class Config, class V>
 void optimizer(Config& c, V& v) {
   const About params{"params", "Parameters of the optimizer."};
   // DeepSpeed compares its own names without case and torch's with it.
@@ -181,7 +203,11 @@ void optimizer(Config& c, V& v) {
       Alternative{About{.name = "Lamb",
                         .doc = "Adam whose step is scaled, parameter by parameter, to the parameter's norm.",
                         .ignore_case = true},
-                  c.lamb, [&](auto& o, V& w) { w.section(params, o, [](auto& p, V& x) { lamb(p, x); }); }});
+                  c.lamb, [&](auto& o, V& w) { w.section(params, o, [](auto& p, V& x) { lamb(p, x); }); }},
+      Alternative{About{.name = "Muon",
+                        .doc = "Orthogonalised momentum for the matrices of hidden layers, AdamW for the rest.",
+                        .ignore_case = true},
+                  c.muon, [&](auto& o, V& w) { w.section(params, o, [](auto& p, V& x) { muon(p, x); }); }});
 }
 
 /// The keys that a DeepSpeed file has too.

@@ -195,14 +195,26 @@ struct LambConfig {
   bool operator==(const LambConfig&) const = default;
 };
 
+struct MuonConfig {
+  double lr = 1e-3;
+  double momentum = 0.95;
+  bool nesterov = true;
+  double weight_decay = 0.1;
+  std::int64_t ns_steps = 5;
+  std::vector<double> betas = {0.9, 0.999};
+  double eps = 1e-8;
+  bool operator==(const MuonConfig&) const = default;
+};
+
 struct OptimizerConfig {
-  /// Adam | AdamW | SGD | Lion | Adagrad | Lamb, in this spelling; only the block of this type counts
+  /// Adam | AdamW | SGD | Lion | Adagrad | Lamb | Muon, in this spelling; only the block of this type counts
   std::string type = "AdamW";
   AdamConfig adam;
   SgdConfig sgd;
   LionConfig lion;
   AdagradConfig adagrad;
   LambConfig lamb;
+  MuonConfig muon;
   bool operator==(const OptimizerConfig&) const = default;
 };
 

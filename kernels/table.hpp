@@ -16,6 +16,10 @@
   K(lion, LionArgs)                                     \
   K(adagrad, AdagradArgs)                               \
   K(lamb, LambArgs)                                     \
+  K(muon_direction, MuonDirectionArgs)                  \
+  K(muon_normalize, MuonNormalizeArgs)                  \
+  K(muon_polynomial, MuonPolynomialArgs)                \
+  K(muon_apply, MuonApplyArgs)                          \
   K(grad_leaf_sums, GradLeafSumsArgs)                   \
   K(grad_norm, GradNormArgs)                            \
   K(decide, DecideArgs)                                 \
@@ -75,6 +79,7 @@
 #include "kernels/layernorm/layernorm.hpp"
 #include "kernels/lion/lion.hpp"
 #include "kernels/matmul/matmul.hpp"
+#include "kernels/muon/muon.hpp"
 #include "kernels/relu_pool/relu_pool.hpp"
 #include "kernels/sgd/sgd.hpp"
 #include "kernels/squared_error/squared_error.hpp"

@@ -1,24 +1,11 @@
 #include "optim/optimizer.hpp"
 
 #include "core/error.hpp"
+#include "optim/muon.hpp"
+#include "optim/update_args.hpp"
 
 namespace lockstep::optim {
 namespace {
-
-/// What all element-wise updates have in common.
-template <class Args>
-Args args_of(const Update& update) {
-  Args args;
-  args.master = update.master;
-  args.param16 = update.param16;
-  args.param16_dtype = update.param16_dtype;
-  args.grad = update.grad;
-  args.tiles = update.tiles;
-  args.tile_count = update.tile_count;
-  args.groups = update.groups;
-  args.state = update.state;
-  return args;
-}
 
 class Adam final : public Optimizer {
  public:
@@ -118,7 +105,7 @@ class Lamb final : public Optimizer {
 
 }  // namespace
 
-std::unique_ptr<Optimizer> make_optimizer(const OptimizerOptions& options) {
+std::unique_ptr<Optimizer> make_optimizer(const OptimizerOptions& options, const std::vector<Tensor>& tensors) {
   switch (options.kind) {
     case OptimizerOptions::Kind::sgd:
       require(!options.nesterov || (options.momentum && options.dampening == 0),
@@ -131,6 +118,8 @@ std::unique_ptr<Optimizer> make_optimizer(const OptimizerOptions& options) {
     case OptimizerOptions::Kind::lamb:
       require(options.min_coeff <= options.max_coeff, "Lamb: min_coeff is above max_coeff");
       return std::make_unique<Lamb>(options);
+    case OptimizerOptions::Kind::muon:
+      return make_muon(options, tensors);
     case OptimizerOptions::Kind::adam:
       break;
   }

@@ -72,7 +72,7 @@ MemoryNeed memory_need(nn::Model& model, const KernelTable& kernels, bool immedi
   const engine::FlatLayout layout(model.parameters(), plan, groups);
   const Pieces pieces = pieces_of(layout, options.bucket_elements);
   const auto elements = static_cast<std::size_t>(layout.size());
-  const auto optimizer = optim::make_optimizer(options.optimizer);
+  const auto optimizer = optim::make_optimizer(options.optimizer, layout.tensors(model.parameters()));
   const std::size_t moments = optimizer->moments().size();
   const auto leaves = static_cast<std::size_t>(std::max<std::int64_t>(1, options.leaves));
 

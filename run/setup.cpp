@@ -191,6 +191,11 @@ optim::OptimizerOptions optimizer_options(const job::OptimizerConfig& optimizer,
             .eps = optimizer.adagrad.eps,
             .bias_correction = false,
             .initial_accumulator = optimizer.adagrad.initial_accumulator_value};
+  if (optimizer.type == "Muon")
+    return {.kind = Kind::muon,
+            .eps = optimizer.muon.eps,
+            .nesterov = optimizer.muon.nesterov,
+            .ns_steps = static_cast<int>(optimizer.muon.ns_steps)};
   if (optimizer.type == "Lamb")
     return {.kind = Kind::lamb,
             .eps = optimizer.lamb.eps,

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Records tests/goldens/opt_{lion,adagrad,lamb}*.json: parameters after every step on given gradients.
+"""Records tests/goldens/opt_{lion,adagrad,lamb,muon}*.json: parameters after every step on given gradients.
 
 Adagrad is torch's own. Lion and LAMB are not in torch: they are the formulas of their papers (LAMB's in DeepSpeed's
-form, which corrects the step and not the moments), written here once more, for numpy.
+form, which corrects the step and not the moments), written here once more, for numpy. Muon is torch's, with its
+products in the parameters' precision in place of bfloat16.
 
     python tests/golden/record_optimizers.py [FOLDER]       needs numpy, torch 2.9 or newer
 """
@@ -92,7 +93,28 @@ def by_torch(name, params, tensors, shapes, grads, rates, dtype):
 
 
 
+def keep_precision():
+    """Muon's products without torch's cast to bfloat16."""
+    from torch.optim import _muon
+    ortho, cast = _muon._zeropower_via_newtonschulz, torch.Tensor.to
+
+    def to(self, *args, **kwargs):
+        if kwargs.get("dtype") == torch.bfloat16:
+            kwargs["dtype"] = self.dtype
+        return cast(self, *args, **kwargs)
+
+    def whole(*args):
+        torch.Tensor.to = to
+        try:
+            return ortho(*args)
+        finally:
+            torch.Tensor.to = cast
+
+    _muon._zeropower_via_newtonschulz = whole
+
+
 def main():
+    keep_precision()
     folder = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else pathlib.Path(__file__).parents[1] / "goldens"
     falling = [0.02 * 0.9**t for t in range(STEPS)]
     cases = [
@@ -105,6 +127,9 @@ def main():
         ("opt_lamb_coeffs", "Lamb",
          {"lr": 0.02, "max_coeff": 0.3, "min_coeff": 0.2, "bias_correction": False, "weight_decay": 0.1}, [[4], [7]],
          falling),
+        ("opt_muon", "Muon", {"lr": 0.02}, [[3, 5], [6, 2], [4, 4]], None),
+        ("opt_muon_plain", "Muon", {"lr": 0.02, "momentum": 0.8, "nesterov": False, "weight_decay": 0.0, "ns_steps": 3},
+         [[5, 3]], falling),
     ]
     for number, (name, optimizer, params, shapes, rates) in enumerate(cases):
         rng = np.random.default_rng(100 + number)

@@ -299,7 +299,7 @@ TEST(Job, RefusesWhatThisVersionDoesNotDo) {
   EXPECT_EQ(load(small, {"zero_optimization=false"}).config.zero_optimization.stage, 0);
   expect_refused("model.recompute=block", "supports only none", good);
   expect_refused("optimizer={type: OneBitAdam}", "compresses gradients");
-  expect_refused("optimizer={type: RMSprop}", "this version has Adam, AdamW, SGD, Lion, Adagrad and Lamb");
+  expect_refused("optimizer={type: RMSprop}", "this version has Adam, AdamW, SGD, Lion, Adagrad, Lamb and Muon");
   expect_refused("memory_breakdown=true", "a DeepSpeed key without effect here");
   expect_refused("amp={enabled: true}", "amp is not supported");
   expect_refused("zero_optimization.offload_optimizer={device: cpu}", "is not supported");
@@ -324,6 +324,8 @@ parameter_groups: [{match: [x], betas: [0.1, 0.2]}]
 optimizer: {type: )";
   for (const char* type : {"SGD", "Adagrad"})
     EXPECT_NE(errors_of(with_betas + type + "}\n").find(std::string(type) + " has no betas"), std::string::npos);
+  expect_refused("optimizer={type: Lamb, params: {min_coeff: 2, max_coeff: 1}}", "min_coeff 2 is above max_coeff 1");
+  expect_refused("optimizer={type: Muon, params: {adam_lr: 0.1}}", "a group of their own");
   expect_refused("optimizer={type: Adagrad, params: {lr_decay: 0.1}}", "a scheduler lowers the learning rate");
   expect_refused("comm={backend: mpi, ranks: 2}", "comm.ranks is for backend local");
   expect_refused("scheduler={type: WarmupLR, params: {warmup_max_lr: [1, 2]}}", "2 entries for 1 parameter group");
@@ -440,6 +442,20 @@ TEST(Job, GroupsStartFromTheOptimizersValues) {
   EXPECT_EQ(adagrad[0].lr, 0.01);
   EXPECT_EQ(adagrad[0].weight_decay, 0.5);
   EXPECT_EQ(adagrad[0].momentum, 0);
+  const auto lamb = load(small, {"optimizer={type: Lamb}"}).schedule->initial();
+  EXPECT_TRUE(lamb[0].has_betas);
+  EXPECT_EQ(lamb[0].beta2, 0.999);
+  // Muon has both; its momentum is what schedules cycle.
+  const auto muon = load(small, {"optimizer={type: muon}",
+                                 "parameter_groups=[{match: [x], momentum: 0.5, betas: [0.1, 0.2], lr: 0.3}]"})
+                        .schedule->initial();
+  EXPECT_FALSE(muon[0].has_betas);
+  EXPECT_EQ(muon[0].momentum, 0.95);
+  EXPECT_EQ(muon[0].beta2, 0.999);
+  EXPECT_EQ(muon[0].weight_decay, 0.1);
+  EXPECT_EQ(muon[1].momentum, 0.5);
+  EXPECT_EQ(muon[1].beta1, 0.1);
+  EXPECT_EQ(muon[1].lr, 0.3);
   EXPECT_EQ(sgd[0].momentum, 0.9);
   EXPECT_EQ(sgd[0].lr, 1e-3);
 }
@@ -528,7 +544,7 @@ std::vector<Kind> kinds() {
                            {"mlp", "clusters", "AdamW", ""},
                            {"mlp", "csv", "AdamW", ""},
                            {"convnet", "images", "AdamW", ""}};
-  for (const char* optimizer : {"Adam", "SGD", "Lion", "Adagrad", "Lamb"})
+  for (const char* optimizer : {"Adam", "SGD", "Lion", "Adagrad", "Lamb", "Muon"})
     all.push_back({"mlp", "clusters", optimizer, ""});
   for (const std::string& scheduler : sched::types()) all.push_back({"mlp", "clusters", "AdamW", scheduler});
   return all;

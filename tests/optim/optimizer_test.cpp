@@ -243,6 +243,65 @@ TEST_P(OptimizerTest, LambTakesTheStepsOfTheFormula) {
   for (std::size_t i = padding_begin; i < padding_end; ++i) ASSERT_EQ(after[i], before[i]);
 }
 
+/// A matrix [in, out] and a vector behind it, after one update of Muon.
+std::vector<float> muon_step(const Session& session, std::int64_t in, std::int64_t out, std::int32_t skip = 0) {
+  const auto matrix = static_cast<std::size_t>(in * out), all = matrix + 40;
+  const auto optimizer = make_optimizer({.kind = Kind::muon, .nesterov = true}, {{{0, 1}, in, out}, {{1, 1}, 0, 0}});
+  Step step = step_of(0);
+  for (GroupStep& group : step.groups) group.weight_decay = 0;
+  for (GroupStep& group : step.groups) group.round();
+  step.state.skip = skip;
+  const Array<float> master(session, testing::normal_values<float>(all, 1)), m(session, all), v(session, all),
+      grad(session, testing::normal_values<float>(all, 2, 0.1));
+  const Array<Tile> tiles(session,
+                          {unsharded_tile(0, static_cast<std::uint32_t>(matrix), 0), unsharded_tile(matrix, 40, 1)});
+  const Array<GroupStep> groups(session, step.groups);
+  const Array<StepState> state(session, {step.state});
+  const Array<std::byte> scratch(session, optimizer->scratch_bytes(2));
+  optimizer->update(session.exec(),
+                    {.master = master.data(),
+                     .grad = {.source = {grad.data()}},
+                     .tiles = tiles.data(),
+                     .tile_count = 2,
+                     .scratch = scratch.data(),
+                     .groups = groups.data(),
+                     .state = state.data()},
+                    {m.data(), v.data()});
+  return master.host();
+}
+
+TEST_P(OptimizerTest, MuonsStepOfAMatrixIsNearlyOrthogonal) {
+  for (const auto& [in, out] : {std::pair<std::int64_t, std::int64_t>{24, 40}, {40, 24}, {30, 30}}) {
+    const std::vector<float> after = muon_step(session(), in, out);
+    const std::vector<float> before = testing::normal_values<float>(after.size(), 1);
+    const double size = 0.01 * std::sqrt(std::max(1.0, static_cast<double>(out) / static_cast<double>(in)));
+    const auto step = [&](std::int64_t i, std::int64_t j) {
+      const auto at = static_cast<std::size_t>(i * out + j);
+      return (static_cast<double>(before[at]) - static_cast<double>(after[at])) / size;
+    };
+    // Singular values near 1, of whose squares this is the sum: n of them, each from 0.68 to 1.13 by the iteration.
+    double sum = 0;
+    for (std::int64_t i = 0; i < in; ++i)
+      for (std::int64_t j = 0; j < out; ++j) sum += step(i, j) * step(i, j);
+    const auto n = static_cast<double>(std::min(in, out));
+    EXPECT_GT(sum, 0.4 * n) << in << " x " << out;
+    EXPECT_LT(sum, 1.5 * n) << in << " x " << out;
+    // The vector's is AdamW's first: the rate, with the sign of the gradient.
+    for (std::size_t i = after.size() - 40; i < after.size(); ++i)
+      ASSERT_NEAR(std::abs(after[i] - before[i]), 0.002, 1e-5);
+  }
+}
+
+TEST_P(OptimizerTest, MuonsBitsDoNotDependOnThreads) {
+  const Session one(GetParam(), 1), three(GetParam(), 3);
+  EXPECT_EQ(muon_step(one, 96, 120), muon_step(three, 96, 120));
+}
+
+TEST_P(OptimizerTest, MuonsSkippedStepChangesNothing) {
+  const std::vector<float> after = muon_step(session(), 12, 8, 1);
+  EXPECT_EQ(after, testing::normal_values<float>(after.size(), 1));
+}
+
 TEST_P(OptimizerTest, ASkippedStepChangesNothing) {
   for (const Kind kind : {Kind::adam, Kind::sgd, Kind::lion, Kind::adagrad, Kind::lamb}) {
     const auto optimizer = make_optimizer({.kind = kind, .momentum = true});
@@ -275,6 +334,16 @@ TEST(Optimizer, EachOneNamesItselfAndItsMoments) {
   EXPECT_EQ(make_optimizer({.kind = Kind::lamb})->name(), "Lamb");
   EXPECT_EQ(make_optimizer({.kind = Kind::lamb})->moments(), (std::vector<std::string>{"exp_avg", "exp_avg_sq"}));
   EXPECT_EQ(make_optimizer({.kind = Kind::lamb})->granularity(), Granularity::tensor_norm);
+}
+
+TEST(Optimizer, MuonLooksAtWholeMatricesAndMustKnowThemToUpdate) {
+  const auto muon = make_optimizer({.kind = Kind::muon}, {{{0, 1}, 4, 4}});
+  EXPECT_EQ(muon->name(), "Muon");
+  EXPECT_EQ(muon->moments(), (std::vector<std::string>{"exp_avg", "exp_avg_sq"}));
+  EXPECT_EQ(muon->granularity(), Granularity::whole_matrix);
+  const auto without = make_optimizer({.kind = Kind::muon});
+  EXPECT_EQ(without->moments(), muon->moments());
+  EXPECT_THROW(without->update({}, {}, {nullptr, nullptr}), Error);
 }
 
 TEST(Optimizer, LambsSmallestRatioIsNotAboveItsLargest) {

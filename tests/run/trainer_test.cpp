@@ -307,11 +307,11 @@ TEST_F(Trainer, AResumedRunRepeatsTheLinesOfAnUninterruptedOne) {
 const std::vector<std::string> other_optimizers = {
     "{type: SGD, params: {lr: 0.1, momentum: 0.9}}", "{type: Lion, params: {lr: 0.003, weight_decay: 0.01}}",
     "{type: Adagrad, params: {lr: 0.05, initial_accumulator_value: 0.01}}",
-    "{type: Lamb, params: {lr: 0.05, weight_decay: 0.01}}"};
+    "{type: Lamb, params: {lr: 0.05, weight_decay: 0.01}}", "{type: Muon, params: {lr: 0.03, weight_decay: 0.01}}"};
 
 std::string clusters_job(const std::string& optimizer, const std::string& more) {
   return R"(
-model: {type: mlp, hidden: [16]}
+model: {type: mlp, hidden: [16, 12]}
 data: {type: clusters, classes: 4, features: 8, samples: 400, noise: 0.3}
 run: {steps: 60, seed: 3, eval_every: 60, checkpoint: {every: 30, keep_last: 5}}
 train_batch_size: 12
