@@ -35,7 +35,7 @@ struct Preference {
 template <class T, class Opaque>
 T& as(Opaque* opaque) {
   static_assert(sizeof(T) <= sizeof(Opaque));
-  return *reinterpret_cast<T*>(opaque->data);
+  return *static_cast<T*>(static_cast<void*>(opaque->data));
 }
 template <class T, class Opaque>
 cublasStatus_t make(Opaque** to, const T& value) {
