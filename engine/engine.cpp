@@ -28,7 +28,7 @@ Engine::Engine(nn::Model& model, comm::Communicator& comm, Place place, EngineOp
       eval_plan_(nn::plan(model, *place.kernels, options_.micro_batch, options_.compute, false)),
       has_accuracy_(std::ranges::any_of(eval_plan_.ops, [](const auto& op) { return op.name == nn::accuracy_op; })),
       layout_(model.parameters(), plan_, groups_or_default(options_, model)),
-      optimizer_(optim::make_optimizer(options_.optimizer)),
+      optimizer_(optim::make_optimizer(options_.optimizer, layout_.tensors(model.parameters()))),
       buffers_(comm, *place.device, layout_, options_.compute, *optimizer_),
       device_(std::make_unique<Device>(*this)),
       leaf_sums_(options_.leaves == 0
@@ -249,6 +249,9 @@ void Engine::update() {
                       .grad = grad,
                       .tiles = Device::at<const Tile>(d.tiles),
                       .tile_count = d.tile_count,
+                      .tensors = Device::at<const TileRun>(d.tensors),
+                      .tensor_count = d.tensor_count,
+                      .scratch = d.update_scratch.data(),
                       .groups = Device::at<const GroupStep>(d.groups),
                       .state = Device::at<const StepState>(d.state)},
                      buffers_.moments());

@@ -28,6 +28,9 @@ struct Engine::Device {
         watch(api, engine.comm_, engine.options_.wait_timeout_s) {
     comm::Communicator& comm = engine.comm_;
     tile_count = put_list(tiles, engine.layout_.tiles());
+    if (engine.optimizer_->granularity() != optim::Granularity::element)
+      tensor_count = put_list(tensors, engine.layout_.tile_runs());
+    update_scratch = Arena(api, engine.optimizer_->scratch_bytes(tile_count));
     norm_leaf_count = put_list(norm_leaves, engine.layout_.norm_leaves());
     norm_sums = Arena(api, norm_leaf_count * sizeof(double));
     norm_bad = Arena(api, norm_leaf_count * sizeof(std::int64_t));
@@ -103,9 +106,10 @@ struct Engine::Device {
   BatchUpload batches;
   StepGraphs graphs;
   Watch watch;
-  Arena workspace, tiles, norm_leaves, norm_sums, norm_bad, groups, state, eval_loss;
+  Arena workspace, tiles, tensors, update_scratch, norm_leaves, norm_sums, norm_bad, groups, state, eval_loss;
   std::unique_ptr<comm::FlatArena> reports, loss;  ///< read by peers while they are gathered
   std::uint32_t tile_count = 0;
+  std::uint32_t tensor_count = 0;  ///< in a list that only some optimizers ask for
   std::uint32_t norm_leaf_count = 0;
   std::vector<std::size_t> report_offsets, loss_offsets;
 };

@@ -136,8 +136,8 @@ std::size_t Engine::bytes() const {
   std::size_t total = buffers_.bytes() + d.steps.bytes() + d.batches.bytes() + d.reports->bytes() + d.loss->bytes();
   total += packed_weight_bytes_ + place_.kernels->context_bytes;
   if (leaf_sums_ != nullptr) total += leaf_sums_->bytes();
-  for (const Arena* arena :
-       {&d.workspace, &d.tiles, &d.norm_leaves, &d.norm_sums, &d.norm_bad, &d.groups, &d.state, &d.eval_loss})
+  for (const Arena* arena : {&d.workspace, &d.tiles, &d.tensors, &d.update_scratch, &d.norm_leaves, &d.norm_sums,
+                             &d.norm_bad, &d.groups, &d.state, &d.eval_loss})
     total += arena->bytes();
   return total;
 }

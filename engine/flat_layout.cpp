@@ -42,6 +42,29 @@ std::vector<Tile> FlatLayout::tiles() const {
   return result;
 }
 
+std::vector<TileRun> FlatLayout::tile_runs() const {
+  std::vector<TileRun> result;
+  std::uint32_t first = 0;
+  for (const Slice& slice : slices_) {
+    const auto count = static_cast<std::uint32_t>((slice.elements + tile_elements - 1) / tile_elements);
+    result.push_back({first, count});
+    first += count;
+  }
+  return result;
+}
+
+std::vector<optim::Tensor> FlatLayout::tensors(const std::vector<nn::ParameterSpec>& parameters) const {
+  int last_unit = 0;
+  for (const nn::ParameterSpec& spec : parameters) last_unit = std::max(last_unit, spec.unit);
+  std::vector<optim::Tensor> result;
+  for (const TileRun& tiles : tile_runs()) {
+    const nn::ParameterSpec& spec = parameters[static_cast<std::size_t>(slices_[result.size()].param)];
+    const bool hidden = spec.shape.size() == 2 && spec.unit != 0 && spec.unit != last_unit;
+    result.push_back({tiles, hidden ? spec.stored_rows : 0, hidden ? spec.shape[1] : 0});
+  }
+  return result;
+}
+
 std::vector<NormLeaf> FlatLayout::norm_leaves() const {
   std::vector<NormLeaf> result;
   for (std::size_t s = 0; s < slices_.size();) {

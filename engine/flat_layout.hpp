@@ -6,6 +6,7 @@
 
 #include "kernels/flat.hpp"
 #include "nn/plan.hpp"
+#include "optim/optimizer.hpp"
 
 namespace lockstep::engine {
 
@@ -44,6 +45,11 @@ class FlatLayout {
   /// The slice that holds a flat index, or null for padding.
   [[nodiscard]] const Slice* find(std::int64_t index) const;
   [[nodiscard]] std::vector<Tile> tiles() const;
+  /// Of each slice, in their order, its tiles among tiles().
+  [[nodiscard]] std::vector<TileRun> tile_runs() const;
+  /// The same with what optimizers of whole matrices want to know. Hidden are matrices of all units but the first and
+  /// the last, which read the input and make the output.
+  [[nodiscard]] std::vector<optim::Tensor> tensors(const std::vector<nn::ParameterSpec>& parameters) const;
   /// The terms of the gradient's norm: the whole space, padding included, cut every norm_leaf_elements from the start
   /// of each unit. By this alone the norm's bits are defined.
   [[nodiscard]] std::vector<NormLeaf> norm_leaves() const;

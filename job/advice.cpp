@@ -147,6 +147,8 @@ void advise_optimizer(Section& optimizer) {
     for (Section& params : type.keys.sections) {
       params.advice["max_grad_norm"] = "clipping is the top-level key 'gradient_clipping'";
       params.advice["learning_rate"] = "did you mean 'lr'?";
+      params.advice["muon_lr"] = "did you mean 'lr'?";
+      params.advice["adam_lr"] = "give those parameters a group of their own, with this lr: parameter_groups";
       for (const Field& field : params.keys.fields)
         if (type.name == optimizer.types->default_type || !optimizer.advice.contains(field.name))
           optimizer.advice[field.name] =
@@ -162,8 +164,8 @@ void advise_optimizer(Section& optimizer) {
     refused[name] =
         "it compresses gradients between the ranks; this version always exchanges them in full. Adam with the same lr "
         "follows the same schedule";
-  for (const char* name : {"Lamb", "Lion", "Muon", "Adagrad", "MuAdam", "MuAdamW", "MuSGD", "RMSprop", "Adamax"})
-    refused[name] = "this version has Adam, AdamW and SGD";
+  for (const char* name : {"MuAdam", "MuAdamW", "MuSGD", "RMSprop", "Adamax"})
+    refused[name] = "this version has Adam, AdamW, SGD, Lion, Adagrad, Lamb and Muon";
 }
 
 }  // namespace

@@ -38,6 +38,23 @@ const std::vector<std::string>& data_of(const std::string& model) {
   return types.at(model);
 }
 
+/// What the chosen optimizer's block says of what schedules and parameter groups may change; null: it has none.
+struct Hyperparameters {
+  double lr = 0;
+  double weight_decay = 0;
+  const std::vector<double>* betas = nullptr;
+  const double* momentum = nullptr;
+};
+
+Hyperparameters hyperparameters_of(const OptimizerConfig& o) {
+  if (o.type == "SGD") return {o.sgd.lr, o.sgd.weight_decay, nullptr, &o.sgd.momentum};
+  if (o.type == "Lion") return {o.lion.lr, o.lion.weight_decay, &o.lion.betas, nullptr};
+  if (o.type == "Adagrad") return {o.adagrad.lr, o.adagrad.weight_decay, nullptr, nullptr};
+  if (o.type == "Muon") return {o.muon.lr, o.muon.weight_decay, &o.muon.betas, &o.muon.momentum};
+  if (o.type == "Lamb") return {o.lamb.lr, o.lamb.weight_decay, &o.lamb.betas, nullptr};
+  return {o.adam.lr, o.adam.weight_decay, &o.adam.betas, nullptr};
+}
+
 class Checks {
  public:
   Checks(JobConfig& config, const Values& values, Diagnostics& diagnostics)
@@ -244,6 +261,10 @@ class Checks {
         (optimizer.sgd.momentum <= 0 || optimizer.sgd.dampening != 0))
       diagnostics_.error(params.position_of("nesterov"),
                          "optimizer.params.nesterov needs momentum above 0 and dampening 0");
+    if (optimizer.type == "Lamb" && optimizer.lamb.min_coeff > optimizer.lamb.max_coeff)
+      diagnostics_.error(params.position_of("min_coeff"),
+                         fmt::format("optimizer.params.min_coeff {} is above max_coeff {}", optimizer.lamb.min_coeff,
+                                     optimizer.lamb.max_coeff));
     if (optimizer.type == "AdamW" && !optimizer.adam.adam_w_mode)
       diagnostics_.warning(params.position_of("adam_w_mode"),
                            "AdamW always decouples the decay; for L2 use type Adam with adam_w_mode: false");
@@ -252,14 +273,17 @@ class Checks {
   void groups() {
     const auto list = values_.lists.find("parameter_groups");
     if (list == values_.lists.end()) return;
-    const bool sgd = config_.optimizer.type == "SGD";
-    for (const Values& group : list->second) {
-      const char* key = sgd ? "betas" : "momentum";
-      if (group.find(key) != nullptr)
+    const Hyperparameters has = hyperparameters_of(config_.optimizer);
+    for (const Values& group : list->second)
+      for (const bool betas : {true, false}) {
+        const char* key = betas ? "betas" : "momentum";
+        if (group.find(key) == nullptr || (betas ? has.betas != nullptr : has.momentum != nullptr)) continue;
         diagnostics_.error(group.position_of(key),
                            fmt::format("parameter_groups: {} has no {}", config_.optimizer.type, key),
-                           sgd ? "SGD has momentum" : "Adam has betas");
-    }
+                           has.betas != nullptr      ? config_.optimizer.type + " has betas"
+                           : has.momentum != nullptr ? config_.optimizer.type + " has momentum"
+                                                     : "");
+      }
   }
 
   void scheduler() {
@@ -324,18 +348,16 @@ class Checks {
 
 /// The optimizer's values of every parameter group, group 0 first: where schedules start from.
 std::vector<sched::GroupInitial> group_initials(const JobConfig& config) {
-  const OptimizerConfig& optimizer = config.optimizer;
+  const Hyperparameters optimizer = hyperparameters_of(config.optimizer);
   sched::GroupInitial rest;
-  rest.has_betas = optimizer.type != "SGD";
-  if (rest.has_betas) {
-    rest.lr = optimizer.adam.lr;
-    rest.beta1 = optimizer.adam.betas.at(0);
-    rest.beta2 = optimizer.adam.betas.at(1);
-    rest.weight_decay = optimizer.adam.weight_decay;
-  } else {
-    rest.lr = optimizer.sgd.lr;
-    rest.momentum = optimizer.sgd.momentum;
-    rest.weight_decay = optimizer.sgd.weight_decay;
+  // Where there are both (Muon), momentum is what schedules cycle: its matrices are most of a model.
+  rest.has_betas = optimizer.betas != nullptr && optimizer.momentum == nullptr;
+  rest.lr = optimizer.lr;
+  rest.weight_decay = optimizer.weight_decay;
+  if (optimizer.momentum != nullptr) rest.momentum = *optimizer.momentum;
+  if (optimizer.betas != nullptr) {
+    rest.beta1 = optimizer.betas->at(0);
+    rest.beta2 = optimizer.betas->at(1);
   }
   std::vector<sched::GroupInitial> groups = {rest};
   for (const ParameterGroupConfig& group : config.parameter_groups) {

@@ -111,6 +111,70 @@ void sgd(Config& c, V& v) {
 }
 
 template <class Config, class V>
+void lion(Config& c, V& v) {
+  learning_rate(c, v);
+  v.field(c.betas, {.name = "betas",
+                    .doc = "Averaging factors of the gradient: in the direction of a step, and in what is remembered.",
+                    .min = 0,
+                    .max = 1,
+                    .max_open = true,
+                    .length = 2});
+  v.field(c.weight_decay,
+          {.name = "weight_decay", .doc = "Decoupled decay: p <- p - lr * weight_decay * p.", .min = 0});
+}
+
+template <class Config, class V>
+void adagrad(Config& c, V& v) {
+  learning_rate(c, v);
+  v.field(c.eps, {.name = "eps", .doc = "Added to the root of the sum of squared gradients.", .min = 0});
+  v.field(c.weight_decay, {.name = "weight_decay", .doc = "Added to the gradient as weight_decay * p.", .min = 0});
+  v.field(c.initial_accumulator_value,
+          {.name = "initial_accumulator_value", .doc = "What the sum of squared gradients begins with.", .min = 0});
+}
+
+template <class Config, class V>
+void lamb(Config& c, V& v) {
+  learning_rate(c, v);
+  v.field(c.betas, {.name = "betas",
+                    .doc = "Averaging factors of the gradient and of its square.",
+                    .min = 0,
+                    .max = 1,
+                    .max_open = true,
+                    .length = 2});
+  v.field(c.eps, {.name = "eps", .doc = "Added to the root of the second moment.", .min = 0});
+  v.field(c.weight_decay,
+          {.name = "weight_decay", .doc = "Added to the direction as weight_decay * p, before its norm.", .min = 0});
+  v.field(c.bias_correction, {.name = "bias_correction",
+                              .doc = "Corrects the steps of the first updates for moments that start at zero."});
+  v.field(c.max_coeff, {.name = "max_coeff",
+                        .doc = "Largest ratio of a parameter's norm to its direction's that a step is multiplied by.",
+                        .min = 0});
+  v.field(c.min_coeff, {.name = "min_coeff", .doc = "Smallest such ratio.", .min = 0});
+}
+
+template <class Config, class V>
+void muon(Config& c, V& v) {
+  learning_rate(c, v);
+  v.field(c.momentum, {.name = "momentum",
+                       .doc = "Averaging factor of the gradient of matrices of hidden layers.",
+                       .min = 0,
+                       .max = 1,
+                       .max_open = true});
+  v.field(c.nesterov, {.name = "nesterov", .doc = "Nesterov momentum."});
+  v.field(c.weight_decay,
+          {.name = "weight_decay", .doc = "Decoupled decay: p <- p - lr * weight_decay * p.", .min = 0});
+  v.field(c.ns_steps,
+          {.name = "ns_steps", .doc = "Steps of the iteration that orthogonalises a matrix.", .min = 1, .max = 99});
+  v.field(c.betas, {.name = "betas",
+                    .doc = "Of AdamW, which all other parameters get: embeddings, first and last layer, vectors.",
+                    .min = 0,
+                    .max = 1,
+                    .max_open = true,
+                    .length = 2});
+  v.field(c.eps, {.name = "eps", .doc = "Of AdamW.", .min = 0});
+}
+
+template <class Config, class V>
 void optimizer(Config& c, V& v) {
   const About params{"params", "Parameters of the optimizer."};
   // DeepSpeed compares its own names without case and torch's with it.
@@ -118,7 +182,7 @@ void optimizer(Config& c, V& v) {
       About{.name = "optimizer",
             .doc = "How gradients change the weights. Absent: AdamW with its defaults.",
             .presence = Presence::nullable,
-            .types_doc = "Adam and AdamW may be spelled in any case, SGD not, as in DeepSpeed.",
+            .types_doc = "All but SGD may be spelled in any case, as in DeepSpeed.",
             .type_has_default = true},
       c.type,
       Alternative{About{.name = "Adam",
@@ -129,7 +193,21 @@ void optimizer(Config& c, V& v) {
       Alternative{About{.name = "AdamW", .doc = "Adam with decoupled weight decay.", .ignore_case = true}, c.adam,
                   [&](auto& o, V& w) { w.section(params, o, [](auto& p, V& x) { adam(p, x, true); }); }},
       Alternative{About{.name = "SGD", .doc = "Stochastic gradient descent, with torch's rule for momentum."}, c.sgd,
-                  [&](auto& o, V& w) { w.section(params, o, [](auto& p, V& x) { sgd(p, x); }); }});
+                  [&](auto& o, V& w) { w.section(params, o, [](auto& p, V& x) { sgd(p, x); }); }},
+      Alternative{About{.name = "Lion", .doc = "Steps by the sign of an averaged gradient.", .ignore_case = true},
+                  c.lion, [&](auto& o, V& w) { w.section(params, o, [](auto& p, V& x) { lion(p, x); }); }},
+      Alternative{About{.name = "Adagrad",
+                        .doc = "Steps divided by the root of the sum of all squared gradients, with torch's rule.",
+                        .ignore_case = true},
+                  c.adagrad, [&](auto& o, V& w) { w.section(params, o, [](auto& p, V& x) { adagrad(p, x); }); }},
+      Alternative{About{.name = "Lamb",
+                        .doc = "Adam whose step is scaled, parameter by parameter, to the parameter's norm.",
+                        .ignore_case = true},
+                  c.lamb, [&](auto& o, V& w) { w.section(params, o, [](auto& p, V& x) { lamb(p, x); }); }},
+      Alternative{About{.name = "Muon",
+                        .doc = "Orthogonalised momentum for the matrices of hidden layers, AdamW for the rest.",
+                        .ignore_case = true},
+                  c.muon, [&](auto& o, V& w) { w.section(params, o, [](auto& p, V& x) { muon(p, x); }); }});
 }
 
 /// The keys that a DeepSpeed file has too.

@@ -323,14 +323,14 @@ void group(Config& c, V& v) {
           {.name = "weight_decay", .default_text = "the optimizer's", .doc = "Weight decay of the group.", .min = 0});
   v.field(c.betas, {.name = "betas",
                     .default_text = "the optimizer's",
-                    .doc = "Adam's averaging factors of the group.",
+                    .doc = "Averaging factors of the group, of optimizers that have betas.",
                     .min = 0,
                     .max = 1,
                     .max_open = true,
                     .length = 2});
   v.field(c.momentum, {.name = "momentum",
                        .default_text = "the optimizer's",
-                       .doc = "SGD's momentum of the group.",
+                       .doc = "Momentum of the group, of optimizers that have one.",
                        .min = 0,
                        .max = 1,
                        .max_open = true});

@@ -130,6 +130,8 @@ const std::vector<ForeignKey>& foreign_keys() {
       {"optimizer.legacy_fusion", boolean, never, "the update is always fused"},
       {"optimizer.params.torch_adam", boolean, when_on, "there is no torch here; its AdamW has weight_decay 0.01"},
       {"optimizer.params.amsgrad", boolean, when_on, "DeepSpeed's own Adam refuses it too"},
+      {"optimizer.params.eps_inside_sqrt", boolean, when_on, "eps is added to the root, as in the paper"},
+      {"optimizer.params.lr_decay", number, when_on, "a scheduler lowers the learning rate: PolynomialLR or InverseLR"},
   };
   return keys;
 }

@@ -169,10 +169,52 @@ struct SgdConfig {
   bool operator==(const SgdConfig&) const = default;
 };
 
+struct LionConfig {
+  double lr = 1e-4;
+  std::vector<double> betas = {0.9, 0.99};
+  double weight_decay = 0;
+  bool operator==(const LionConfig&) const = default;
+};
+
+struct AdagradConfig {
+  double lr = 1e-2;
+  double eps = 1e-10;
+  double weight_decay = 0;
+  double initial_accumulator_value = 0;
+  bool operator==(const AdagradConfig&) const = default;
+};
+
+struct LambConfig {
+  double lr = 1e-3;
+  std::vector<double> betas = {0.9, 0.999};
+  double eps = 1e-8;
+  double weight_decay = 0;
+  bool bias_correction = true;
+  double max_coeff = 10;
+  double min_coeff = 0.01;
+  bool operator==(const LambConfig&) const = default;
+};
+
+struct MuonConfig {
+  double lr = 1e-3;
+  double momentum = 0.95;
+  bool nesterov = true;
+  double weight_decay = 0.1;
+  std::int64_t ns_steps = 5;
+  std::vector<double> betas = {0.9, 0.999};
+  double eps = 1e-8;
+  bool operator==(const MuonConfig&) const = default;
+};
+
 struct OptimizerConfig {
-  std::string type = "AdamW";  ///< Adam | AdamW | SGD, in this spelling; only the block of this type counts
+  /// Adam | AdamW | SGD | Lion | Adagrad | Lamb | Muon, in this spelling; only the block of this type counts
+  std::string type = "AdamW";
   AdamConfig adam;
   SgdConfig sgd;
+  LionConfig lion;
+  AdagradConfig adagrad;
+  LambConfig lamb;
+  MuonConfig muon;
   bool operator==(const OptimizerConfig&) const = default;
 };
 

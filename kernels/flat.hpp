@@ -20,6 +20,12 @@ struct Tile {
 };
 inline constexpr std::uint32_t tile_elements = 16384;
 
+/// The tiles of one parameter in a list of them: all are whole on the rank whose list it is.
+struct TileRun {
+  std::uint32_t first = 0;
+  std::uint32_t count = 0;
+};
+
 /// A tile where nothing is sharded.
 [[nodiscard]] constexpr Tile unsharded_tile(std::uint64_t begin, std::uint32_t count, std::uint32_t group) {
   return {begin, begin, count, group};

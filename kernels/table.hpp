@@ -13,6 +13,13 @@
 #define LOCKSTEP_KERNELS(K)                             \
   K(adam, AdamArgs)                                     \
   K(sgd, SgdArgs)                                       \
+  K(lion, LionArgs)                                     \
+  K(adagrad, AdagradArgs)                               \
+  K(lamb, LambArgs)                                     \
+  K(muon_direction, MuonDirectionArgs)                  \
+  K(muon_normalize, MuonNormalizeArgs)                  \
+  K(muon_polynomial, MuonPolynomialArgs)                \
+  K(muon_apply, MuonApplyArgs)                          \
   K(grad_leaf_sums, GradLeafSumsArgs)                   \
   K(grad_norm, GradNormArgs)                            \
   K(decide, DecideArgs)                                 \
@@ -55,6 +62,7 @@
 
 #include "core/isa.hpp"
 #include "kernels/accuracy/accuracy.hpp"
+#include "kernels/adagrad/adagrad.hpp"
 #include "kernels/adam/adam.hpp"
 #include "kernels/attention/attention.hpp"
 #include "kernels/bias_grad/bias_grad.hpp"
@@ -67,8 +75,11 @@
 #include "kernels/exec.hpp"
 #include "kernels/gelu/gelu.hpp"
 #include "kernels/grad_norm/grad_norm.hpp"
+#include "kernels/lamb/lamb.hpp"
 #include "kernels/layernorm/layernorm.hpp"
+#include "kernels/lion/lion.hpp"
 #include "kernels/matmul/matmul.hpp"
+#include "kernels/muon/muon.hpp"
 #include "kernels/relu_pool/relu_pool.hpp"
 #include "kernels/sgd/sgd.hpp"
 #include "kernels/squared_error/squared_error.hpp"

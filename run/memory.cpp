@@ -72,7 +72,8 @@ MemoryNeed memory_need(nn::Model& model, const KernelTable& kernels, bool immedi
   const engine::FlatLayout layout(model.parameters(), plan, groups);
   const Pieces pieces = pieces_of(layout, options.bucket_elements);
   const auto elements = static_cast<std::size_t>(layout.size());
-  const std::size_t moments = optim::make_optimizer(options.optimizer)->moments().size();
+  const auto optimizer = optim::make_optimizer(options.optimizer, layout.tensors(model.parameters()));
+  const std::size_t moments = optimizer->moments().size();
   const auto leaves = static_cast<std::size_t>(std::max<std::int64_t>(1, options.leaves));
 
   MemoryNeed need;
@@ -91,9 +92,11 @@ MemoryNeed memory_need(nn::Model& model, const KernelTable& kernels, bool immedi
       engine::StepQueue::bytes_of(immediate, static_cast<int>(group_count), options.max_in_flight) +
       engine::BatchUpload::bytes_of(immediate, model, options.micro_batch) +
       static_cast<std::size_t>(pieces.tiles) * sizeof(Tile) +
+      optimizer->scratch_bytes(static_cast<std::size_t>(pieces.tiles)) +
       static_cast<std::size_t>(pieces.norm_leaves) * (sizeof(NormLeaf) + sizeof(double) + sizeof(std::int64_t)) +
       static_cast<std::size_t>(ranks) * sizeof(StepReport) + leaves * sizeof(LossSum) + sizeof(engine::EvaluationSum) +
       group_count * sizeof(GroupStep) + sizeof(StepState) + kernels.context_bytes;
+  if (optimizer->granularity() != optim::Granularity::element) need.other += layout.slices().size() * sizeof(TileRun);
   if (immediate) {
     std::vector<MatmulArgs> products = plan.weight_products;
     products.insert(products.end(), eval_plan.weight_products.begin(), eval_plan.weight_products.end());

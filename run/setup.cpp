@@ -177,16 +177,35 @@ DType compute_dtype(const job::JobConfig& job) {
 
 optim::OptimizerOptions optimizer_options(const job::OptimizerConfig& optimizer,
                                           const std::vector<sched::GroupInitial>& groups) {
-  if (optimizer.type != "SGD")
-    return {.kind = optim::OptimizerOptions::Kind::adam,
-            .eps = optimizer.adam.eps,
-            .decoupled = optimizer.type == "AdamW" || optimizer.adam.adam_w_mode,
-            .bias_correction = optimizer.adam.bias_correction};
-  return {.kind = optim::OptimizerOptions::Kind::sgd,
-          .bias_correction = false,
-          .momentum = std::any_of(groups.begin(), groups.end(), [](const auto& group) { return group.momentum != 0; }),
-          .dampening = optimizer.sgd.dampening,
-          .nesterov = optimizer.sgd.nesterov};
+  using Kind = optim::OptimizerOptions::Kind;
+  if (optimizer.type == "SGD")
+    return {
+        .kind = Kind::sgd,
+        .bias_correction = false,
+        .momentum = std::any_of(groups.begin(), groups.end(), [](const auto& group) { return group.momentum != 0; }),
+        .dampening = optimizer.sgd.dampening,
+        .nesterov = optimizer.sgd.nesterov};
+  if (optimizer.type == "Lion") return {.kind = Kind::lion, .bias_correction = false};
+  if (optimizer.type == "Adagrad")
+    return {.kind = Kind::adagrad,
+            .eps = optimizer.adagrad.eps,
+            .bias_correction = false,
+            .initial_accumulator = optimizer.adagrad.initial_accumulator_value};
+  if (optimizer.type == "Muon")
+    return {.kind = Kind::muon,
+            .eps = optimizer.muon.eps,
+            .nesterov = optimizer.muon.nesterov,
+            .ns_steps = static_cast<int>(optimizer.muon.ns_steps)};
+  if (optimizer.type == "Lamb")
+    return {.kind = Kind::lamb,
+            .eps = optimizer.lamb.eps,
+            .bias_correction = optimizer.lamb.bias_correction,
+            .min_coeff = optimizer.lamb.min_coeff,
+            .max_coeff = optimizer.lamb.max_coeff};
+  return {.kind = Kind::adam,
+          .eps = optimizer.adam.eps,
+          .decoupled = optimizer.type == "AdamW" || optimizer.adam.adam_w_mode,
+          .bias_correction = optimizer.adam.bias_correction};
 }
 
 job::BatchSizes batch_sizes(const job::JobConfig& job, std::int64_t world, const std::string& world_source) {

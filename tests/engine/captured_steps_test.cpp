@@ -57,11 +57,13 @@ constexpr std::int64_t stop_after = 10;
 
 /// fp16 from a scale that overflows, a warm-up, targets that are left out, and after step 10 the last rank's wish to
 /// stop: everything that differs from one step to the next.
-Captured train(const Task& task, int ranks, int grad_accum, bool captured, std::uint64_t seed) {
+Captured train(const Task& task, int ranks, int grad_accum, bool captured, std::uint64_t seed,
+               const optim::OptimizerOptions& optimizer = {}) {
   TrainingRun run{with_holes(task), testing::engine_defaults(task, 4, grad_accum, 1e-2), ranks, steps};
   run.options.compute = DType::f16;
   run.options.scaler = testing::dynamic_scaler(26, 4);
   run.options.captured = captured;
+  run.options.optimizer = optimizer;
   const auto count = static_cast<std::size_t>(ranks);
   Captured result{
       .outcomes = {}, .graphs = std::vector<std::size_t>(count), .replays = std::vector<std::int64_t>(count)};
@@ -133,6 +135,19 @@ TEST(CapturedSteps, OfTwoRanksAreCutAtTheirCollectivesAndEqualEagerOnes) {
   const Task gpt = testing::gpt_task(folder);
   for (const Outcome& captured : train(gpt, 2, 2, true, 3).outcomes)
     expect_equal(captured, train(gpt, 2, 2, false, 4).outcomes.front());
+}
+
+TEST(CapturedSteps, OfOptimizersWithScratchEqualEagerOnes) {
+  using Kind = optim::OptimizerOptions::Kind;
+  const ScratchFolder folder;
+  const Task gpt = testing::gpt_task(folder);
+  for (const Kind kind : {Kind::lamb, Kind::muon}) {
+    SCOPED_TRACE(static_cast<int>(kind));
+    const optim::OptimizerOptions optimizer = {.kind = kind};
+    const Outcome eager = train(gpt, 2, 1, false, 5, optimizer).outcomes.front();
+    for (const Outcome& captured : train(gpt, 2, 1, true, 6, optimizer).outcomes) expect_equal(captured, eager);
+    EXPECT_LT(eager.losses().back(), eager.losses().front());
+  }
 }
 
 /// An engine of one rank on the emulated device, captured, with two micro-batches a step.

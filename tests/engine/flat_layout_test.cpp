@@ -138,6 +138,26 @@ TEST(FlatLayout, TilesCoverExactlyTheParametersInTheirGroups) {
   EXPECT_EQ(seen, (std::set<int>{0, 1, 2}));
 }
 
+TEST(FlatLayout, EachParametersTilesFollowOneAnother) {
+  const Laid laid = wide_mlp(3);
+  const std::vector<Tile> tiles = laid.layout.tiles();
+  const std::vector<TileRun> runs = laid.layout.tile_runs();
+  ASSERT_EQ(runs.size(), laid.layout.slices().size());
+  std::uint32_t next = 0;
+  for (std::size_t s = 0; s < runs.size(); ++s) {
+    const FlatLayout::Slice& slice = laid.layout.slices()[s];
+    EXPECT_EQ(runs[s].first, next);
+    std::int64_t elements = 0;
+    for (std::uint32_t t = runs[s].first; t < runs[s].first + runs[s].count; ++t) {
+      EXPECT_EQ(static_cast<std::int64_t>(tiles.at(t).begin), slice.begin + elements);
+      elements += tiles[t].count;
+    }
+    EXPECT_EQ(elements, slice.elements);
+    next += runs[s].count;
+  }
+  EXPECT_EQ(next, tiles.size());
+}
+
 TEST(FlatLayout, NormLeavesCoverEverythingOnceAndCountFromEachUnit) {
   for (const Laid& laid : {gpt(), wide_mlp()}) {
     const std::vector<NormLeaf> leaves = laid.layout.norm_leaves();

@@ -299,7 +299,7 @@ TEST(Job, RefusesWhatThisVersionDoesNotDo) {
   EXPECT_EQ(load(small, {"zero_optimization=false"}).config.zero_optimization.stage, 0);
   expect_refused("model.recompute=block", "supports only none", good);
   expect_refused("optimizer={type: OneBitAdam}", "compresses gradients");
-  expect_refused("optimizer={type: Lamb}", "this version has Adam, AdamW and SGD");
+  expect_refused("optimizer={type: RMSprop}", "this version has Adam, AdamW, SGD, Lion, Adagrad, Lamb and Muon");
   expect_refused("memory_breakdown=true", "a DeepSpeed key without effect here");
   expect_refused("amp={enabled: true}", "amp is not supported");
   expect_refused("zero_optimization.offload_optimizer={device: cpu}", "is not supported");
@@ -315,6 +315,18 @@ TEST(Job, ChecksFieldsAgainstEachOther) {
   expect_refused("train_batch_size=null", "train_batch_size or train_micro_batch_size_per_gpu is required");
   expect_refused("optimizer={type: SGD, params: {nesterov: true}}", "needs momentum above 0");
   expect_refused("parameter_groups=[{match: [x], momentum: 0.5}]", "AdamW has no momentum");
+  const std::string with_betas = R"(
+model: {type: mlp}
+data: {type: clusters}
+run: {steps: 10}
+train_batch_size: 8
+parameter_groups: [{match: [x], betas: [0.1, 0.2]}]
+optimizer: {type: )";
+  for (const char* type : {"SGD", "Adagrad"})
+    EXPECT_NE(errors_of(with_betas + type + "}\n").find(std::string(type) + " has no betas"), std::string::npos);
+  expect_refused("optimizer={type: Lamb, params: {min_coeff: 2, max_coeff: 1}}", "min_coeff 2 is above max_coeff 1");
+  expect_refused("optimizer={type: Muon, params: {adam_lr: 0.1}}", "a group of their own");
+  expect_refused("optimizer={type: Adagrad, params: {lr_decay: 0.1}}", "a scheduler lowers the learning rate");
   expect_refused("comm={backend: mpi, ranks: 2}", "comm.ranks is for backend local");
   expect_refused("scheduler={type: WarmupLR, params: {warmup_max_lr: [1, 2]}}", "2 entries for 1 parameter group");
   expect_refused("fp16.min_loss_scale=0.00001", "fp16.min_loss_scale: expected an integer > 0");
@@ -421,6 +433,29 @@ TEST(Job, GroupsStartFromTheOptimizersValues) {
   EXPECT_EQ(groups[2].beta1, 0.8);
   const auto sgd = load(small, {"optimizer={type: SGD, params: {momentum: 0.9}}"}).schedule->initial();
   EXPECT_FALSE(sgd[0].has_betas);
+  const auto lion = load(small, {"optimizer={type: lion}"}).schedule->initial();
+  EXPECT_TRUE(lion[0].has_betas);
+  EXPECT_EQ(lion[0].lr, 1e-4);
+  EXPECT_EQ(lion[0].beta2, 0.99);
+  const auto adagrad = load(small, {"optimizer={type: ADAGRAD, params: {weight_decay: 0.5}}"}).schedule->initial();
+  EXPECT_FALSE(adagrad[0].has_betas);
+  EXPECT_EQ(adagrad[0].lr, 0.01);
+  EXPECT_EQ(adagrad[0].weight_decay, 0.5);
+  EXPECT_EQ(adagrad[0].momentum, 0);
+  const auto lamb = load(small, {"optimizer={type: Lamb}"}).schedule->initial();
+  EXPECT_TRUE(lamb[0].has_betas);
+  EXPECT_EQ(lamb[0].beta2, 0.999);
+  // Muon has both; its momentum is what schedules cycle.
+  const auto muon = load(small, {"optimizer={type: muon}",
+                                 "parameter_groups=[{match: [x], momentum: 0.5, betas: [0.1, 0.2], lr: 0.3}]"})
+                        .schedule->initial();
+  EXPECT_FALSE(muon[0].has_betas);
+  EXPECT_EQ(muon[0].momentum, 0.95);
+  EXPECT_EQ(muon[0].beta2, 0.999);
+  EXPECT_EQ(muon[0].weight_decay, 0.1);
+  EXPECT_EQ(muon[1].momentum, 0.5);
+  EXPECT_EQ(muon[1].beta1, 0.1);
+  EXPECT_EQ(muon[1].lr, 0.3);
   EXPECT_EQ(sgd[0].momentum, 0.9);
   EXPECT_EQ(sgd[0].lr, 1e-3);
 }
@@ -509,7 +544,8 @@ std::vector<Kind> kinds() {
                            {"mlp", "clusters", "AdamW", ""},
                            {"mlp", "csv", "AdamW", ""},
                            {"convnet", "images", "AdamW", ""}};
-  for (const char* optimizer : {"Adam", "SGD"}) all.push_back({"mlp", "clusters", optimizer, ""});
+  for (const char* optimizer : {"Adam", "SGD", "Lion", "Adagrad", "Lamb", "Muon"})
+    all.push_back({"mlp", "clusters", optimizer, ""});
   for (const std::string& scheduler : sched::types()) all.push_back({"mlp", "clusters", "AdamW", scheduler});
   return all;
 }

@@ -312,7 +312,8 @@ inline OddFiles words_of_others() {
   all.push_back(job_with({"scheduler", "type"}, "linear", "WarmupDecayLR"));
   all.push_back(job_with({"scheduler", "type"}, "polynomial", "PolynomialDecay"));
   all.push_back(job_with({"optimizer", "type"}, "adamw_torch", "AdamW"));
-  all.push_back(job_with({"optimizer", "type"}, "Lion", "this version has Adam, AdamW and SGD"));
+  all.push_back(
+      job_with({"optimizer", "type"}, "RMSprop", "this version has Adam, AdamW, SGD, Lion, Adagrad, Lamb and Muon"));
   all.push_back(job_with({"", "steps_per_print"}, "auto", "leave the key out"));
   all.push_back(job_with({"zero_optimization", "stage"}, "2", "Stage 0 computes the same"));
   const std::string gpt2 = "model: {type: gpt2}\nrun: {steps: 1}\ntrain_batch_size: 1\ndata: {type: text, path: x, ";

@@ -57,7 +57,8 @@ TEST(Memory, TheNeedIsWhatTheEngineAllocates) {
     for (const char* how : {"run: {steps: 3}\n", "run: {steps: 3, determinism: invariant}\n"})
       for (const char* more :
            {"", "bf16: {enabled: true}\n", "fp16: {enabled: true}\n", "optimizer: {type: SGD, params: {lr: 0.1}}\n",
-            "optimizer: {type: SGD, params: {lr: 0.1, momentum: 0.9}}\n"})
+            "optimizer: {type: SGD, params: {lr: 0.1, momentum: 0.9}}\n", "optimizer: {type: Lion}\n",
+            "optimizer: {type: Adagrad}\n", "optimizer: {type: Lamb}\n", "optimizer: {type: Muon}\n"})
         for (const int ranks : {1, 2, 3, 4}) {
           const Case example(std::string(text) + how + more, std::string(text) == mlp ? 5 : 65);
           const job::BatchSizes batch = batch_sizes(example.job.config, ranks, "a test");

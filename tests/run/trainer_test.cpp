@@ -303,6 +303,56 @@ TEST_F(Trainer, AResumedRunRepeatsTheLinesOfAnUninterruptedOne) {
   }
 }
 
+/// Optimizers beside AdamW, with rates at which clusters are told apart within 60 steps.
+const std::vector<std::string> other_optimizers = {
+    "{type: SGD, params: {lr: 0.1, momentum: 0.9}}", "{type: Lion, params: {lr: 0.003, weight_decay: 0.01}}",
+    "{type: Adagrad, params: {lr: 0.05, initial_accumulator_value: 0.01}}",
+    "{type: Lamb, params: {lr: 0.05, weight_decay: 0.01}}", "{type: Muon, params: {lr: 0.03, weight_decay: 0.01}}"};
+
+std::string clusters_job(const std::string& optimizer, const std::string& more) {
+  return R"(
+model: {type: mlp, hidden: [16, 12]}
+data: {type: clusters, classes: 4, features: 8, samples: 400, noise: 0.3}
+run: {steps: 60, seed: 3, eval_every: 60, checkpoint: {every: 30, keep_last: 5}}
+train_batch_size: 12
+train_micro_batch_size_per_gpu: 2
+parameter_groups: [{match: ["*.bias"], weight_decay: 0.0, lr: 0.01}]
+scheduler: {type: LinearLR, params: {start_factor: 0.5, total_iters: 20}}
+optimizer: )" +
+         optimizer + "\n" + more;
+}
+
+TEST_F(Trainer, EveryOptimizerLearnsAndGoesOnFromACheckpointWithTheSameBits) {
+  int number = 0;
+  for (const std::string& optimizer : other_optimizers)
+    for (const char* more : {"", "bf16: {enabled: true}\n", "fp16: {enabled: true, initial_scale_power: 10}\n"})
+      for (const int ranks : {1, 2}) {
+        SCOPED_TRACE(optimizer + " " + more + std::to_string(ranks));
+        const job::JobConfig whole = job(clusters_job(optimizer, more), "optimizer" + std::to_string(++number));
+        run(whole, ranks);
+        const auto expected = lines(whole);
+        ASSERT_EQ(expected.size(), 60U);
+        EXPECT_LT(expected.back().at("loss").get<double>(), 0.5 * expected.front().at("loss").get<double>());
+        EXPECT_LT(expected.back().at("val_loss").get<double>(), 0.5);
+        fs::remove_all(run_folder(whole) + "/checkpoints/step-60");
+        run(whole, ranks);
+        expect_same_lines(lines(whole), expected);
+      }
+}
+
+TEST_F(Trainer, AnotherOptimizersMomentsAreRefused) {
+  const auto with = [&](const std::string& type) {
+    return job(clusters_job("{type: " + type + ", params: {lr: 0.003}}", ""), "moments");
+  };
+  run(with("AdamW"), 1);
+  for (const char* type : {"Lion", "Adagrad"}) {
+    job::JobConfig other = with(type);
+    other.run.steps = 70;
+    const std::string text = error_text(ErrorKind::checkpoint, [&] { run(other, 1); });
+    EXPECT_NE(text.find("optimizer.type"), std::string::npos) << text;
+  }
+}
+
 /// Evaluates every third step and saves every seventh; the rate is so high that val_loss soon stops improving.
 const char* plateau_job = R"(
 model: {type: mlp, hidden: [16]}
