@@ -223,7 +223,7 @@ class Engine {
   int micro_ = 0;         ///< micro-batches of this step that have run backward
   int no_sync_ = 0;
   bool stop_requested_ = false;
-  std::int64_t known_applied_ = 0;  ///< updates applied, as of the last result read
+  std::int64_t known_applied_ = 0;           ///< updates applied, as of the last result read
   std::vector<std::int64_t> applied_after_;  ///< [step modulo the most in flight]: the same, as of that step's result
   std::int64_t restarted_at_ = 0;            ///< write_state: attempted and applied steps
   std::int64_t applied_at_restart_ = 0;

@@ -56,7 +56,8 @@ class WatchedDevice final : public EmuDevice {
 
   [[nodiscard]] StreamRef make_stream() override {
     const StreamRef stream = inner_->make_stream();
-    waits_[stream.handle] = {static_cast<int>(waits_.size()), 0};
+    const auto number = static_cast<int>(waits_.size());
+    waits_[stream.handle] = {number, 0};
     return stream;
   }
   void destroy(StreamRef stream) noexcept override { inner_->destroy(stream); }
