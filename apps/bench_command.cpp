@@ -100,7 +100,7 @@ CLI::App* BenchCommand::add(CLI::App& bench, const std::string& name, const std:
       ->check(between(0.0, 1e9));
   command->callback([this, what = std::move(what)] { done_(run(what)); });
   add_examples(*command, fmt::format("lockstep bench {} {}", name, example),
-               fmt::format("mpirun -n 2 lockstep bench {}", name));
+               fmt::format("mpirun -n 2 lockstep bench {} {}", name, example));
   return command;
 }
 

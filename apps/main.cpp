@@ -173,7 +173,7 @@ class Commands {
     init->add_option("name", name_, "which one (without: lists them)");
     init->add_option("folder", folder_, "where job.yaml goes")->capture_default_str();
     init->callback([&] { code_ = init_command(name_, folder_); });
-    add_examples(*init, "lockstep init gpt-char", "lockstep init classifier first_try");
+    add_examples(*init, "lockstep init gpt-char my_gpt", "lockstep init classifier first_try");
   }
 
   void add_doctor(CLI::App& app) {
@@ -184,18 +184,18 @@ class Commands {
       show(run::to_text(findings));
       code_ = run::exit_code_of(findings);
     });
-    add_examples(*doctor, "lockstep doctor", "mpirun -n 1 lockstep doctor");
+    add_examples(*doctor, "lockstep doctor", "lockstep doctor > machine.txt");
   }
 
   void add_pages(CLI::App& app) {
-    auto* completion = app.add_subcommand("completion", "print a script that completes lockstep's words in a shell");
+    auto* completion = app.add_subcommand(
+        "completion", "print a script that completes lockstep's words in a shell: source <(lockstep completion bash)");
     completion->add_option("shell", shell_, "bash, zsh or fish")->required();
     completion->callback([&] { show(completion_script(app, shell_)); });
-    add_examples(*completion, "source <(lockstep completion bash)",
-                 "lockstep completion fish > ~/.config/fish/completions/lockstep.fish");
-    auto* manual = app.add_subcommand("man", "print the manual page, as roff");
+    add_examples(*completion, "lockstep completion bash > lockstep.bash", "lockstep completion fish > lockstep.fish");
+    auto* manual = app.add_subcommand("man", "print the manual page, as roff: lockstep man | man -l -");
     manual->callback([&] { show(manual_page(app, LOCKSTEP_VERSION)); });
-    add_examples(*manual, "lockstep man | man -l -", "lockstep man > /usr/local/share/man/man1/lockstep.1");
+    add_examples(*manual, "lockstep man > lockstep.1", "lockstep man");
   }
 
   static void show(const std::string& text) { std::fwrite(text.data(), 1, text.size(), stdout); }

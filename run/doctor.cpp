@@ -25,6 +25,7 @@
 #include "kernels/cuda_loader.hpp"
 #include "run/affinity.hpp"
 #include "run/free_memory.hpp"
+#include "run/launcher.hpp"
 
 extern char** environ;
 
@@ -159,7 +160,7 @@ Finding mpi(const DoctorOptions& options) {
     return {Finding::Kind::problem, "MPI", "there is no mpirun on the PATH, so a job has one process",
             "install Open MPI (Debian: openmpi-bin), or use ranks that are threads: comm: {backend: local, ranks: 2}"};
   Finding finding{.what = "MPI", .text = version->output.substr(0, version->output.find('\n'))};
-  if (!options.launch) return finding;
+  if (!options.launch || under_launcher()) return finding;  // a launcher does not start another one
   const std::optional<Outcome> two = run_command({"mpirun", "-n", "2", "true"}, std::chrono::seconds(20));
   if (two && two->code == 0) {
     finding.text += ", starts 2 ranks";
