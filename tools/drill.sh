@@ -163,7 +163,7 @@ last=step-$steps
 cmp {runs/disturbed,runs/undisturbed}"/checkpoints/$last/tensors.bin" || complain "the tensors differ"
 [[ $(ls -A "$checkpoints" | wc -l) == 2 ]] || complain "left in $checkpoints: $(ls -A "$checkpoints")"
 left=$(ls -A runs/disturbed | sort | xargs)
-[[ $left == "checkpoints job.yaml metrics.jsonl" ]] || complain "left in the run's folder: $left"
+[[ $left == "checkpoints job.yaml metrics.jsonl starts.jsonl" ]] || complain "left in the run's folder: $left"
 flock -n runs/.disturbed.lock true || complain "the lock is still held"
 ((failed == 0)) || { echo "drill: FAILED ($orphans processes lived on)" >&2 && exit 1; }
 echo "drill: tensors equal; no process, temporary folder or lock left"

@@ -15,7 +15,7 @@ usage='usage: tools/gpu_check.sh [--bin FOLDER] [--out FOLDER] [--limit SECONDS]
 
 Exit codes: 0 nothing failed, 1 something did, 2 usage, 77 there is no GPU (or no build for one).'
 
-ids=(module-open device-contract kernels norm-finish scratch engine copy-bandwidth adam-fp32 adam-bf16 sgd-fp32 norm-time
+ids=(module-open device-contract kernels norm-finish scratch conversions matmul attention-own engine copy-bandwidth adam-fp32 adam-bf16 sgd-fp32 norm-time
   step-124m memory-vs-plan gemm-peak gemm attention same-bits fp32-vs-cpu graph-equals-eager graph-gain nccl-two-ranks
   checkpoint-moves memcheck racecheck)
 
@@ -135,6 +135,9 @@ tests device-contract kernels_test '*DeviceContract*cuda*' 40
 tests kernels kernels_test '*cuda*' 120
 tests norm-finish kernels_test '*GradNorm*cuda*' 30
 tests scratch kernels_test '*ScratchTest*cuda*' 30
+tests conversions kernels_test '*Elementwise*cuda*:*Gelu*cuda*:*CrossEntropy*cuda*' 30
+tests matmul kernels_test '*Matmul*cuda*' 60
+tests attention-own kernels_test '*Attention*/cuda_own' 60
 tests engine engine_test '*cuda*' 60
 
 # ---- speed
