@@ -152,9 +152,14 @@ class Engine {
   // Ranges [begin, begin + count) lie in the flat space of layout(); whoever walks a buffer chooses how much memory
   // that takes.
   [[nodiscard]] const std::vector<std::string>& buffer_names() const { return buffers_.names(); }
+  /// The runs of the flat space that this rank is to save, ascending: those of all ranks tile it once. Rank-local.
+  [[nodiscard]] std::vector<FlatRange> own_ranges(const std::string& name) const;
+  /// Of a range within own_ranges(). Rank-local.
   void read_range(const std::string& name, std::int64_t begin, std::int64_t count, float* to);
-  /// Of "master" also the 16-bit copy.
+  /// Of "master" also the 16-bit copy. Every rank may be given any range: it keeps what it holds of it. Rank-local.
   void write_range(const std::string& name, std::int64_t begin, std::int64_t count, const float* from);
+  /// Any range, whole, into `to` on rank `root`, which others may leave null. Collective.
+  void gather_range(const std::string& name, std::int64_t begin, std::int64_t count, float* to, int root);
   [[nodiscard]] StepState read_state();
   void write_state(const StepState& state);
 

@@ -88,6 +88,20 @@ void Engine::set_metric_state(const sched::MetricState& state) {
   metric_state_ = state;
 }
 
+/// Everything is on every rank; so that all of them write, each saves an even part.
+std::vector<FlatRange> Engine::own_ranges(const std::string& name) const {
+  (void)buffers_.range(name, 0, 0);
+  const std::int64_t pieces = layout_.size() / slice_alignment;
+  const auto edge = [&](std::int64_t rank) { return pieces * rank / comm_.size() * slice_alignment; };
+  const FlatRange own{edge(comm_.rank()), comm_.rank() + 1 == comm_.size() ? layout_.size() : edge(comm_.rank() + 1)};
+  if (own.size() == 0) return {};
+  return {own};
+}
+
+void Engine::gather_range(const std::string& name, std::int64_t begin, std::int64_t count, float* to, int root) {
+  if (comm_.rank() == root) read_range(name, begin, count, to);
+}
+
 void Engine::read_range(const std::string& name, std::int64_t begin, std::int64_t count, float* to) {
   Device& d = *device_;
   d.api.copy(to, buffers_.range(name, begin, count), static_cast<std::size_t>(count) * sizeof(float), d.stream.ref);

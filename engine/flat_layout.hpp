@@ -12,6 +12,14 @@ namespace lockstep::engine {
 
 inline constexpr std::int64_t slice_alignment = 128;  ///< elements: 256 bytes in 16-bit, 512 in fp32
 
+/// A run of the flat space: elements [begin, end).
+struct FlatRange {
+  std::int64_t begin = 0;
+  std::int64_t end = 0;
+  [[nodiscard]] std::int64_t size() const { return end - begin; }
+  bool operator==(const FlatRange&) const = default;
+};
+
 /// One logical space for parameters, gradients, masters and moments, identical for every number of ranks and device:
 /// slices in the order in which backward completes them, so that a bucket fills from front to back. Padding between
 /// slices is zero, in no tile and written by no pass.
