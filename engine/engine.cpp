@@ -28,16 +28,33 @@ Engine::Engine(nn::Model& model, comm::Communicator& comm, Place place, EngineOp
       eval_plan_(nn::plan(model, *place.kernels, options_.micro_batch, options_.compute, false)),
       has_accuracy_(std::ranges::any_of(eval_plan_.ops, [](const auto& op) { return op.name == nn::accuracy_op; })),
       layout_(model.parameters(), plan_, groups_or_default(options_, model)),
-      optimizer_(optim::make_optimizer(options_.optimizer, layout_.tensors(model.parameters()))),
-      buffers_(comm, *place.device, layout_, options_.compute, *optimizer_),
+      stage_(comm.size() == 1 ? 0 : options_.zero_stage),
+      map_(layout_, options_.bucket_elements, optim::make_optimizer(options_.optimizer)->granularity(), stage_ > 0,
+           comm.rank(), comm.size()),
+      optimizer_(optim::make_optimizer(options_.optimizer, map_.tensors(layout_, model.parameters()))),
+      buffers_(comm, *place.device, layout_, map_, options_.compute, *optimizer_,
+               BufferExtents::of(stage_, options_.compute, options_.leaves > 0)),
       device_(std::make_unique<Device>(*this)),
       leaf_sums_(options_.leaves == 0
                      ? nullptr
                      : std::make_unique<LeafSums>(comm, exec(), buffers_.grad(), layout_.size(), options_.leaves)),
-      sync_(comm, device_->graphs, layout_, plan_.grad_uses,
-            {buffers_.grad(), static_cast<std::size_t>(layout_.size()), DType::f32, place.device->memory()},
-            options_.bucket_elements, leaf_sums_.get(), scale_before_sum()),
-      store_(layout_, buffers_, [this](int slice) { sync_.contributed(slice, device_->stream.ref); }) {
+      windows_(buffers_.extents().grad == Extent::full
+                   ? nullptr
+                   : std::make_unique<GradientWindows>(unit_elements(layout_), plan_.unit_events)),
+      window_memory_(windows_ == nullptr ? nullptr
+                                         : comm.make_arena(*place.device, static_cast<std::size_t>(windows_->elements) *
+                                                                              sizeof(float))),
+      sync_(comm, device_->graphs, layout_, map_, plan_.grad_uses,
+            windows_ == nullptr
+                ? Buffer{buffers_.grad(), static_cast<std::size_t>(layout_.size()), DType::f32, place.device->memory()}
+                : Buffer{},
+            leaf_sums_.get(), scale_before_sum(), gradient_windows()),
+      values_(make_values()),
+      store_(
+          layout_, buffers_, device_->stream.ref, values_.get(), windows_.get(),
+          [this](int slice) { sync_.contributed(slice, device_->stream.ref); },
+          [this](int unit) { sync_.released(unit, device_->stream.ref); }) {
+  require(options_.zero_stage >= 0 && options_.zero_stage <= 3, "engine: ZeRO has stages 0 to 3");
   require(groups_ >= 1, "engine: at least one parameter group is needed");
   require(options_.grad_accum >= 1, "engine: grad_accum must be at least 1");
   require(leaf_sums_ == nullptr || leaf_sums_->own().size() == options_.grad_accum,
@@ -57,6 +74,33 @@ Engine::Engine(nn::Model& model, comm::Communicator& comm, Place place, EngineOp
 }
 
 Engine::~Engine() = default;
+
+Engine::NoSync::NoSync(Engine& engine) : engine_(engine) {
+  require(!engine.sync_.has_windows(),
+          "engine: no_sync in ZeRO stage 2 or 3, where gradients are summed over ranks after every micro-batch");
+  ++engine_.no_sync_;
+}
+
+SyncWindows Engine::gradient_windows() {
+  if (windows_ == nullptr) return {};
+  const Buffer memory{window_memory_->data(), static_cast<std::size_t>(windows_->elements), DType::f32,
+                      place_.device->memory()};
+  return {.plan = windows_.get(), .memory = memory, .add = [this](Buffer from, std::int64_t shard_begin, bool first) {
+            float* const to = buffers_.grad() + shard_begin;
+            if (first)
+              device_->api.copy(to, from.data, from.bytes(), device_->stream.ref);
+            else
+              kernels::axpy(exec(), {.x = from.data, .y = to, .count = from.count});
+          }};
+}
+
+std::unique_ptr<UnitValues> Engine::make_values() {
+  if (stage_ == 0) return nullptr;
+  const Buffer values = buffers_.values(place_.device->memory());
+  if (stage_ < 3) return make_refreshed_values(comm_, device_->graphs, layout_, map_, values, plan_.unit_events);
+  return make_gathered_values(comm_, *place_.device, device_->graphs, layout_, map_, values,
+                              {&plan_.unit_events, &eval_plan_.unit_events});
+}
 
 double Engine::gradient_factor() const {
   if (comm_.size() == 1) return 1;
@@ -173,14 +217,19 @@ void Engine::step() {
 void Engine::forward_pass(int micro) {
   Device& d = *device_;
   const bool last = micro + 1 == options_.grad_accum;
-  if (micro == 0) {
+  if (windows_ != nullptr)
+    store_.begin_sum(reinterpret_cast<float*>(window_memory_->data()));
+  else if (micro == 0)
     store_.begin_sum(buffers_.grad());
+  if (micro == 0) {
+    join_longer_steps();
     d.api.fill_zero(d.loss->data(), d.loss->bytes(), d.stream.ref);
   }
   if (leaf_sums_ != nullptr) store_.begin_sum(leaf_sums_->of(micro));
   // Under the last passes, where a captured step can begin and end it.
   if (last) d.graphs.outside([this] { device_->steps.exchange(); });
   sync_.begin_micro_batch(micro, last && (no_sync_ == 0 || options_.captured));
+  if (values_ != nullptr) values_->begin_pass(plan_.unit_events, d.stream.ref);
 
   nn::ContextOptions options = context_options(nn::Mode::train);
   nn::Workspace& workspace = workspace_.emplace(d.workspace.data(), d.workspace.bytes());
@@ -194,25 +243,54 @@ void Engine::forward_pass(int micro) {
   model_.loss(*pass_, batch_);
 }
 
+/// Ranks may own unequal numbers of leaves, but gather parameters together: who has fewer walks through the passes that
+/// others have more first, without computing, so that all come to their last pass at once.
+void Engine::join_longer_steps() {
+  if (!gathers() || leaf_sums_ == nullptr) return;
+  std::int64_t most = 0;
+  for (int r = 0; r < comm_.size(); ++r)
+    most = std::max(most, sum_tree::share(options_.leaves, r, comm_.size()).size());
+  const StreamRef stream = device_->stream.ref;
+  for (std::int64_t pass = options_.grad_accum; pass < most; ++pass) {
+    values_->begin_pass(plan_.unit_events, stream);
+    for (const nn::UnitEvent& event : plan_.unit_events) {
+      if (event.acquire)
+        values_->acquire(event.unit, event.phase, stream);
+      else
+        values_->release(event.unit, event.phase);
+    }
+  }
+}
+
 void Engine::backward_pass() {
   pass_->backward();
   pass_.reset();
+  sync_.end_micro_batch(device_->stream.ref);
 }
 
 /// Reduce, decide, update.
 void Engine::update() {
   Device& d = *device_;
   const Exec exec = this->exec();
-  const GradSources grad = {.source = {buffers_.grad()}, .count = 1, .dtype = DType::f32};
+  const GradSources grad = {
+      .source = {buffers_.grad()}, .count = 1, .dtype = DType::f32, .extent = buffers_.extents().grad};
 
   sync_.finish(d.stream.ref);
+  if (map_.sharded()) d.api.fill_zero(d.norm_sums->data(), d.norm_sums->bytes(), d.stream.ref);
   kernels::grad_leaf_sums(exec, {.grad = grad,
                                  .leaves = Device::at<const NormLeaf>(d.norm_leaves),
                                  .leaf_count = d.norm_leaf_count,
-                                 .sums = Device::at<double>(d.norm_sums),
+                                 .sums = d.norms(),
                                  .bad = Device::at<std::int64_t>(d.norm_bad)});
-  kernels::grad_norm(exec, {.sums = Device::at<const double>(d.norm_sums),
-                            .sum_count = d.norm_leaf_count,
+  // Each leaf's sum comes from its owner; the others add zero to it, which changes no bit.
+  if (map_.sharded())
+    d.graphs.outside([this] {
+      Device& device = *device_;
+      const Buffer sums{device.norms(), device.norm_count, DType::f64, device.api.memory()};
+      comm_.wait(comm_.start_all_reduce(sums, comm::Reduce::sum, device.stream.ref), device.stream.ref);
+    });
+  kernels::grad_norm(exec, {.sums = d.norms(),
+                            .sum_count = static_cast<std::uint32_t>(d.norm_count),
                             .bad = Device::at<const std::int64_t>(d.norm_bad),
                             .bad_count = d.norm_leaf_count,
                             .loss = leaf_sums_ != nullptr ? nullptr : d.losses(),
@@ -242,19 +320,23 @@ void Engine::update() {
                          .state = Device::at<StepState>(d.state),
                          .group_steps = Device::at<GroupStep>(d.groups),
                          .result = d.steps.result()});
-  optimizer_->update(exec,
-                     {.master = buffers_.master(),
-                      .param16 = buffers_.param16(),
-                      .param16_dtype = options_.compute,
-                      .grad = grad,
-                      .tiles = Device::at<const Tile>(d.tiles),
-                      .tile_count = d.tile_count,
-                      .tensors = Device::at<const TileRun>(d.tensors),
-                      .tensor_count = d.tensor_count,
-                      .scratch = d.update_scratch.data(),
-                      .groups = Device::at<const GroupStep>(d.groups),
-                      .state = Device::at<const StepState>(d.state)},
-                     buffers_.moments());
+  if (d.tile_count > 0)
+    optimizer_->update(exec,
+                       {.master = buffers_.master(),
+                        .master_extent = buffers_.extents().master,
+                        .param16 = buffers_.param16(),
+                        .param16_dtype = options_.compute,
+                        .param16_extent = buffers_.extents().param16,
+                        .grad = grad,
+                        .tiles = Device::at<const Tile>(d.tiles),
+                        .tile_count = d.tile_count,
+                        .tensors = Device::at<const TileRun>(d.tensors),
+                        .tensor_count = d.tensor_count,
+                        .scratch = d.update_scratch.data(),
+                        .groups = Device::at<const GroupStep>(d.groups),
+                        .state = Device::at<const StepState>(d.state)},
+                       buffers_.moments());
+  if (values_ != nullptr) values_->updated(d.stream.ref);
 }
 
 void Engine::require_no_pass(const char* caller) const {
@@ -269,6 +351,7 @@ EvaluationSum Engine::evaluate(const data::HostBatch& batch) {
   Device& d = *device_;
   const nn::Batch on_device = d.batches.upload(batch);
   d.api.fill_zero(d.eval_loss.data(), d.eval_loss.bytes(), d.stream.ref);
+  if (values_ != nullptr) values_->begin_pass(eval_plan_.unit_events, d.stream.ref);
   nn::Workspace workspace(d.workspace.data(), d.workspace.bytes());
   nn::ContextOptions options = context_options(nn::Mode::evaluate);
   options.workspace = &workspace;
@@ -287,6 +370,7 @@ std::vector<float> Engine::last_logits(const data::HostBatch& batch) {
   require_no_pass("last_logits");
   Device& d = *device_;
   const nn::Batch on_device = d.batches.upload(batch);
+  if (values_ != nullptr) values_->begin_pass(eval_plan_.unit_events, d.stream.ref);
   nn::Workspace workspace(d.workspace.data(), d.workspace.bytes());
   nn::ContextOptions options = context_options(nn::Mode::evaluate);
   options.workspace = &workspace;

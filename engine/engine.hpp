@@ -14,8 +14,11 @@
 #include "engine/flat_layout.hpp"
 #include "engine/gradient_sync.hpp"
 #include "engine/parameter_store.hpp"
+#include "engine/shard_map.hpp"
 #include "engine/step_graphs.hpp"
 #include "engine/step_queue.hpp"
+#include "engine/unit_schedule.hpp"
+#include "engine/unit_values.hpp"
 #include "kernels/table.hpp"
 #include "nn/model.hpp"
 #include "optim/optimizer.hpp"
@@ -51,6 +54,9 @@ struct EngineOptions {
   /// Stepped by the engine, once per applied update. Null: the user sets lr with set_lr.
   std::shared_ptr<const sched::Schedule> schedule;
   std::uint64_t seed = 1;  ///< of the initial parameters and of dropout
+  /// ZeRO: 1 divides moments and 16-bit training's masters over the ranks, 2 gradients as well, 3 also the parameters.
+  /// The mathematics is the same, and with one micro-batch a step so are the bits. One rank has nothing to divide.
+  int zero_stage = 0;
   std::int64_t bucket_elements = std::int64_t{1} << 20;
   int max_in_flight = 3;  ///< steps whose result the host has not read; devices only
   /// Capture a step's work on the device and replay it (StepGraphs). Same results; the device must be able to capture.
@@ -97,10 +103,11 @@ class Engine {
   void step();
 
   /// While it lives, backward() leaves gradients unreduced even in the last micro-batch; step() then reduces them. Of
-  /// no effect on captured steps, which always do the same.
+  /// no effect on captured steps, which always do the same. ErrorKind::internal in ZeRO stages 2 and 3, which keep
+  /// nothing unreduced.
   class NoSync {
    public:
-    explicit NoSync(Engine& engine) : engine_(engine) { ++engine_.no_sync_; }
+    explicit NoSync(Engine& engine);
     NoSync(const NoSync&) = delete;
     NoSync& operator=(const NoSync&) = delete;
     ~NoSync() { --engine_.no_sync_; }
@@ -138,11 +145,11 @@ class Engine {
   [[nodiscard]] std::int64_t applied() const { return known_applied_; }
 
   /// Sum of losses over a batch, its number of targets and, of a classifier, right answers, without gradients.
-  /// Rank-local.
+  /// Rank-local, but for ZeRO stage 3 (gathers()).
   [[nodiscard]] EvaluationSum evaluate(const data::HostBatch& batch);
   /// Whether the model counts right answers when it is evaluated.
   [[nodiscard]] bool has_accuracy() const { return has_accuracy_; }
-  /// Logits of the last position of each sample, [batch, classes], in host memory. Rank-local.
+  /// Logits of the last position of each sample, [batch, classes], in host memory. Rank-local, but for ZeRO stage 3.
   [[nodiscard]] std::vector<float> last_logits(const data::HostBatch& batch);
 
   /// Makes every rank see `stop` in the next step's result.
@@ -154,10 +161,15 @@ class Engine {
   [[nodiscard]] const std::vector<std::string>& buffer_names() const { return buffers_.names(); }
   /// The runs of the flat space that this rank is to save, ascending: those of all ranks tile it once. Rank-local.
   [[nodiscard]] std::vector<FlatRange> own_ranges(const std::string& name) const;
-  /// Of a range within own_ranges(). Rank-local.
+  /// Whether every rank has all of a buffer.
+  [[nodiscard]] bool replicated(const std::string& name) const;
+  /// Of a range within own_ranges(), or any range of a replicated buffer. Rank-local.
   void read_range(const std::string& name, std::int64_t begin, std::int64_t count, float* to);
-  /// Of "master" also the 16-bit copy. Every rank may be given any range: it keeps what it holds of it. Rank-local.
+  /// Of "master" also the 16-bit copy. Every rank may be given any range: it keeps what it holds of it. Rank-local: a
+  /// range must be given to all ranks, or refresh() called after each has been given its own_ranges().
   void write_range(const std::string& name, std::int64_t begin, std::int64_t count, const float* from);
+  /// Brings what owners wrote to where other ranks have copies of it. Collective.
+  void refresh();
   /// Any range, whole, into `to` on rank `root`, which others may leave null. Collective.
   void gather_range(const std::string& name, std::int64_t begin, std::int64_t count, float* to, int root);
   [[nodiscard]] StepState read_state();
@@ -172,6 +184,13 @@ class Engine {
   /// What the kernels' table made for this engine: library handles (Exec::context).
   [[nodiscard]] void* kernel_context() const;
   [[nodiscard]] const GradientSync& gradient_sync() const { return sync_; }
+  /// The ZeRO stage that is at work: 0 on one rank.
+  [[nodiscard]] int zero_stage() const { return stage_; }
+  /// Passes gather parameters: all ranks run each pass together, evaluation too.
+  [[nodiscard]] bool gathers() const { return stage_ == 3; }
+  [[nodiscard]] const ShardMap& shard_map() const { return map_; }
+  /// Bytes that this rank hands to the communicator in a step, reports and records aside.
+  [[nodiscard]] std::size_t exchange_bytes_per_step() const;
   [[nodiscard]] const StepGraphs& graphs() const;
   /// Name of the parameter that holds a flat index, for messages.
   [[nodiscard]] std::string parameter_at(std::int64_t flat_index) const;
@@ -188,6 +207,7 @@ class Engine {
   void initialise_parameters();
   void begin_step();
   void forward_pass(int micro);
+  void join_longer_steps();
   void backward_pass();
   void update();
   void require_no_pass(const char* caller) const;
@@ -199,6 +219,12 @@ class Engine {
   [[nodiscard]] double gradient_divisor() const;
   [[nodiscard]] std::function<void(Buffer)> scale_before_sum() const;
   [[nodiscard]] nn::ContextOptions context_options(nn::Mode mode);
+  [[nodiscard]] std::unique_ptr<UnitValues> make_values();
+  [[nodiscard]] SyncWindows gradient_windows();
+  /// The range is one of the flat space.
+  void check_range(std::int64_t begin, std::int64_t count) const;
+  /// Nothing is on its way into the parameters.
+  void settle_values();
   void collect(bool block);
   [[noreturn]] void raise(const StepResult& result);
 
@@ -211,12 +237,17 @@ class Engine {
   nn::Plan eval_plan_;
   bool has_accuracy_;
   FlatLayout layout_;
+  int stage_;
+  ShardMap map_;
   std::unique_ptr<optim::Optimizer> optimizer_;
   FlatBuffers buffers_;
   std::unique_ptr<Device> device_;
-  std::unique_ptr<LeafSums> leaf_sums_;  ///< with options.leaves
-  std::size_t packed_weight_bytes_ = 0;  ///< copies that kernels prefer, made when they are first used
+  std::unique_ptr<LeafSums> leaf_sums_;       ///< with options.leaves
+  std::size_t packed_weight_bytes_ = 0;       ///< copies that kernels prefer, made when they are first used
+  std::unique_ptr<GradientWindows> windows_;  ///< stages 2 and 3
+  std::unique_ptr<comm::FlatArena> window_memory_;
   GradientSync sync_;
+  std::unique_ptr<UnitValues> values_;  ///< stages 1 to 3
   FlatStore store_;
   std::optional<nn::Workspace> workspace_;  ///< of the pass under way
   std::optional<nn::Context> pass_;

@@ -27,12 +27,13 @@ struct Engine::Device {
         graphs(api, stream.ref, engine.options_.captured, engine.comm_.capabilities().graph_capturable),
         watch(api, engine.comm_, engine.options_.wait_timeout_s) {
     comm::Communicator& comm = engine.comm_;
-    tile_count = put_list(tiles, engine.layout_.tiles());
+    tile_count = put_list(tiles, engine.map_.tiles(engine.layout_));
     if (engine.optimizer_->granularity() != optim::Granularity::element)
-      tensor_count = put_list(tensors, engine.layout_.tile_runs());
+      tensor_count = put_list(tensors, engine.map_.tile_runs(engine.layout_));
     update_scratch = Arena(api, engine.optimizer_->scratch_bytes(tile_count));
-    norm_leaf_count = put_list(norm_leaves, engine.layout_.norm_leaves());
-    norm_sums = Arena(api, norm_leaf_count * sizeof(double));
+    norm_leaf_count = put_list(norm_leaves, engine.map_.norm_leaves(engine.layout_));
+    norm_count = engine.layout_.norm_leaf_count();
+    norm_sums = comm.make_arena(api, norm_count * sizeof(double));
     norm_bad = Arena(api, norm_leaf_count * sizeof(std::int64_t));
 
     workspace = Arena(api, std::max(engine.plan_.train_bytes, engine.eval_plan_.train_bytes));
@@ -85,6 +86,8 @@ struct Engine::Device {
   /// Of this rank's step; with leaves, of each of all ranks' leaves.
   [[nodiscard]] LossSum* losses() const { return reinterpret_cast<LossSum*>(loss->data()); }
   [[nodiscard]] Buffer loss_buffer() const { return {loss->data(), loss->bytes(), DType::u8, api.memory()}; }
+  /// By leaf of the whole flat space.
+  [[nodiscard]] double* norms() const { return reinterpret_cast<double*>(norm_sums->data()); }
   template <class T>
   [[nodiscard]] static T* at(const Arena& arena) {
     return reinterpret_cast<T*>(arena.data());
@@ -106,11 +109,12 @@ struct Engine::Device {
   BatchUpload batches;
   StepGraphs graphs;
   Watch watch;
-  Arena workspace, tiles, tensors, update_scratch, norm_leaves, norm_sums, norm_bad, groups, state, eval_loss;
-  std::unique_ptr<comm::FlatArena> reports, loss;  ///< read by peers while they are gathered
+  Arena workspace, tiles, tensors, update_scratch, norm_leaves, norm_bad, groups, state, eval_loss;
+  std::unique_ptr<comm::FlatArena> reports, loss, norm_sums;  ///< read by peers while they are gathered or summed
   std::uint32_t tile_count = 0;
-  std::uint32_t tensor_count = 0;  ///< in a list that only some optimizers ask for
-  std::uint32_t norm_leaf_count = 0;
+  std::uint32_t tensor_count = 0;     ///< in a list that only some optimizers ask for
+  std::uint32_t norm_leaf_count = 0;  ///< this rank's
+  std::size_t norm_count = 0;         ///< of the whole flat space
   std::vector<std::size_t> report_offsets, loss_offsets;
 };
 

@@ -91,14 +91,18 @@ void Engine::raise(const StepResult& result) {
 std::string Engine::first_non_finite(std::int64_t first_bad) {
   constexpr std::int64_t piece = std::int64_t{1} << 20;
   std::vector<float> values(static_cast<std::size_t>(std::min(piece, layout_.size())));
-  for (std::int64_t begin = 0; begin < layout_.size(); begin += piece) {
-    const std::int64_t count = std::min(piece, layout_.size() - begin);
-    read_range("master", begin, count, values.data());
-    for (std::int64_t i = 0; i < count; ++i)
-      if (const float value = values[static_cast<std::size_t>(i)]; !std::isfinite(value))
-        return fmt::format("the parameters themselves are not finite: {} is {}; an update before this step did that",
-                           parameter_at(begin + i), value);
-  }
+  // Of a divided master a rank sees its own part.
+  const std::vector<FlatRange> ranges =
+      replicated("master") ? std::vector<FlatRange>{{0, layout_.size()}} : own_ranges("master");
+  for (const FlatRange& range : ranges)
+    for (std::int64_t begin = range.begin; begin < range.end; begin += piece) {
+      const std::int64_t count = std::min(piece, range.end - begin);
+      read_range("master", begin, count, values.data());
+      for (std::int64_t i = 0; i < count; ++i)
+        if (const float value = values[static_cast<std::size_t>(i)]; !std::isfinite(value))
+          return fmt::format("the parameters themselves are not finite: {} is {}; an update before this step did that",
+                             parameter_at(begin + i), value);
+    }
   return "first non-finite gradient: " + parameter_at(first_bad);
 }
 

@@ -8,16 +8,39 @@
 #include "engine/engine_device.hpp"
 
 namespace lockstep::engine {
+namespace {
+
+/// As the update kernels round a 16-bit copy.
+void round_to(DType dtype, const float* from, std::size_t count, std::byte* to, int threads) {
+  const auto round = [&](auto* out) {
+    using T = std::remove_pointer_t<decltype(out)>;
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (std::size_t i = 0; i < count; ++i) out[i] = T(from[i]);
+  };
+  if (dtype == DType::bf16)
+    round(reinterpret_cast<bf16*>(to));
+  else
+    round(reinterpret_cast<f16*>(to));
+}
+
+}  // namespace
 
 void Engine::initialise_parameters() {
   constexpr std::int64_t piece = std::int64_t{1} << 20;
   std::vector<float> values;
+  const bool whole = buffers_.values_extent() == Extent::full || replicated("master");
+  const auto holds_some = [&](std::int64_t begin, std::int64_t end) {
+    bool some = whole;
+    map_.for_own(begin, end, [&](const ShardMap::Own&) { some = true; });
+    return some;
+  };
   for (const FlatLayout::Slice& slice : layout_.slices()) {
     const nn::ParameterSpec& spec = model_.parameters()[static_cast<std::size_t>(slice.param)];
     const auto lane = static_cast<std::uint32_t>(slice.param);
     const float constant = spec.init == nn::Init::ones ? 1.0F : 0.0F;
     for (std::int64_t begin = 0; begin < spec.elements(); begin += piece) {
       const std::int64_t count = std::min(piece, spec.elements() - begin);
+      if (!holds_some(slice.begin + begin, slice.begin + begin + count)) continue;
       values.assign(static_cast<std::size_t>(count), constant);
       float* to = values.data();
       if (spec.init == nn::Init::normal) {
@@ -88,9 +111,28 @@ void Engine::set_metric_state(const sched::MetricState& state) {
   metric_state_ = state;
 }
 
-/// Everything is on every rank; so that all of them write, each saves an even part.
+void Engine::settle_values() {
+  if (values_ != nullptr) values_->settle(device_->stream.ref);
+}
+
+void Engine::refresh() {
+  if (values_ == nullptr) return;
+  values_->updated(device_->stream.ref);
+  settle_values();
+  device_->api.synchronize(device_->stream.ref);
+  store_.values_changed();
+}
+
+void Engine::check_range(std::int64_t begin, std::int64_t count) const {
+  require(begin >= 0 && count >= 0 && count <= layout_.size() - begin, "engine: a range outside the flat space");
+}
+
+bool Engine::replicated(const std::string& name) const { return buffers_.extent(name) == Extent::full; }
+
 std::vector<FlatRange> Engine::own_ranges(const std::string& name) const {
-  (void)buffers_.range(name, 0, 0);
+  (void)buffers_.extent(name);
+  if (map_.sharded()) return {map_.own().begin(), map_.own().end()};
+  // Everything is on every rank; so that all of them write, each saves an even part.
   const std::int64_t pieces = layout_.size() / slice_alignment;
   const auto edge = [&](std::int64_t rank) { return pieces * rank / comm_.size() * slice_alignment; };
   const FlatRange own{edge(comm_.rank()), comm_.rank() + 1 == comm_.size() ? layout_.size() : edge(comm_.rank() + 1)};
@@ -99,27 +141,79 @@ std::vector<FlatRange> Engine::own_ranges(const std::string& name) const {
 }
 
 void Engine::gather_range(const std::string& name, std::int64_t begin, std::int64_t count, float* to, int root) {
-  if (comm_.rank() == root) read_range(name, begin, count, to);
+  check_range(begin, count);
+  const bool is_root = comm_.rank() == root;
+  if (replicated(name)) {
+    if (is_root) read_range(name, begin, count, to);
+    return;
+  }
+  std::vector<float> gathered;
+  std::vector<std::size_t> offsets;
+  for (std::size_t b = 0; b < map_.buckets().size(); ++b) {
+    const FlatLayout::Bucket& bucket = map_.buckets()[b];
+    const std::int64_t from = std::max(begin, bucket.begin), until = std::min(begin + count, bucket.end);
+    if (from >= until) continue;
+    gathered.resize(static_cast<std::size_t>(until - from));
+    offsets.clear();
+    for (const std::size_t offset : map_.offsets(b))
+      offsets.push_back(
+          static_cast<std::size_t>(std::clamp(bucket.begin + static_cast<std::int64_t>(offset), from, until) - from));
+    map_.for_own(from, until, [&](const ShardMap::Own& run) {
+      read_range(name, run.begin, run.size(), gathered.data() + (run.begin - from));
+    });
+    comm_.all_gather({gathered.data(), gathered.size(), DType::f32, Memory::host}, offsets);
+    if (is_root) std::ranges::copy(gathered, to + (from - begin));
+  }
 }
 
 void Engine::read_range(const std::string& name, std::int64_t begin, std::int64_t count, float* to) {
+  check_range(begin, count);
+  settle_values();
   Device& d = *device_;
-  d.api.copy(to, buffers_.range(name, begin, count), static_cast<std::size_t>(count) * sizeof(float), d.stream.ref);
+  const auto read = [&](const ShardMap::Own& run) {
+    d.api.copy(to + (run.begin - begin), buffers_.at(name, run), static_cast<std::size_t>(run.size()) * sizeof(float),
+               d.stream.ref);
+  };
+  if (replicated(name)) {
+    read({{begin, begin + count}, begin});
+  } else {
+    std::int64_t found = 0;
+    map_.for_own(begin, begin + count, [&](const ShardMap::Own& run) {
+      read(run);
+      found += run.size();
+    });
+    require(found == count, "engine: a range of a shard that another rank holds");
+  }
   d.api.synchronize(d.stream.ref);
 }
 
 void Engine::write_range(const std::string& name, std::int64_t begin, std::int64_t count, const float* from) {
+  check_range(begin, count);
+  settle_values();
   Device& d = *device_;
-  float* to = buffers_.range(name, begin, count);
-  d.api.copy(to, from, static_cast<std::size_t>(count) * sizeof(float), d.stream.ref);
-  if (name == "master" && buffers_.param16() != nullptr)
-    kernels::cast(context_options(nn::Mode::evaluate).exec,
-                  {.from = to,
-                   .from_dtype = DType::f32,
-                   .to = static_cast<std::byte*>(buffers_.param16()) +
-                         static_cast<std::size_t>(begin) * size_of(options_.compute),
-                   .to_dtype = options_.compute,
-                   .count = static_cast<std::size_t>(count)});
+  const std::int64_t end = begin + count;
+  const auto for_held = [&](Extent extent, const auto& visit) {
+    if (extent == Extent::full)
+      visit(ShardMap::Own{{begin, end}, begin});
+    else
+      map_.for_own(begin, end, visit);
+  };
+  for_held(buffers_.extent(name), [&](const ShardMap::Own& run) {
+    d.api.copy(buffers_.at(name, run), from + (run.begin - begin), static_cast<std::size_t>(run.size()) * sizeof(float),
+               d.stream.ref);
+  });
+  std::vector<std::byte> rounded;  // until the copies are done
+  if (name == "master" && buffers_.param16() != nullptr) {
+    const std::size_t width = size_of(options_.compute);
+    rounded.resize(static_cast<std::size_t>(count) * width);
+    round_to(options_.compute, from, static_cast<std::size_t>(count), rounded.data(), place_.threads);
+    for_held(buffers_.extents().param16, [&](const ShardMap::Own& run) {
+      const std::int64_t to = buffers_.extents().param16 == Extent::full ? run.begin : run.shard_begin;
+      d.api.copy(static_cast<std::byte*>(buffers_.param16()) + static_cast<std::size_t>(to) * width,
+                 rounded.data() + static_cast<std::size_t>(run.begin - begin) * width,
+                 static_cast<std::size_t>(run.size()) * width, d.stream.ref);
+    });
+  }
   d.api.synchronize(d.stream.ref);
   store_.values_changed();
 }
@@ -145,13 +239,21 @@ void Engine::write_state(const StepState& state) {
   finished_.clear();
 }
 
+std::size_t Engine::exchange_bytes_per_step() const {
+  return sync_.bytes_per_step(options_.grad_accum) +
+         (values_ == nullptr ? 0 : values_->bytes_per_step(options_.grad_accum));
+}
+
 std::size_t Engine::bytes() const {
   const Device& d = *device_;
-  std::size_t total = buffers_.bytes() + d.steps.bytes() + d.batches.bytes() + d.reports->bytes() + d.loss->bytes();
+  std::size_t total = buffers_.bytes() + d.steps.bytes() + d.batches.bytes() + d.reports->bytes() + d.loss->bytes() +
+                      d.norm_sums->bytes();
   total += packed_weight_bytes_ + place_.kernels->context_bytes;
   if (leaf_sums_ != nullptr) total += leaf_sums_->bytes();
-  for (const Arena* arena : {&d.workspace, &d.tiles, &d.tensors, &d.update_scratch, &d.norm_leaves, &d.norm_sums,
-                             &d.norm_bad, &d.groups, &d.state, &d.eval_loss})
+  if (window_memory_ != nullptr) total += window_memory_->bytes();
+  if (values_ != nullptr) total += values_->bytes();
+  for (const Arena* arena : {&d.workspace, &d.tiles, &d.tensors, &d.update_scratch, &d.norm_leaves, &d.norm_bad,
+                             &d.groups, &d.state, &d.eval_loss})
     total += arena->bytes();
   return total;
 }

@@ -17,6 +17,10 @@ std::optional<Evaluation> evaluate_all(Engine& engine, const data::Dataset& data
     if (const std::int64_t b = round + comm.rank(); b < blocks) {
       dataset.eval_batch(b * block, block, batch);
       own = engine.evaluate(batch);
+    } else if (engine.gathers()) {
+      // Ranks with samples left need this one's parameters.
+      dataset.eval_batch(0, block, batch);
+      (void)engine.evaluate(batch);
     }
     comm.all_gather_values(std::span(sums));
     for (const EvaluationSum& sum : sums) {

@@ -6,17 +6,38 @@
 
 namespace lockstep::engine {
 
-FlatBuffers::FlatBuffers(comm::Communicator& comm, DeviceApi& device, const FlatLayout& layout, DType compute,
-                         const optim::Optimizer& optimizer)
-    : elements_(layout.size()), compute_(compute), names_{"master"} {
-  const auto elements = static_cast<std::size_t>(elements_);
-  master_ = comm.make_arena(device, elements * sizeof(float));
-  grad_ = comm.make_arena(device, elements * sizeof(float));
-  if (compute != DType::f32) param16_ = comm.make_arena(device, elements * size_of(compute));
+BufferExtents BufferExtents::of(int stage, DType compute, bool leaves) {
+  const auto from = [stage](int first) { return stage >= first ? Extent::shard : Extent::full; };
+  return {.master = from(compute == DType::f32 ? 3 : 1),
+          .param16 = from(3),
+          .grad = leaves ? Extent::full : from(2),
+          .moments = from(1)};
+}
+
+FlatBuffers::FlatBuffers(comm::Communicator& comm, DeviceApi& device, const FlatLayout& layout, const ShardMap& map,
+                         DType compute, const optim::Optimizer& optimizer, BufferExtents extents)
+    : compute_(compute), extents_(extents), names_{"master"} {
+  const auto make = [&](Extent extent, std::size_t element) {
+    const std::int64_t elements = extent == Extent::full ? layout.size() : map.largest_shard();
+    return comm.make_arena(device, static_cast<std::size_t>(elements) * element);
+  };
+  master_ = make(extents.master, sizeof(float));
+  grad_ = make(extents.grad, sizeof(float));
+  if (compute != DType::f32) param16_ = make(extents.param16, size_of(compute));
   for (const std::string& moment : optimizer.moments()) {
     names_.push_back(moment);
-    moments_.push_back(comm.make_arena(device, elements * sizeof(float)));
+    moments_.push_back(make(extents.moments, sizeof(float)));
   }
+}
+
+std::size_t FlatBuffers::bytes_of(std::int64_t elements, std::int64_t shard, DType compute, std::size_t moments,
+                                  BufferExtents extents) {
+  const auto bytes = [&](Extent extent, std::size_t element) {
+    return static_cast<std::size_t>(extent == Extent::full ? elements : shard) * element;
+  };
+  return bytes(extents.master, sizeof(float)) + bytes(extents.grad, sizeof(float)) +
+         (compute == DType::f32 ? 0 : bytes(extents.param16, size_of(compute))) +
+         moments * bytes(extents.moments, sizeof(float));
 }
 
 std::vector<float*> FlatBuffers::moments() const {
@@ -25,12 +46,25 @@ std::vector<float*> FlatBuffers::moments() const {
   return result;
 }
 
-float* FlatBuffers::range(const std::string& name, std::int64_t begin, std::int64_t count) const {
+Buffer FlatBuffers::values(Memory memory) const {
+  const comm::FlatArena& arena = compute_ == DType::f32 ? *master_ : *param16_;
+  return {arena.data(), arena.bytes() / size_of(compute_), compute_, memory};
+}
+
+std::size_t FlatBuffers::index_of(const std::string& name) const {
   const auto found = std::ranges::find(names_, name);
   require(found != names_.end(), "engine: a range of an unknown buffer");
-  require(begin >= 0 && count >= 0 && count <= elements_ - begin, "engine: a range outside the flat space");
-  const auto index = static_cast<std::size_t>(found - names_.begin());
-  return (index == 0 ? master() : as_float(*moments_[index - 1])) + begin;
+  return static_cast<std::size_t>(found - names_.begin());
+}
+
+Extent FlatBuffers::extent(const std::string& name) const {
+  return index_of(name) == 0 ? extents_.master : extents_.moments;
+}
+
+float* FlatBuffers::at(const std::string& name, const ShardMap::Own& run) const {
+  const std::size_t index = index_of(name);
+  float* const base = index == 0 ? master() : as_float(*moments_[index - 1]);
+  return base + (extent(name) == Extent::full ? run.begin : run.shard_begin);
 }
 
 std::size_t FlatBuffers::bytes() const {

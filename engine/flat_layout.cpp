@@ -81,6 +81,31 @@ std::vector<NormLeaf> FlatLayout::norm_leaves() const {
   return result;
 }
 
+std::size_t FlatLayout::norm_leaf_count() const {
+  std::size_t count = 0;
+  for (std::size_t s = 0; s < slices_.size();) {
+    std::size_t next = s;
+    while (next < slices_.size() && slices_[next].unit == slices_[s].unit) ++next;
+    const std::int64_t end = next < slices_.size() ? slices_[next].begin : size_;
+    count += static_cast<std::size_t>((end - slices_[s].begin + norm_leaf_elements - 1) / norm_leaf_elements);
+    s = next;
+  }
+  return count;
+}
+
+std::vector<FlatRange> FlatLayout::units() const {
+  std::vector<FlatRange> result;
+  for (std::size_t s = 0; s < slices_.size(); ++s) {
+    const auto unit = static_cast<std::size_t>(slices_[s].unit);
+    if (unit >= result.size()) result.resize(unit + 1);
+    const std::int64_t end = s + 1 < slices_.size() ? slices_[s + 1].begin : size_;
+    if (result[unit].size() == 0) result[unit] = {slices_[s].begin, slices_[s].begin};
+    require(result[unit].end == slices_[s].begin, "flat layout: a unit's parameters are not completed together");
+    result[unit].end = end;
+  }
+  return result;
+}
+
 std::vector<FlatLayout::Bucket> FlatLayout::buckets(std::int64_t elements) const {
   std::vector<Bucket> result;
   const auto slice_end = [&](int s) {

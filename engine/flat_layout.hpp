@@ -61,6 +61,9 @@ class FlatLayout {
   /// The terms of the gradient's norm: the whole space, padding included, cut every norm_leaf_elements from the start
   /// of each unit. By this alone the norm's bits are defined.
   [[nodiscard]] std::vector<NormLeaf> norm_leaves() const;
+  [[nodiscard]] std::size_t norm_leaf_count() const;
+  /// By unit, its run of the space, padding included.
+  [[nodiscard]] std::vector<FlatRange> units() const;
   /// Buckets of about `elements`, in completion order; a slice larger than that is cut.
   [[nodiscard]] std::vector<Bucket> buckets(std::int64_t elements) const;
 

@@ -55,17 +55,18 @@ std::vector<std::size_t> LeafSums::Sharing::cut(std::int64_t count) const {
   return offsets;
 }
 
-std::size_t LeafSums::Sharing::room(std::int64_t count) const {
+std::size_t LeafSums::Sharing::room(std::span<const std::size_t> offsets) const {
   if (partials.size() == 1 || equal) return 0;
-  return merges.size() * cut(count)[1];  // the first part is the largest
+  std::size_t largest = 0;
+  for (std::size_t r = 0; r + 1 < offsets.size(); ++r) largest = std::max(largest, offsets[r + 1] - offsets[r]);
+  return merges.size() * largest;
 }
 
-std::size_t LeafSums::Sharing::sent(int rank, std::int64_t count) const {
-  const auto all = static_cast<std::size_t>(count), r = static_cast<std::size_t>(rank);
+std::size_t LeafSums::Sharing::sent(int rank, std::span<const std::size_t> offsets, bool keep) const {
+  const auto r = static_cast<std::size_t>(rank);
   if (partials.size() == 1) return 0;
-  if (equal) return all;
-  const std::vector<std::size_t> offsets = cut(count);
-  return static_cast<std::size_t>(partials[r]) * all + (offsets[r + 1] - offsets[r]);
+  if (equal) return offsets.back();
+  return static_cast<std::size_t>(partials[r]) * offsets.back() + (keep ? 0 : offsets[r + 1] - offsets[r]);
 }
 
 LeafSums::Needs LeafSums::needs(std::int64_t elements, std::int64_t leaves, int rank, int ranks,
@@ -74,8 +75,10 @@ LeafSums::Needs LeafSums::needs(std::int64_t elements, std::int64_t leaves, int 
   std::size_t floats = static_cast<std::size_t>(sharing.slots) * static_cast<std::size_t>(elements);
   Needs needs;
   for (const Ranges& each : ranges) {
-    floats += static_cast<std::size_t>(each.count) * sharing.room(each.elements);
-    needs.sent += static_cast<std::size_t>(each.count) * sharing.sent(rank, each.elements);
+    const bool keep = !each.offsets.empty();
+    const std::vector<std::size_t> offsets = keep ? each.offsets : sharing.cut(each.elements);
+    floats += static_cast<std::size_t>(each.count) * sharing.room(offsets);
+    needs.sent += static_cast<std::size_t>(each.count) * sharing.sent(rank, offsets, keep);
   }
   needs.bytes = floats * sizeof(float);
   return needs;
@@ -103,9 +106,21 @@ void LeafSums::merge(int micro, std::int64_t begin, std::int64_t count) const {
 }
 
 LeafSums::Exchange LeafSums::plan(std::int64_t begin, std::int64_t count) {
-  Exchange exchange{.begin = begin, .count = count, .received = room_, .pending = {}};
-  room_ += sharing_.room(count);
-  sent_ += sharing_.sent(comm_.rank(), count);
+  Exchange exchange{.begin = begin, .count = count, .received = room_, .offsets = sharing_.cut(count), .pending = {}};
+  room_ += sharing_.room(exchange.offsets);
+  sent_ += sharing_.sent(comm_.rank(), exchange.offsets, false);
+  return exchange;
+}
+
+LeafSums::Exchange LeafSums::plan(std::int64_t begin, std::int64_t count, std::span<const std::size_t> offsets) {
+  Exchange exchange{.begin = begin,
+                    .count = count,
+                    .received = room_,
+                    .keep = true,
+                    .offsets = {offsets.begin(), offsets.end()},
+                    .pending = {}};
+  room_ += sharing_.room(offsets);
+  sent_ += sharing_.sent(comm_.rank(), offsets, true);
   return exchange;
 }
 
@@ -123,11 +138,13 @@ void LeafSums::start(Exchange& exchange) {
     return;
   }
   if (sharing_.equal) {
-    exchange.pending.push_back(comm_.start_all_reduce(range(0), comm::Reduce::sum));
+    exchange.pending.push_back(exchange.keep ? comm_.start_reduce_scatter(range(0), exchange.offsets, comm::Reduce::sum)
+                                             : comm_.start_all_reduce(range(0), comm::Reduce::sum));
     return;
   }
   const auto rank = static_cast<std::size_t>(comm_.rank());
-  const std::vector<std::size_t> offsets = sharing_.cut(exchange.count), none(offsets.size(), 0);
+  const std::vector<std::size_t>& offsets = exchange.offsets;
+  const std::vector<std::size_t> none(offsets.size(), 0);
   const std::size_t own = offsets[rank + 1] - offsets[rank];
   float* to = reinterpret_cast<float*>(received_->data()) + exchange.received;
   for (int round = 0; round < sharing_.rounds; ++round) {
@@ -145,7 +162,7 @@ comm::Pending LeafSums::finish(Exchange& exchange) {
   for (const comm::Pending pending : exchange.pending) comm_.wait(pending);
   if (comm_.size() == 1 || sharing_.equal) return {};
 
-  const std::vector<std::size_t> offsets = sharing_.cut(exchange.count);
+  const std::vector<std::size_t>& offsets = exchange.offsets;
   const auto rank = static_cast<std::size_t>(comm_.rank());
   const std::size_t own = offsets[rank + 1] - offsets[rank];
   // By round and rank they arrived; by rank and round is their order in T.
@@ -165,6 +182,7 @@ comm::Pending LeafSums::finish(Exchange& exchange) {
     comm::reduce_in_tree_order(DType::f32, comm::Reduce::sum, sources, {&target, 1}, begin,
                                std::min(piece, own - begin), sharing_.merges);
   });
+  if (exchange.keep) return {};
   return comm_.start_all_gather(
       {sum_ + exchange.begin, static_cast<std::size_t>(exchange.count), DType::f32, Memory::host}, offsets);
 }

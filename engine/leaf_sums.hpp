@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "comm/communicator.hpp"
@@ -17,7 +18,8 @@ namespace lockstep::engine {
 /// complete subtrees of T are merged at once, as a binary counter carries, so that a rank holds about log2 of its
 /// leaves in buffers and never more partial sums than T has subtrees inside its share. At the end ranks exchange those:
 /// by an all-reduce where each has one subtree of the same size, else each sends its partial sums of a part to that
-/// part's owner, who goes on with T, and the parts are gathered.
+/// part's owner, who goes on with T, and the parts are gathered. Where owners keep their parts (ZeRO) nothing is
+/// gathered, and the all-reduce is a reduce-scatter.
 ///
 /// Everything is done range by range, as soon as a range of the gradient is complete.
 class LeafSums {
@@ -39,11 +41,16 @@ class LeafSums {
   struct Exchange {
     std::int64_t begin = 0;
     std::int64_t count = 0;
-    std::size_t received = 0;  ///< where its partial sums from other ranks arrive
+    std::size_t received = 0;               ///< where its partial sums from other ranks arrive
+    bool keep = false;                      ///< owners keep their parts
+    std::vector<std::size_t> offsets = {};  ///< of the parts by owner, from `begin`
     std::vector<comm::Pending> pending;
   };
   /// A range that start() will be called with, each step. All ranges first, then make_room().
   [[nodiscard]] Exchange plan(std::int64_t begin, std::int64_t count);
+  /// Of which every rank keeps its part, between these ascending offsets from `begin`, one more than ranks; the rest of
+  /// the range is undefined afterwards.
+  [[nodiscard]] Exchange plan(std::int64_t begin, std::int64_t count, std::span<const std::size_t> offsets);
   /// Collective: memory for what arrives from other ranks.
   void make_room();
   /// All leaves of this rank are merged in this range: sends its partial sums off.
@@ -61,6 +68,7 @@ class LeafSums {
   struct Ranges {
     std::int64_t elements = 0;
     std::int64_t count = 0;
+    std::vector<std::size_t> offsets = {};  ///< where owners keep their parts
   };
   [[nodiscard]] static Needs needs(std::int64_t elements, std::int64_t leaves, int rank, int ranks,
                                    const std::vector<Ranges>& ranges);
@@ -86,9 +94,9 @@ class LeafSums {
     int slots = 0;                     ///< buffers besides the sum's own: as many on every rank
     /// The parts of a range by owner, as offsets into it; in whole cache lines.
     [[nodiscard]] std::vector<std::size_t> cut(std::int64_t count) const;
-    /// Of a range: floats that arrive from other ranks (as many on every rank) and that `rank` hands over.
-    [[nodiscard]] std::size_t room(std::int64_t count) const;
-    [[nodiscard]] std::size_t sent(int rank, std::int64_t count) const;
+    /// Of a range cut so: floats that arrive from other ranks (as many on every rank) and that `rank` hands over.
+    [[nodiscard]] std::size_t room(std::span<const std::size_t> offsets) const;
+    [[nodiscard]] std::size_t sent(int rank, std::span<const std::size_t> offsets, bool keep) const;
   };
   void add(int to, int from, std::int64_t begin, std::int64_t count) const;
   [[nodiscard]] static std::vector<Step> steps_of(const sum_tree::Block& share);

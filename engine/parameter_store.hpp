@@ -6,25 +6,37 @@
 #include "core/device.hpp"
 #include "engine/flat_buffers.hpp"
 #include "engine/flat_layout.hpp"
+#include "engine/unit_schedule.hpp"
+#include "engine/unit_values.hpp"
 #include "nn/parameter.hpp"
 
 namespace lockstep::engine {
 
-/// ZeRO stage 0: every rank holds everything, so acquire and release have nothing to do.
+/// Where the passes find parameters and leave gradients, in every ZeRO stage: parameters in the flat buffers or where
+/// UnitValues puts them, gradients in a whole buffer or in the windows of GradientSync.
 class FlatStore final : public nn::ParameterStore {
  public:
-  /// `on_contribution(slice)` is called when a contribution to a slice's gradient was enqueued.
-  FlatStore(const FlatLayout& layout, const FlatBuffers& buffers, std::function<void(int)> on_contribution);
+  /// `on_contribution(slice)` is called when a contribution to a slice's gradient was enqueued, `on_release(unit)` when
+  /// backward has left a unit. `values` null: the buffers are whole and no rank updates parts of them. `windows`
+  /// null: begin_sum says where gradients are.
+  FlatStore(const FlatLayout& layout, const FlatBuffers& buffers, StreamRef stream, UnitValues* values,
+            const GradientWindows* windows, std::function<void(int)> on_contribution,
+            std::function<void(int)> on_release);
 
-  void acquire(int /*unit*/, nn::Phase /*phase*/) override {}
-  void release(int /*unit*/, nn::Phase /*phase*/) override {}
+  void acquire(int unit, nn::Phase phase) override {
+    if (values_ != nullptr) values_->acquire(unit, phase, stream_);
+  }
+  void release(int unit, nn::Phase phase) override {
+    if (phase == nn::Phase::backward) on_release_(unit);
+    if (values_ != nullptr) values_->release(unit, phase);
+  }
   [[nodiscard]] const void* value(nn::ParamId id) override;
   [[nodiscard]] std::uint64_t version(nn::ParamId /*id*/) override { return version_; }
   [[nodiscard]] nn::GradView grad(nn::ParamId id) override;
   void grad_contributed(nn::ParamId id) override;
 
-  /// The next contribution to each gradient is the first one of a sum that is kept at `grads`, laid out as the flat
-  /// space.
+  /// The next contribution to each gradient is the first one of a sum that is kept at `grads`: laid out as the flat
+  /// space, or the windows' memory.
   void begin_sum(float* grads) {
     grads_ = grads;
     begun_.assign(begun_.size(), false);
@@ -34,7 +46,12 @@ class FlatStore final : public nn::ParameterStore {
  private:
   const FlatLayout& layout_;
   const FlatBuffers& buffers_;
+  StreamRef stream_;
+  UnitValues* values_;
+  const GradientWindows* windows_;
+  std::vector<FlatRange> units_;  ///< where something is laid out by unit
   std::function<void(int)> on_contribution_;
+  std::function<void(int)> on_release_;
   float* grads_;
   std::vector<bool> begun_;  ///< by slice: something has been contributed to its gradient in this sum
   std::uint64_t version_ = 1;

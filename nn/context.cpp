@@ -29,12 +29,15 @@ Context::UnitScope::~UnitScope() noexcept(false) {
 void Context::acquire(int unit, Phase phase) {
   if (!planning())
     options_.store->acquire(unit, phase);
-  else if (phase == Phase::forward)
-    unit_order_.push_back(unit);
+  else
+    unit_events_.push_back({unit, phase, true});
 }
 
 void Context::release(int unit, Phase phase) {
-  if (!planning()) options_.store->release(unit, phase);
+  if (!planning())
+    options_.store->release(unit, phase);
+  else
+    unit_events_.push_back({unit, phase, false});
 }
 
 Tensor Context::make(const Shape& shape, DType dtype) { return {*options_.workspace, shape, dtype, next_id_++}; }
@@ -133,7 +136,7 @@ Plan Context::finish_plan(int parameter_count) {
   require(planning(), "nn::Context::finish_plan: this context does not plan");
   Plan plan;
   plan.ops = std::move(ops_);
-  plan.unit_order = std::move(unit_order_);
+  plan.unit_events = std::move(unit_events_);
   plan.grad_uses.assign(static_cast<std::size_t>(parameter_count), 0);
   for (const ParamId id : contributions_) ++plan.grad_uses[static_cast<std::size_t>(id)];
   std::vector<int> left = plan.grad_uses;

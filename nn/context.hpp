@@ -131,7 +131,7 @@ class Context {
   std::vector<OpPlan> ops_;
   std::vector<MatmulArgs> weight_products_;
   std::vector<ParamId> contributions_;  ///< in backward order, while planning
-  std::vector<int> unit_order_;         ///< in forward order, while planning
+  std::vector<UnitEvent> unit_events_;  ///< while planning
   friend class UnitScope;
 };
 

@@ -28,6 +28,14 @@ struct OpPlan {
   Cost backward;
 };
 
+/// A pass begins or ends to use a unit's parameters.
+struct UnitEvent {
+  int unit = 0;
+  Phase phase = Phase::forward;
+  bool acquire = true;  ///< else release
+  bool operator==(const UnitEvent&) const = default;
+};
+
 /// Everything about a step that follows from shapes alone.
 struct Plan {
   std::vector<OpPlan> ops;
@@ -35,9 +43,9 @@ struct Plan {
   std::vector<int> grad_uses;
   /// Parameters in the order in which their gradients are complete: at the last contribution.
   std::vector<ParamId> completion_order;
-  /// Units in the order in which the forward pass acquires them (a tied parameter's unit comes twice); the backward
-  /// pass acquires them in reverse.
-  std::vector<int> unit_order;
+  /// What the store will be told of units, in order: of the forward pass, then of the backward pass if there is one. A
+  /// tied parameter's unit comes twice.
+  std::vector<UnitEvent> unit_events;
   std::size_t train_bytes = 0;  ///< activation memory of a training pass, exactly
   /// Every product with a weight, in order and without buffers: what kernels::packed_weight_bytes is asked about.
   std::vector<MatmulArgs> weight_products;

@@ -93,8 +93,10 @@ class Muon final : public Optimizer {
     // torch's matrix is [out, in], whose rows are our columns.
     const double sides = static_cast<double>(tensor.cols) / static_cast<double>(tensor.rows);
     kernels::muon_apply(exec, {.master = update.master,
+                               .master_extent = update.master_extent,
                                .param16 = update.param16,
                                .param16_dtype = update.param16_dtype,
+                               .param16_extent = update.param16_extent,
                                .tiles = tiles,
                                .tile_count = tensor.tiles.count,
                                .groups = update.groups,

@@ -36,11 +36,14 @@ struct Tensor {
   std::int64_t cols = 0;
 };
 
-/// One step's inputs: pointers into flat buffers that all share the layout of the flat space.
+/// One step's inputs: pointers into flat buffers that all share the layout of the flat space. Of each of them a rank
+/// has all or its shard (kernels/flat.hpp); moments are shards. Where nothing is divided the two are the same.
 struct Update {
   float* master = nullptr;  ///< fp32 parameters, updated in place
+  Extent master_extent = Extent::shard;
   void* param16 = nullptr;  ///< rounded copy, or null in fp32 training
   DType param16_dtype = DType::bf16;
+  Extent param16_extent = Extent::full;
   GradSources grad = {};        ///< scaled gradient sum
   const Tile* tiles = nullptr;  ///< this rank's part of the flat space, by parameter group
   std::uint32_t tile_count = 0;

@@ -42,23 +42,33 @@ class Rising final : public sched::Schedule {
 class Snapshot {
  public:
   explicit Snapshot(engine::Engine& engine) : engine_(engine), state_(engine.read_state()) {
-    const std::int64_t size = engine.layout().size();
-    for (const std::string& name : engine.buffer_names()) {
-      std::vector<float>& values = buffers_.emplace_back(static_cast<std::size_t>(size));
-      engine.read_range(name, 0, size, values.data());
-    }
+    for (const std::string& name : engine.buffer_names())
+      for (const engine::FlatRange& range : ranges(name)) {
+        std::vector<float>& values = pieces_.emplace_back(static_cast<std::size_t>(range.size()));
+        engine.read_range(name, range.begin, range.size(), values.data());
+      }
   }
   [[nodiscard]] const StepState& state() const { return state_; }
+  /// Collective.
   void put_back() {
-    for (std::size_t i = 0; i < buffers_.size(); ++i)
-      engine_.write_range(engine_.buffer_names()[i], 0, engine_.layout().size(), buffers_[i].data());
+    std::size_t piece = 0;
+    for (const std::string& name : engine_.buffer_names())
+      for (const engine::FlatRange& range : ranges(name))
+        engine_.write_range(name, range.begin, range.size(), pieces_[piece++].data());
+    engine_.refresh();
     engine_.write_state(state_);
   }
 
  private:
+  /// What this rank has of a buffer and nobody else will put back.
+  [[nodiscard]] std::vector<engine::FlatRange> ranges(const std::string& name) const {
+    if (engine_.replicated(name)) return {{0, engine_.layout().size()}};
+    return engine_.own_ranges(name);
+  }
+
   engine::Engine& engine_;
   StepState state_;
-  std::vector<std::vector<float>> buffers_;
+  std::vector<std::vector<float>> pieces_;
 };
 
 /// Follows the losses as they come; says when there is no use in going on.

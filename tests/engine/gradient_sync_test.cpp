@@ -68,8 +68,8 @@ TEST(GradientSync, ABucketWaitsForEveryContributionToItsSlices) {
   std::vector<int> uses = once_each(layout);
   uses[static_cast<std::size_t>(layout.slices()[0].param)] = 2;  // as a tied weight
   NoGraphs no;
-  GradientSync sync(comm, no.graphs, layout, uses, {grads.data(), grads.size(), DType::f32, Memory::host},
-                    layout.size());
+  const ShardMap map(layout, layout.size(), optim::Granularity::element, false, 0, 1);
+  GradientSync sync(comm, no.graphs, layout, map, uses, {grads.data(), grads.size(), DType::f32, Memory::host});
 
   sync.begin_micro_batch(0, true);
   for (int slice = 0; slice < static_cast<int>(layout.slices().size()); ++slice) sync.contributed(slice, {});
@@ -86,8 +86,9 @@ TEST(GradientSync, ABucketGoesOutWithItsLastSlice) {
   std::vector<float> grads(static_cast<std::size_t>(layout.size()));
   RecordingCommunicator comm;
   NoGraphs no;
-  GradientSync sync(comm, no.graphs, layout, once_each(layout), {grads.data(), grads.size(), DType::f32, Memory::host},
-                    200);
+  const ShardMap map(layout, 200, optim::Granularity::element, false, 0, 1);
+  GradientSync sync(comm, no.graphs, layout, map, once_each(layout),
+                    {grads.data(), grads.size(), DType::f32, Memory::host});
   const auto buckets = layout.buckets(200);
   ASSERT_GT(buckets.size(), 3U);
   ASSERT_EQ(sync.bucket_count(), buckets.size());
@@ -112,8 +113,9 @@ TEST(GradientSync, WithoutReduceEverythingGoesOutAtTheEnd) {
   std::vector<float> grads(static_cast<std::size_t>(layout.size()));
   RecordingCommunicator comm;
   NoGraphs no;
-  GradientSync sync(comm, no.graphs, layout, once_each(layout), {grads.data(), grads.size(), DType::f32, Memory::host},
-                    200);
+  const ShardMap map(layout, 200, optim::Granularity::element, false, 0, 1);
+  GradientSync sync(comm, no.graphs, layout, map, once_each(layout),
+                    {grads.data(), grads.size(), DType::f32, Memory::host});
   sync.begin_micro_batch(0, false);
   for (int slice = 0; slice < static_cast<int>(layout.slices().size()); ++slice) sync.contributed(slice, {});
   EXPECT_TRUE(comm.reduced.empty());
@@ -131,8 +133,9 @@ TEST(GradientSync, OneRankHasNothingToDo) {
   std::vector<float> grads(static_cast<std::size_t>(layout.size()), 2.0F);
   const auto comm = comm::make_single();
   NoGraphs no;
-  GradientSync sync(*comm, no.graphs, layout, once_each(layout), {grads.data(), grads.size(), DType::f32, Memory::host},
-                    200);
+  const ShardMap map(layout, 200, optim::Granularity::element, false, 0, 1);
+  GradientSync sync(*comm, no.graphs, layout, map, once_each(layout),
+                    {grads.data(), grads.size(), DType::f32, Memory::host});
   EXPECT_EQ(sync.bucket_count(), 0U);
   EXPECT_EQ(sync.bytes_per_step(), 0U);
   sync.begin_micro_batch(0, true);
@@ -150,8 +153,9 @@ TEST(GradientSync, TheGradientBecomesTheSumOverRanks) {
       const auto arena = comm.make_arena(*device, static_cast<std::size_t>(layout.size()) * sizeof(float));
       auto* grads = reinterpret_cast<float*>(arena->data());
       NoGraphs no;
-      GradientSync sync(comm, no.graphs, layout, once_each(layout),
-                        {grads, static_cast<std::size_t>(layout.size()), DType::f32, Memory::host}, 200);
+      const ShardMap map(layout, 200, optim::Granularity::element, false, 0, 1);
+      GradientSync sync(comm, no.graphs, layout, map, once_each(layout),
+                        {grads, static_cast<std::size_t>(layout.size()), DType::f32, Memory::host});
       for (int step = 0; step < 3; ++step) {
         for (std::int64_t i = 0; i < layout.size(); ++i)
           grads[i] = static_cast<float>((i % 97 + step) * (comm.rank() + 1));

@@ -38,10 +38,18 @@ TEST(Plan, ATiedParameterCompletesWithItsLastContribution) {
   EXPECT_EQ(name(p.completion_order.size() - 1), "transformer.wpe.weight");
 }
 
-TEST(Plan, UnitsComeInForwardOrderWithTheTiedOneTwice) {
+TEST(Plan, UnitsComeForwardThenInReverseWithTheTiedOneTwice) {
   const std::unique_ptr<Model> model = make_gpt2(tiny());
   EXPECT_EQ(model->units(), 4);
-  EXPECT_THAT(plan(*model, kernels::reference_table(), {2, 5}, DType::f32).unit_order, ElementsAre(0, 1, 2, 3, 0));
+  const Plan p = plan(*model, kernels::reference_table(), {2, 5}, DType::f32);
+  std::vector<int> forward, backward;
+  for (std::size_t i = 0; i < p.unit_events.size(); ++i) {
+    const UnitEvent& event = p.unit_events[i];
+    EXPECT_EQ(event.acquire, i % 2 == 0) << "no two scopes of this model overlap";
+    if (event.acquire) (event.phase == Phase::forward ? forward : backward).push_back(event.unit);
+  }
+  EXPECT_THAT(forward, ElementsAre(0, 1, 2, 3, 0));
+  EXPECT_THAT(backward, ElementsAre(0, 3, 2, 1, 0));
 }
 
 TEST(Plan, NamesTheOperationsAndTheirShapes) {

@@ -125,10 +125,11 @@ inline void train_step(engine::Engine& engine, const data::Dataset& dataset, std
   engine.step();
 }
 
-/// The whole of one flat buffer.
+/// The whole of one flat buffer, on every rank. Collective where it is divided.
 inline std::vector<float> read_buffer(engine::Engine& engine, const std::string& name) {
   std::vector<float> values(static_cast<std::size_t>(engine.layout().size()));
-  engine.read_range(name, 0, engine.layout().size(), values.data());
+  for (int root = 0; root < engine.comm().size(); ++root)
+    engine.gather_range(name, 0, engine.layout().size(), values.data(), root);
   return values;
 }
 
