@@ -86,6 +86,23 @@ std::int64_t UnitSchedule::needed(const std::vector<std::int64_t>& elements,
   return schedule.peak();
 }
 
+std::vector<int> UnitSchedule::brought(const std::vector<std::int64_t>& elements,
+                                       const std::vector<nn::UnitEvent>& events) {
+  UnitSchedule schedule(elements);
+  schedule.begin(events);
+  std::vector<int> result;
+  for (const nn::UnitEvent& event : events) {
+    if (!event.acquire) {
+      schedule.release(event.unit, event.phase);
+      continue;
+    }
+    const Acquired acquired = schedule.acquire(event.unit, event.phase);
+    if (acquired.now) result.push_back(acquired.now->unit);
+    if (acquired.next) result.push_back(acquired.next->unit);
+  }
+  return result;
+}
+
 GradientWindows::GradientWindows(const std::vector<std::int64_t>& elements_of, const std::vector<nn::UnitEvent>& events)
     : begin(elements_of.size(), -1), visits(elements_of.size(), 0) {
   for (const nn::UnitEvent& event : events)

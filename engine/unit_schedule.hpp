@@ -52,6 +52,9 @@ class UnitSchedule {
   [[nodiscard]] std::int64_t begin_of(int unit) const { return states_[static_cast<std::size_t>(unit)].begin; }
   [[nodiscard]] std::int64_t peak() const { return pool_.peak(); }
 
+  /// The units that a pass brings, in order, as often as it brings them.
+  [[nodiscard]] static std::vector<int> brought(const std::vector<std::int64_t>& elements,
+                                                const std::vector<nn::UnitEvent>& events);
   /// Elements of the pool that these passes need, one after another.
   [[nodiscard]] static std::int64_t needed(const std::vector<std::int64_t>& elements,
                                            const std::vector<const std::vector<nn::UnitEvent>*>& passes);

@@ -101,8 +101,8 @@ class GatheredValues final : public UnitValues {
         pending_(units_.size()) {
     const std::int64_t elements = UnitSchedule::needed(unit_elements(layout), passes);
     pool_ = comm.make_arena(device, static_cast<std::size_t>(elements) * size_of(shard.dtype));
-    for (const nn::UnitEvent& event : *passes.front())
-      if (event.acquire) gathered_elements_ += own_elements(event.unit);
+    for (const int unit : UnitSchedule::brought(unit_elements(layout), *passes.front()))
+      gathered_elements_ += own_elements(unit);
   }
 
   void begin_pass(const std::vector<nn::UnitEvent>& events, StreamRef stream) override {

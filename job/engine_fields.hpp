@@ -51,14 +51,12 @@ void monitor(Config& c, V& v, const char* what) {
 
 template <class Config, class V>
 void zero(Config& c, V& v) {
-  const std::string why =
-      "this version keeps the whole optimizer state on every rank, which is stage 0. Stage 0 computes the same, with "
-      "more memory on each rank: write stage: 0";
   v.field(c.stage, {.name = "stage",
-                    .doc = "How much of the training state is divided over the ranks; the mathematics is the same.",
+                    .doc = "How much of the training state is divided over the ranks: 0 nothing, 1 the optimizer's "
+                           "moments and 16-bit training's masters, 2 gradients too, 3 parameters too. The mathematics "
+                           "is the same.",
                     .min = 0,
-                    .max = 3,
-                    .refused = {{"1", why}, {"2", why}, {"3", why}}});
+                    .max = 3});
   v.field(c.reduce_bucket_size,
           {.name = "reduce_bucket_size",
            .default_text = "a unit on GPUs, 1048576 on CPUs",

@@ -5,11 +5,14 @@ namespace lockstep::job {
 const std::vector<ForeignKey>& foreign_keys() {
   using enum Form;
   using enum Refuse;
-  static const char* const buckets = "stage 0 has nothing to divide, and buckets follow from the model";
+  static const char* const buckets =
+      "what is divided and exchanged follows from reduce_bucket_size and the model's units";
+  static const char* const units =
+      "a unit of the model (embedding, block, head) is gathered whole, one ahead of its use";
   static const char* const metrics = "metrics go to metrics.jsonl in the run's folder";
   static const char* const times = "step_ms stands in metrics.jsonl for every step";
   static const char* const offload = "the training state stays in the memory of the device that trains";
-  static const char* const zeropp = "it is a part of ZeRO stage 3, which this version does not have";
+  static const char* const zeropp = "it is a part of ZeRO++ or MiCS, which this version does not have";
   static const char* const master = "master weights and gradients are always fp32";
   static const char* const parallel = "this engine trains data-parallel only";
   static const char* const data = "samples are drawn uniformly, in a fixed permutation for each epoch";
@@ -82,7 +85,7 @@ const std::vector<ForeignKey>& foreign_keys() {
       {"compile", block, when_on, "there is nothing to compile: kernels are built in"},
       {"compression", block, when_on, "this version does not compress models"},
 
-      {"zero_optimization.contiguous_gradients", boolean, never, "gradients always lie in one flat buffer"},
+      {"zero_optimization.contiguous_gradients", boolean, never, "gradients always lie in flat buffers"},
       {"zero_optimization.reduce_scatter", boolean, never, buckets},
       {"zero_optimization.use_multi_rank_bucket_allreduce", boolean, never, buckets},
       {"zero_optimization.allgather_partitions", boolean, never, buckets},
@@ -100,18 +103,20 @@ const std::vector<ForeignKey>& foreign_keys() {
       {"zero_optimization.cpu_offload_use_pin_memory", boolean, never, offload},
       {"zero_optimization.offload_param", block, when_on, offload},
       {"zero_optimization.offload_optimizer", block, when_on, offload},
-      {"zero_optimization.prefetch_bucket_size", integer, never, zeropp},
-      {"zero_optimization.param_persistence_threshold", integer, never, zeropp},
-      {"zero_optimization.stage3_prefetch_bucket_size", integer, never, zeropp},
-      {"zero_optimization.stage3_param_persistence_threshold", integer, never, zeropp},
-      {"zero_optimization.stage3_model_persistence_threshold", integer, never, zeropp},
-      {"zero_optimization.stage3_max_live_parameters", integer, never, zeropp},
-      {"zero_optimization.stage3_max_reuse_distance", integer, never, zeropp},
-      {"zero_optimization.stage3_gather_16bit_weights_on_model_save", boolean, never, zeropp},
-      {"zero_optimization.stage3_gather_fp16_weights_on_model_save", boolean, never, zeropp},
-      {"zero_optimization.memory_efficient_linear", boolean, never, zeropp},
-      {"zero_optimization.log_trace_cache_warnings", boolean, never, zeropp},
-      {"zero_optimization.leaf_module", any, never, zeropp},
+      {"zero_optimization.prefetch_bucket_size", integer, never, units},
+      {"zero_optimization.param_persistence_threshold", integer, never, units},
+      {"zero_optimization.stage3_prefetch_bucket_size", integer, never, units},
+      {"zero_optimization.stage3_param_persistence_threshold", integer, never, units},
+      {"zero_optimization.stage3_model_persistence_threshold", integer, never, units},
+      {"zero_optimization.stage3_max_live_parameters", integer, never, units},
+      {"zero_optimization.stage3_max_reuse_distance", integer, never, units},
+      {"zero_optimization.stage3_gather_16bit_weights_on_model_save", boolean, never,
+       "checkpoints and exports always hold whole weights"},
+      {"zero_optimization.stage3_gather_fp16_weights_on_model_save", boolean, never,
+       "checkpoints and exports always hold whole weights"},
+      {"zero_optimization.memory_efficient_linear", boolean, never, units},
+      {"zero_optimization.log_trace_cache_warnings", boolean, never, units},
+      {"zero_optimization.leaf_module", any, never, units},
       {"zero_optimization.zero_hpz_partition_size", integer, when_on, zeropp},
       {"zero_optimization.zero_quantized_weights", boolean, when_on, zeropp},
       {"zero_optimization.zero_quantized_nontrainable_weights", boolean, when_on, zeropp},

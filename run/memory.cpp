@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <limits>
+#include <optional>
 #include <span>
 
 #include "core/error.hpp"
@@ -10,6 +11,8 @@
 #include "core/out_of_memory.hpp"
 #include "core/text.hpp"
 #include "engine/batch_upload.hpp"
+#include "engine/flat_buffers.hpp"
+#include "engine/unit_values.hpp"
 #include "kernels/flat.hpp"
 #include "optim/optimizer.hpp"
 #include "run/memory_advice.hpp"
@@ -18,16 +21,20 @@
 namespace lockstep::run {
 namespace {
 
+std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+
 /// What the flat space is cut into, counted: lists of a model that is too large would be too large themselves.
 struct Pieces {
   std::int64_t tiles = 0;
-  std::int64_t norm_leaves = 0;
+  std::int64_t tensors = 0;
+  std::int64_t norm_leaves = 0;  ///< of this rank
   std::int64_t bucket_count = 0;
+  std::int64_t shard = 0;  ///< elements of the largest
+  std::int64_t own = 0;    ///< elements of this rank's
   std::vector<engine::LeafSums::Ranges> buckets;
 };
 
 Pieces pieces_of(const engine::FlatLayout& layout, std::int64_t bucket_elements) {
-  const auto ceil_div = [](std::int64_t a, std::int64_t b) { return (a + b - 1) / b; };
   Pieces pieces;
   const std::vector<engine::FlatLayout::Slice>& slices = layout.slices();
   for (std::size_t s = 0; s < slices.size();) {
@@ -41,7 +48,39 @@ Pieces pieces_of(const engine::FlatLayout& layout, std::int64_t bucket_elements)
     pieces.buckets.push_back({.elements = bucket_elements, .count = extent / bucket_elements});
     if (extent % bucket_elements != 0) pieces.buckets.push_back({.elements = extent % bucket_elements, .count = 1});
   }
+  pieces.tensors = static_cast<std::int64_t>(slices.size());
+  pieces.shard = pieces.own = layout.size();
   return pieces;
+}
+
+/// The same of what a rank owns.
+Pieces pieces_of(const engine::FlatLayout& layout, const engine::ShardMap& map) {
+  Pieces pieces;
+  for (const engine::FlatLayout::Slice& slice : layout.slices()) {
+    bool some = false;
+    map.for_own(slice.begin, slice.begin + slice.elements, [&](const engine::ShardMap::Own& run) {
+      some = true;
+      pieces.tiles += ceil_div(run.end - slice.begin, tile_elements) - (run.begin - slice.begin) / tile_elements;
+    });
+    pieces.tensors += some ? 1 : 0;
+  }
+  for (std::size_t b = 0; b < map.buckets().size(); ++b) {
+    const engine::FlatLayout::Bucket& bucket = map.buckets()[b];
+    pieces.norm_leaves += ceil_div(map.own_part(b).size(), norm_leaf_elements);
+    pieces.buckets.push_back(
+        {.elements = bucket.end - bucket.begin, .count = 1, .offsets = {map.offsets(b).begin(), map.offsets(b).end()}});
+  }
+  pieces.bucket_count = static_cast<std::int64_t>(map.buckets().size());
+  pieces.shard = map.largest_shard();
+  pieces.own = map.shard_elements();
+  return pieces;
+}
+
+/// Elements of a unit that this rank owns.
+std::int64_t own_of(const engine::ShardMap& map, const engine::FlatRange& unit) {
+  std::int64_t elements = 0;
+  map.for_own(unit.begin, unit.end, [&](const engine::ShardMap::Own& run) { elements += run.size(); });
+  return elements;
 }
 
 std::string flop_text(double flops) {
@@ -70,33 +109,74 @@ MemoryNeed memory_need(nn::Model& model, const KernelTable& kernels, bool immedi
   const std::vector<int> groups =
       options.group_of.empty() ? std::vector<int>(model.parameters().size(), 0) : options.group_of;
   const engine::FlatLayout layout(model.parameters(), plan, groups);
-  const Pieces pieces = pieces_of(layout, options.bucket_elements);
   const auto elements = static_cast<std::size_t>(layout.size());
-  const auto optimizer = optim::make_optimizer(options.optimizer, layout.tensors(model.parameters()));
+  const int stage = ranks == 1 ? 0 : options.zero_stage;
+  const bool leaves_kept = options.leaves > 0;
+  std::optional<engine::ShardMap> map;
+  if (stage > 0) {
+    // Of a model that no machine holds the map would be too large; coarser buckets tell as much.
+    constexpr std::int64_t most_buckets = 100'000;
+    map.emplace(layout, std::max(options.bucket_elements, layout.size() / most_buckets),
+                optim::make_optimizer(options.optimizer)->granularity(), true, rank, ranks);
+  }
+  const Pieces pieces = map ? pieces_of(layout, *map) : pieces_of(layout, options.bucket_elements);
+  const auto optimizer = optim::make_optimizer(
+      options.optimizer, map ? map->tensors(layout, model.parameters()) : layout.tensors(model.parameters()));
   const std::size_t moments = optimizer->moments().size();
   const auto leaves = static_cast<std::size_t>(std::max<std::int64_t>(1, options.leaves));
+  const engine::BufferExtents extents = engine::BufferExtents::of(stage, options.compute, leaves_kept);
+  const auto of_extent = [&](Extent extent, std::size_t width) {
+    return static_cast<std::size_t>(extent == Extent::full ? layout.size() : pieces.shard) * width;
+  };
 
   MemoryNeed need;
-  need.state = elements * sizeof(float) * (2 + moments);
-  if (options.compute != DType::f32) need.state += elements * size_of(options.compute);
-  if (options.leaves > 0) {
+  MemoryNeed::State& state = need.parts;
+  const std::size_t width = size_of(options.compute);
+  if (options.compute == DType::f32) {
+    state.parameters = of_extent(extents.master, width);
+  } else {
+    state.parameters = of_extent(extents.param16, width);
+    state.masters = of_extent(extents.master, sizeof(float));
+  }
+  state.gradients = of_extent(extents.grad, sizeof(float));
+  state.moments = moments * of_extent(extents.moments, sizeof(float));
+  if (leaves_kept) {
     const auto sums = engine::LeafSums::needs(layout.size(), options.leaves, rank, ranks, pieces.buckets);
-    need.state += sums.bytes;
+    state.sums = sums.bytes;
     need.exchange = sums.sent * sizeof(float);
   } else if (ranks > 1) {
-    need.exchange = elements * sizeof(float);
+    const int times = extents.grad == Extent::full ? 1 : options.grad_accum;
+    need.exchange = elements * sizeof(float) * static_cast<std::size_t>(times);
   }
+  if (extents.grad == Extent::shard)
+    state.windows =
+        static_cast<std::size_t>(engine::GradientWindows(engine::unit_elements(layout), plan.unit_events).elements) *
+        sizeof(float);
+  if (stage == 3) {
+    const std::vector<std::int64_t> units = engine::unit_elements(layout);
+    state.gathered =
+        static_cast<std::size_t>(engine::UnitSchedule::needed(units, {&plan.unit_events, &eval_plan.unit_events})) *
+        width;
+    const std::vector<engine::FlatRange> ranges = layout.units();
+    for (const int unit : engine::UnitSchedule::brought(units, plan.unit_events))
+      need.exchange += static_cast<std::size_t>(own_of(*map, ranges[static_cast<std::size_t>(unit)])) * width *
+                       static_cast<std::size_t>(options.grad_accum);
+  } else if (stage > 0) {
+    need.exchange += static_cast<std::size_t>(pieces.own) * width;
+  }
+  need.state = state.total();
   need.activations = std::max(plan.train_bytes, eval_plan.train_bytes);
   const auto group_count = options.groups.size();
-  need.other =
-      engine::StepQueue::bytes_of(immediate, static_cast<int>(group_count), options.max_in_flight) +
-      engine::BatchUpload::bytes_of(immediate, model, options.micro_batch) +
-      static_cast<std::size_t>(pieces.tiles) * sizeof(Tile) +
-      optimizer->scratch_bytes(static_cast<std::size_t>(pieces.tiles)) +
-      static_cast<std::size_t>(pieces.norm_leaves) * (sizeof(NormLeaf) + sizeof(double) + sizeof(std::int64_t)) +
-      static_cast<std::size_t>(ranks) * sizeof(StepReport) + leaves * sizeof(LossSum) + sizeof(engine::EvaluationSum) +
-      group_count * sizeof(GroupStep) + sizeof(StepState) + kernels.context_bytes;
-  if (optimizer->granularity() != optim::Granularity::element) need.other += layout.slices().size() * sizeof(TileRun);
+  need.other = engine::StepQueue::bytes_of(immediate, static_cast<int>(group_count), options.max_in_flight) +
+               engine::BatchUpload::bytes_of(immediate, model, options.micro_batch) +
+               static_cast<std::size_t>(pieces.tiles) * sizeof(Tile) +
+               optimizer->scratch_bytes(static_cast<std::size_t>(pieces.tiles)) +
+               static_cast<std::size_t>(pieces.norm_leaves) * (sizeof(NormLeaf) + sizeof(std::int64_t)) +
+               layout.norm_leaf_count() * sizeof(double) + static_cast<std::size_t>(ranks) * sizeof(StepReport) +
+               leaves * sizeof(LossSum) + sizeof(engine::EvaluationSum) + group_count * sizeof(GroupStep) +
+               sizeof(StepState) + kernels.context_bytes;
+  if (optimizer->granularity() != optim::Granularity::element)
+    need.other += static_cast<std::size_t>(pieces.tensors) * sizeof(TileRun);
   if (immediate) {
     std::vector<MatmulArgs> products = plan.weight_products;
     products.insert(products.end(), eval_plan.weight_products.begin(), eval_plan.weight_products.end());
@@ -111,6 +191,10 @@ MemoryNeed memory_need(nn::Model& model, const KernelTable& kernels, bool immedi
   return need;
 }
 
+namespace {
+std::int64_t stage_of(const MemoryQuestion& question) { return question.job.config.zero_optimization.stage; }
+}  // namespace
+
 std::string memory_line(const MemoryNeed& need, const FreeMemory& free, const MemoryQuestion& question) {
   const bool one = question.batch.world == 1;
   const std::uint64_t left = free.of_rank(question.sharing(), question.sharing_process());
@@ -120,8 +204,8 @@ std::string memory_line(const MemoryNeed& need, const FreeMemory& free, const Me
   if (left != FreeMemory::unlimited) line += fmt::format(", {} free{}", bytes_text(left), one ? "" : " for each");
   line += fmt::format("; {} a micro-batch", flop_text(need.flops));
   if (!one)
-    line += fmt::format("; gradient exchange {} a step in {}", bytes_text(need.exchange),
-                        counted(static_cast<std::int64_t>(need.buckets), "bucket"));
+    line += fmt::format("; {} {} a step in {}", stage_of(question) < 1 ? "gradient exchange" : "exchange",
+                        bytes_text(need.exchange), counted(static_cast<std::int64_t>(need.buckets), "bucket"));
   return line;
 }
 

@@ -23,7 +23,21 @@ struct MemoryNeed {
   std::size_t other = 0;        ///< lists, staging, what goes to and fro each step
   double flops = 0;             ///< of a micro-batch
   std::size_t exchange = 0;     ///< bytes that a rank hands to the communicator each step
-  std::size_t buckets = 0;      ///< in which it does so
+  std::size_t buckets = 0;      ///< in which it does so with the gradient
+
+  /// What `state` consists of.
+  struct State {
+    std::size_t parameters = 0;  ///< that the passes read: 16 bits, or fp32 where they are the masters
+    std::size_t masters = 0;     ///< beside 16-bit parameters
+    std::size_t gradients = 0;
+    std::size_t moments = 0;
+    std::size_t sums = 0;      ///< of micro-batches on their way, with determinism: invariant
+    std::size_t windows = 0;   ///< ZeRO 2 and 3: gradients that are being made and reduced
+    std::size_t gathered = 0;  ///< ZeRO 3: parameters while they are used
+    [[nodiscard]] std::size_t total() const {
+      return parameters + masters + gradients + moments + sums + windows + gathered;
+    }
+  } parts;
   [[nodiscard]] std::size_t total() const { return state + activations + packed + other; }
 };
 

@@ -17,7 +17,8 @@ struct Variant {
   std::int64_t ranks;
   bool bf16;
   bool exact;
-  std::int64_t micro;  ///< 0: as the job says
+  std::int64_t micro;      ///< 0: as the job says
+  std::int64_t stage = 0;  ///< of ZeRO; 0: as the job says
 };
 
 /// Divisors of n below `limit`, largest first.
@@ -50,6 +51,9 @@ class Advice {
   void alone() {
     (void)try_micro(as_it_is_);
     if (full_precision()) (void)try_one(with([](Variant& v) { v.bf16 = true; }));
+    if (question_.batch.world > 1)
+      for (std::int64_t stage = job().zero_optimization.stage + 1; stage <= 3; ++stage)
+        if (try_one(with([&](Variant& v) { v.stage = stage; }))) break;
     for (std::int64_t n = question_.batch.world - 1; n >= 1; --n)
       if (try_one(with([&](Variant& v) { v.ranks = n; }))) break;
     if (invariant()) (void)try_one(with([](Variant& v) { v.exact = true; }));
@@ -126,6 +130,7 @@ class Advice {
   [[nodiscard]] std::size_t need_of(const Variant& variant) const {
     job::LoadedJob changed = question_.job;
     if (variant.bf16) changed.config.bf16.enabled = true;
+    if (variant.stage > 0) changed.config.zero_optimization.stage = variant.stage;
     if (variant.exact) changed.config.run.determinism = "exact";
     if (variant.micro > 0 || question_.fixed_batch) {
       changed.config.train_batch_size = question_.batch.train;
@@ -148,6 +153,7 @@ class Advice {
             fmt::format("gradient_accumulation_steps: {}", question_.batch.train / variant.micro / variant.ranks));
     }
     if (variant.bf16) words.emplace_back("bf16.enabled: true");
+    if (variant.stage > 0) words.push_back(fmt::format("zero_optimization.stage: {}", variant.stage));
     if (variant.exact) words.emplace_back("run.determinism: exact");
     if (variant.ranks != question_.batch.world)
       words.push_back(question_.process_ranks > 1 ? fmt::format("comm.ranks: {}", variant.ranks)

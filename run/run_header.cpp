@@ -51,6 +51,20 @@ void print_resume(const RunParts& parts) {
       invariant ? "determinism invariant goes on with the same bits" : "the same up to rounding, not to the bit");
 }
 
+/// What ZeRO divides here; nothing in stage 0.
+std::string zero_line(const job::JobConfig& job, const engine::Engine& engine) {
+  const std::int64_t stage = job.zero_optimization.stage;
+  if (stage == 0) return {};
+  if (engine.zero_stage() == 0) return fmt::format("stage {} has nothing to divide on one rank", stage);
+  std::string what = engine.optimizer().moments().empty() ? "" : "moments";
+  const auto add = [&](const char* more) { what += (what.empty() ? "" : ", ") + std::string(more); };
+  if (!engine.replicated("master")) add(engine.options().compute == DType::f32 ? "parameters" : "masters");
+  if (stage >= 2 && engine.options().leaves == 0) add("gradients");
+  if (stage == 3 && engine.options().compute != DType::f32) add("parameters");
+  return fmt::format("stage {}: {} divided over {} ranks", stage, what.empty() ? "updates" : what,
+                     engine.shard_map().loads().size());
+}
+
 }  // namespace
 
 void print_run_header(const RunParts& parts) {
@@ -67,6 +81,7 @@ void print_run_header(const RunParts& parts) {
   log::print("batch     {}\n", parts.batch.text);
   log::print("numbers   {} compute, fp32 master weights and moments; {}, gradient_clipping {}\n",
              to_string(engine.options().compute), engine.optimizer().name(), parts.job.config.gradient_clipping);
+  if (const std::string zero = zero_line(parts.job.config, engine); !zero.empty()) log::print("zero      {}\n", zero);
   if (parts.capture.captured)
     log::print("graphs    steps are captured and launched as a whole (run.cuda_graph: auto)\n");
   else if (!parts.capture.why_not.empty())

@@ -259,6 +259,7 @@ engine::EngineOptions engine_options(const job::LoadedJob& loaded, const nn::Mod
   constexpr std::int64_t whole_units = std::int64_t{1} << 40;
   options.bucket_elements =
       job.zero_optimization.reduce_bucket_size.value_or(immediate ? options.bucket_elements : whole_units);
+  options.zero_stage = static_cast<int>(job.zero_optimization.stage);
   options.wait_timeout_s = job.comm.timeout_s;
   options.tune = job.run.determinism == "fast";
   return options;

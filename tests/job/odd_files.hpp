@@ -315,7 +315,7 @@ inline OddFiles words_of_others() {
   all.push_back(
       job_with({"optimizer", "type"}, "RMSprop", "this version has Adam, AdamW, SGD, Lion, Adagrad, Lamb and Muon"));
   all.push_back(job_with({"", "steps_per_print"}, "auto", "leave the key out"));
-  all.push_back(job_with({"zero_optimization", "stage"}, "2", "Stage 0 computes the same"));
+  all.push_back(job_with({"zero_optimization", "stage"}, "4", "0 to 3"));
   const std::string gpt2 = "model: {type: gpt2}\nrun: {steps: 1}\ntrain_batch_size: 1\ndata: {type: text, path: x, ";
   for (const char* name : {"bpe", "tiktoken"})
     all.push_back({gpt2 + "tokenizer: " + name + "}\n", "4:40", "GPT-2's is called gpt2 here"});
@@ -351,8 +351,8 @@ inline OddFiles odd_options() {
                              "parameter_groups.0.lr=1",
                              "parameter_groups=[{lr: 1}]",
                              "train_batch_size=auto",
-                             "zero_optimization.stage=3",
-                             "zero_optimization=true",
+                             "zero_optimization.stage=4",
+                             "zero_optimization=stage",
                              "deepspeed=no.json"})
     all.push_back({good, fmt::format("--set {}", option), "error", {option}});
   for (const char* option : {"optimizer.params.lr=0.5", "run.steps=1e3", "scheduler=null", "run.name=2024-05",

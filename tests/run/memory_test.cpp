@@ -58,7 +58,12 @@ TEST(Memory, TheNeedIsWhatTheEngineAllocates) {
       for (const char* more :
            {"", "bf16: {enabled: true}\n", "fp16: {enabled: true}\n", "optimizer: {type: SGD, params: {lr: 0.1}}\n",
             "optimizer: {type: SGD, params: {lr: 0.1, momentum: 0.9}}\n", "optimizer: {type: Lion}\n",
-            "optimizer: {type: Adagrad}\n", "optimizer: {type: Lamb}\n", "optimizer: {type: Muon}\n"})
+            "optimizer: {type: Adagrad}\n", "optimizer: {type: Lamb}\n", "optimizer: {type: Muon}\n",
+            "zero_optimization: {stage: 1, reduce_bucket_size: 20000}\n", "zero_optimization: {stage: 2}\n",
+            "zero_optimization: {stage: 3, reduce_bucket_size: 20000}\n",
+            "zero_optimization: {stage: 3}\nbf16: {enabled: true}\n",
+            "zero_optimization: {stage: 1}\nbf16: {enabled: true}\noptimizer: {type: Muon}\n",
+            "zero_optimization: {stage: 2}\noptimizer: {type: Lamb}\n"})
         for (const int ranks : {1, 2, 3, 4}) {
           const Case example(std::string(text) + how + more, std::string(text) == mlp ? 5 : 65);
           const job::BatchSizes batch = batch_sizes(example.job.config, ranks, "a test");
@@ -74,7 +79,7 @@ TEST(Memory, TheNeedIsWhatTheEngineAllocates) {
                 *model, comm, {.device = device.get(), .kernels = &kernels::cpu_table(), .threads = 1}, options);
             EXPECT_EQ(need.total(), engine.bytes()) << text << how << more << ranks << " ranks";
             EXPECT_EQ(need.activations, engine.plan().train_bytes);
-            EXPECT_EQ(need.exchange, engine.gradient_sync().bytes_per_step()) << how << ranks;
+            EXPECT_EQ(need.exchange, engine.exchange_bytes_per_step()) << how << ranks;
             EXPECT_EQ(need.buckets, ranks > 1 ? engine.gradient_sync().bucket_count() : 0);
           });
         }
@@ -113,6 +118,23 @@ TEST(Memory, TheLargestPresetIsKnownInAMoment) {
   const double parameters = 1557611200.0 + (50304 - 50257) * 1600.0;
   EXPECT_NEAR(static_cast<double>(need.state), parameters * 16, 1e6);
   EXPECT_LT(std::chrono::duration<double>(took).count(), 0.3);
+}
+
+TEST(Memory, ZeroTakesWhatItsPageSays) {
+  // The table of docs/zero.md: bytes a parameter on each of 4 ranks.
+  const double fp32[] = {16, 8 + 8.0 / 4, 4 + 12.0 / 4, 16.0 / 4}, bf16[] = {18, 6 + 12.0 / 4, 2 + 16.0 / 4, 18.0 / 4};
+  for (const bool half : {false, true})
+    for (int stage = 0; stage < 4; ++stage) {
+      const Case example(std::string(largest) + fmt::format("zero_optimization: {{stage: {}}}\n", stage) +
+                             (half ? "bf16: {enabled: true}\n" : ""),
+                         50257);
+      const MemoryNeed::State parts = example.need(4).parts;
+      const double parameters = 1557611200.0;
+      const auto bytes = static_cast<double>(parts.total() - parts.windows - parts.gathered);
+      EXPECT_NEAR(bytes / parameters, half ? bf16[stage] : fp32[stage], 0.02) << "stage " << stage << ", half " << half;
+      EXPECT_EQ(parts.windows > 0, stage >= 2);
+      EXPECT_EQ(parts.gathered > 0, stage == 3);
+    }
 }
 
 constexpr std::uint64_t gib = std::uint64_t{1} << 30;
