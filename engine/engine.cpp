@@ -53,7 +53,7 @@ Engine::Engine(nn::Model& model, comm::Communicator& comm, Place place, EngineOp
       store_(
           layout_, buffers_, device_->stream.ref, values_.get(), windows_.get(),
           [this](int slice) { sync_.contributed(slice, device_->stream.ref); },
-          [this](int unit) { sync_.released(unit, device_->stream.ref); }) {
+          [this](int unit) { sync_.acquired(unit); }, [this](int unit) { sync_.released(unit, device_->stream.ref); }) {
   require(options_.zero_stage >= 0 && options_.zero_stage <= 3, "engine: ZeRO has stages 0 to 3");
   require(groups_ >= 1, "engine: at least one parameter group is needed");
   require(options_.grad_accum >= 1, "engine: grad_accum must be at least 1");
@@ -73,7 +73,8 @@ Engine::Engine(nn::Model& model, comm::Communicator& comm, Place place, EngineOp
   initialise_parameters();
 }
 
-Engine::~Engine() = default;
+// What is destroyed before the device's part is memory of work in flight too.
+Engine::~Engine() { (void)device_->api.try_synchronize(device_->stream.ref); }
 
 Engine::NoSync::NoSync(Engine& engine) : engine_(engine) {
   require(!engine.sync_.has_windows(),
@@ -85,13 +86,15 @@ SyncWindows Engine::gradient_windows() {
   if (windows_ == nullptr) return {};
   const Buffer memory{window_memory_->data(), static_cast<std::size_t>(windows_->elements), DType::f32,
                       place_.device->memory()};
-  return {.plan = windows_.get(), .memory = memory, .add = [this](Buffer from, std::int64_t shard_begin, bool first) {
-            float* const to = buffers_.grad() + shard_begin;
-            if (first)
-              device_->api.copy(to, from.data, from.bytes(), device_->stream.ref);
-            else
-              kernels::axpy(exec(), {.x = from.data, .y = to, .count = from.count});
-          }};
+  const auto add = [this](Buffer from, std::int64_t shard_begin, bool first) {
+    float* const to = buffers_.grad() + shard_begin;
+    if (first)
+      device_->api.copy(to, from.data, from.bytes(), device_->stream.ref);
+    else
+      kernels::axpy(exec(), {.x = from.data, .y = to, .count = from.count});
+  };
+  const auto clear = [this](Buffer gap) { device_->api.fill_zero(gap.data, gap.bytes(), device_->stream.ref); };
+  return {.plan = windows_.get(), .memory = memory, .add = add, .clear = clear};
 }
 
 std::unique_ptr<UnitValues> Engine::make_values() {

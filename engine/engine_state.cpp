@@ -178,11 +178,9 @@ void Engine::read_range(const std::string& name, std::int64_t begin, std::int64_
     read({{begin, begin + count}, begin});
   } else {
     std::int64_t found = 0;
-    map_.for_own(begin, begin + count, [&](const ShardMap::Own& run) {
-      read(run);
-      found += run.size();
-    });
+    map_.for_own(begin, begin + count, [&](const ShardMap::Own& run) { found += run.size(); });
     require(found == count, "engine: a range of a shard that another rank holds");
+    map_.for_own(begin, begin + count, read);
   }
   d.api.synchronize(d.stream.ref);
 }

@@ -19,6 +19,17 @@ GradientSync::GradientSync(comm::Communicator& comm, StepGraphs& graphs, const F
   require(!has_windows() || (map.sharded() && leaves == nullptr), "gradient sync: windows are for shards");
   const std::vector<FlatRange> units = has_windows() ? layout.units() : std::vector<FlatRange>{};
   buckets_of_slice_.resize(layout.slices().size());
+  padding_.resize(units.size());
+  for (std::size_t i = 0; i < layout.slices().size() && has_windows(); ++i) {
+    const FlatLayout::Slice& slice = layout.slices()[i];
+    const auto unit = static_cast<std::size_t>(slice.unit);
+    const std::int64_t end = slice.begin + slice.elements;
+    const std::int64_t next = i + 1 < layout.slices().size() ? layout.slices()[i + 1].begin : layout.size();
+    if (next > end)
+      padding_[unit].push_back(
+          windows_.memory.part(static_cast<std::size_t>(windows_.plan->begin[unit] + end - units[unit].begin),
+                               static_cast<std::size_t>(next - end)));
+  }
   for (const FlatLayout::Bucket& range : map.buckets()) {
     const auto unit = static_cast<std::size_t>(range.unit);
     const auto elements = static_cast<std::size_t>(range.end - range.begin);
@@ -91,6 +102,12 @@ void GradientSync::settle(int unit, StreamRef stream) {
     windows_.add(bucket.part.part(static_cast<std::size_t>(own.begin), static_cast<std::size_t>(own.size())),
                  map_.shard_begin(bucket.index), micro_ == 0);
   }
+}
+
+void GradientSync::acquired(int unit) {
+  const auto index = static_cast<std::size_t>(unit);
+  if (!has_windows() || buckets_.empty() || visits_left_[index] < windows_.plan->visits[index]) return;
+  for (const Buffer& gap : padding_[index]) windows_.clear(gap);
 }
 
 void GradientSync::released(int unit, StreamRef stream) {

@@ -18,6 +18,8 @@ struct SyncWindows {
   Buffer memory = {};
   /// Enqueues: the shard from this index on <- from, or += from.
   std::function<void(Buffer from, std::int64_t shard_begin, bool first)> add = {};
+  /// Enqueues: zeros.
+  std::function<void(Buffer)> clear = {};
 };
 
 /// Sums the flat gradient over ranks in buckets, each started as soon as backward has made the last contribution to
@@ -44,6 +46,9 @@ class GradientSync {
   void begin_micro_batch(int micro, bool reduce);
   /// One contribution to a slice's gradient is enqueued on `stream`.
   void contributed(int slice, StreamRef stream);
+  /// With windows: backward comes to a unit. The padding between its slices, where another unit's gradient may have
+  /// been, becomes zero, which it is in a whole gradient too: the norm's leaves have it.
+  void acquired(int unit);
   /// With windows: backward is done with a unit for once. Makes room for the next one.
   void released(int unit, StreamRef stream);
   /// With windows, after each micro-batch: everything is in the shard, as far as `stream` is concerned.
@@ -79,8 +84,9 @@ class GradientSync {
   LeafSums* leaves_;
   std::function<void(Buffer)> prepare_;
   SyncWindows windows_;
-  std::vector<int> visits_left_;  ///< by unit, with windows
-  int reducing_ = -1;             ///< the unit whose window is not free yet
+  std::vector<std::vector<Buffer>> padding_;  ///< by unit, with windows
+  std::vector<int> visits_left_;              ///< by unit, with windows
+  int reducing_ = -1;                         ///< the unit whose window is not free yet
   int micro_ = 0;
   bool reduce_ = false;
 };

@@ -6,7 +6,7 @@ namespace lockstep::engine {
 
 FlatStore::FlatStore(const FlatLayout& layout, const FlatBuffers& buffers, StreamRef stream, UnitValues* values,
                      const GradientWindows* windows, std::function<void(int)> on_contribution,
-                     std::function<void(int)> on_release)
+                     std::function<void(int)> on_acquire, std::function<void(int)> on_release)
     : layout_(layout),
       buffers_(buffers),
       stream_(stream),
@@ -14,6 +14,7 @@ FlatStore::FlatStore(const FlatLayout& layout, const FlatBuffers& buffers, Strea
       windows_(windows),
       units_(values != nullptr || windows != nullptr ? layout.units() : std::vector<FlatRange>{}),
       on_contribution_(std::move(on_contribution)),
+      on_acquire_(std::move(on_acquire)),
       on_release_(std::move(on_release)),
       grads_(buffers.grad()),
       begun_(layout.slices().size(), false) {}

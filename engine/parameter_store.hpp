@@ -16,15 +16,16 @@ namespace lockstep::engine {
 /// UnitValues puts them, gradients in a whole buffer or in the windows of GradientSync.
 class FlatStore final : public nn::ParameterStore {
  public:
-  /// `on_contribution(slice)` is called when a contribution to a slice's gradient was enqueued, `on_release(unit)` when
-  /// backward has left a unit. `values` null: the buffers are whole and no rank updates parts of them. `windows`
-  /// null: begin_sum says where gradients are.
+  /// `on_contribution(slice)` is called when a contribution to a slice's gradient was enqueued, `on_acquire(unit)` and
+  /// `on_release(unit)` when backward comes to a unit and has left it. `values` null: the buffers are whole and no rank
+  /// updates parts of them. `windows` null: begin_sum says where gradients are.
   FlatStore(const FlatLayout& layout, const FlatBuffers& buffers, StreamRef stream, UnitValues* values,
             const GradientWindows* windows, std::function<void(int)> on_contribution,
-            std::function<void(int)> on_release);
+            std::function<void(int)> on_acquire, std::function<void(int)> on_release);
 
   void acquire(int unit, nn::Phase phase) override {
     if (values_ != nullptr) values_->acquire(unit, phase, stream_);
+    if (phase == nn::Phase::backward) on_acquire_(unit);
   }
   void release(int unit, nn::Phase phase) override {
     if (phase == nn::Phase::backward) on_release_(unit);
@@ -51,6 +52,7 @@ class FlatStore final : public nn::ParameterStore {
   const GradientWindows* windows_;
   std::vector<FlatRange> units_;  ///< where something is laid out by unit
   std::function<void(int)> on_contribution_;
+  std::function<void(int)> on_acquire_;
   std::function<void(int)> on_release_;
   float* grads_;
   std::vector<bool> begun_;  ///< by slice: something has been contributed to its gradient in this sum

@@ -32,11 +32,12 @@ void gpt2(Config& c, V& v) {
   v.field(c.n_embd, {.name = "n_embd", .doc = "Width of the embedding.", .min = 1, .max = 1'000'000});
   v.field(c.block_size,
           {.name = "block_size", .doc = "Longest context.", .unit = "tokens", .min = 1, .max = 1'000'000});
-  v.field(c.recompute, {.name = "recompute",
-                        .doc = "Which activations the backward pass computes again instead of keeping them.",
-                        .choices = {"none"},
-                        .refused = {{"block", "this version supports only none"},
-                                    {"selective", "this version supports only none"}}});
+  v.field(c.recompute,
+          {.name = "recompute",
+           .doc = "Which activations the backward pass computes again instead of keeping them: none; block, "
+                  "all those inside the blocks, for another forward pass; selective, the same but for "
+                  "attention's. The bits of a run are the same.",
+           .choices = {"none", "block", "selective"}});
   v.field(c.vocab_size, {.name = "vocab_size",
                          .default_text = "as many as the data has",
                          .doc = "Tokens that the model knows, at least as many as the data has.",

@@ -16,13 +16,13 @@ Context::Context(ContextOptions options) : options_(std::move(options)) {
 Context::UnitScope::UnitScope(Context& context, int unit)
     : context_(context), unit_(unit), exceptions_(std::uncaught_exceptions()) {
   context_.acquire(unit_, Phase::forward);
-  if (context_.training()) context_.tape_.push_back({[unit](Context& c) { c.release(unit, Phase::backward); }, false});
+  if (context_.recording()) context_.tape_.push_back({[unit](Context& c) { c.release(unit, Phase::backward); }, false});
 }
 
 Context::UnitScope::~UnitScope() noexcept(false) {
   if (std::uncaught_exceptions() > exceptions_) return;
   context_.release(unit_, Phase::forward);
-  if (context_.training())
+  if (context_.recording())
     context_.tape_.push_back({[unit = unit_](Context& c) { c.acquire(unit, Phase::backward); }, false});
 }
 
@@ -44,7 +44,8 @@ Tensor Context::make(const Shape& shape, DType dtype) { return {*options_.worksp
 
 void Context::begin(std::string_view name, const Shape& out, Cost forward, Cost backward) {
   const int position = next_op_++;
-  if (planning()) ops_.push_back({std::string(name), out, forward, backward});
+  const bool again = region_ != nullptr && region_->again;
+  if (planning()) ops_.push_back({std::string(name), out, forward, backward, again});
   if (options_.expected == nullptr) return;
   const std::vector<OpPlan>& expected = *options_.expected;
   const auto index = static_cast<std::size_t>(position);
@@ -61,14 +62,14 @@ void Context::begin(std::string_view name, const Shape& out, Cost forward, Cost 
 }
 
 void Context::end(std::function<void(Context&)> backward) {
-  if (training()) tape_.push_back({std::move(backward), true});
+  if (recording()) tape_.push_back({std::move(backward), true});
   if (!planning() && options_.after_op) options_.after_op();
 }
 
 void Context::finish_forward() {
   if (options_.expected == nullptr) return;
   const auto done = static_cast<std::size_t>(next_op_);
-  if (done < options_.expected->size())
+  if (done < options_.expected->size() && !(*options_.expected)[done].again)
     fail(ErrorKind::internal,
          "the pass ended after {} operations, but the plan goes on with operation {}, {} -> {}; every step must run "
          "the operations that were planned",
@@ -119,6 +120,52 @@ void Context::give_grad(const TensorRef& to, const Tensor& grad, bool writable) 
   present = {sum, true};
 }
 
+std::vector<Tensor> Context::recomputed(std::vector<Tensor> inputs, Region region, Keep keep) {
+  if (!recording()) return region(*this, std::move(inputs));
+  require(region_ == nullptr, "nn::Context::recomputed: a region inside of another");
+  region_ = std::make_shared<Kept>(Kept{.what = keep, .tensors = {}});
+  paused_ = true;
+  const std::vector<Tensor> outputs = region(*this, inputs);
+  paused_ = false;
+  std::vector<int> ids;
+  for (const Tensor& output : outputs) ids.push_back(output.id());
+  tape_.push_back({[inputs = std::move(inputs), region = std::move(region), kept = std::exchange(region_, nullptr),
+                    ids = std::move(ids)](Context& c) mutable {
+                     kept->again = true;
+                     c.region_ = std::move(kept);
+                     // By value: the region lets go of its inputs as soon as it does not need them.
+                     std::vector<Tensor> again = region(c, std::move(inputs));
+                     c.region_ = nullptr;
+                     require(again.size() == ids.size(), "nn::Context::recomputed: another number of results");
+                     for (std::size_t i = 0; i < ids.size(); ++i) c.move_grad(ids[i], again[i].id());
+                     again.clear();
+                     c.backward();
+                   },
+                   false});
+  return outputs;
+}
+
+bool Context::recall(const std::vector<Tensor*>& made) {
+  if (region_ == nullptr || !region_->again || region_->what == Keep::nothing) return false;
+  for (Tensor* tensor : made) *tensor = std::exchange(region_->tensors.at(region_->next++), {});
+  return true;
+}
+
+void Context::keep(const std::vector<Tensor>& made) {
+  if (region_ == nullptr || region_->again || region_->what == Keep::nothing) return;
+  region_->tensors.insert(region_->tensors.end(), made.begin(), made.end());
+}
+
+void Context::move_grad(int from, int to) {
+  auto entry = grads_.extract(from);
+  if (entry.empty() || from == to) {
+    if (!entry.empty()) grads_.insert(std::move(entry));
+    return;
+  }
+  entry.key() = to;
+  grads_.insert(std::move(entry));
+}
+
 void Context::backward() {
   require(training(), "nn::Context::backward: this context records no tape");
   std::vector<Record> tape = std::exchange(tape_, {});
@@ -145,6 +192,10 @@ Plan Context::finish_plan(int parameter_count) {
   plan.train_bytes = options_.workspace->peak();
   plan.weight_products = std::move(weight_products_);
   for (const OpPlan& op : plan.ops) {
+    if (op.again) {
+      plan.again += op.forward;
+      continue;
+    }
     plan.forward += op.forward;
     plan.backward += op.backward;
   }

@@ -2,6 +2,7 @@
 
 #include <functional>
 #include <map>
+#include <memory>
 #include <set>
 #include <string_view>
 #include <type_traits>
@@ -61,6 +62,17 @@ class Context {
     int unit_;
     int exceptions_;  ///< in flight when the scope began
   };
+  /// What a region of a model computes from its inputs, and again in the backward pass.
+  using Region = std::function<std::vector<Tensor>(Context&, std::vector<Tensor>)>;
+  enum class Keep : std::uint8_t {
+    nothing,
+    attention,  ///< its outputs: computed once, and all else again
+  };
+  /// Runs `region`. In training nothing of it is kept but its inputs and what `keep` says; backward runs it again,
+  /// which must do the same operations, and then its backward half. So it costs a second forward pass, and the memory
+  /// of one region at a time in place of all. Same bits: kernels get the same inputs and gradients arrive in the same
+  /// order. Source: Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016.
+  [[nodiscard]] std::vector<Tensor> recomputed(std::vector<Tensor> inputs, Region region, Keep keep = Keep::nothing);
   /// Says that the forward pass is over: an Error if the plan has more operations.
   void finish_forward();
 
@@ -107,6 +119,12 @@ class Context {
 
   [[nodiscard]] bool planning() const { return options_.mode == Mode::plan; }
   [[nodiscard]] bool training() const { return options_.mode == Mode::train || (planning() && options_.plan_backward); }
+  /// Whether operations are kept on the tape: in training, except where recomputed() runs a region for the first time.
+  [[nodiscard]] bool recording() const { return training() && !paused_; }
+  /// For an operation that recomputed() may keep: gives back `made` of the first time, in which case its kernel has
+  /// nothing to do. Else false, and the operation says what it has made with keep().
+  [[nodiscard]] bool recall(const std::vector<Tensor*>& made);
+  void keep(const std::vector<Tensor>& made);
   [[nodiscard]] const ContextOptions& options() const { return options_; }
 
   /// Runs the tape in reverse and empties it. After an Error the context can only be destroyed.
@@ -122,12 +140,24 @@ class Context {
   };
   void acquire(int unit, Phase phase);
   void release(int unit, Phase phase);
+  /// Of a region that runs: what is kept of it, in order.
+  struct Kept {
+    Keep what = Keep::nothing;
+    std::vector<Tensor> tensors;
+    std::size_t next = 0;
+    bool again = false;
+  };
+  /// From an id to another one, as it is.
+  void move_grad(int from, int to);
+
   ContextOptions options_;
   std::vector<Record> tape_;
   std::map<int, Grad> grads_;  ///< by tensor id
   std::set<int> constants_;    ///< tensor ids
   int next_id_ = 0;
   int next_op_ = 0;
+  bool paused_ = false;                ///< a region runs for the first time
+  std::shared_ptr<Kept> region_ = {};  ///< the one that runs, either time
   std::vector<OpPlan> ops_;
   std::vector<MatmulArgs> weight_products_;
   std::vector<ParamId> contributions_;  ///< in backward order, while planning

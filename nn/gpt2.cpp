@@ -116,22 +116,41 @@ class Gpt2 final : public Model {
                      .wpe_rows = options_.block_size});
       x = dropout(context, std::move(x), options_.embd_pdrop, 0, batch.first_sample);
     }
-    std::uint32_t branches = 0;  // their dropouts are numbered after the embedding's
-    const auto thinned = [&](Tensor added) {
-      return dropout(context, std::move(added), options_.resid_pdrop, ++branches, batch.first_sample);
-    };
-    for (const Block& block : blocks_) {
-      const Context::UnitScope scope(context, block.unit);
-      Tensor y = normed(context, x, branch, block.ln_1);
-      y = linear(context, std::move(y), 3 * options_.n_embd, block.c_attn.weight, block.c_attn.bias);
-      y = attention(context, std::move(y), options_.n_head);
-      branch = thinned(linear(context, std::move(y), options_.n_embd, block.attn_proj.weight, block.attn_proj.bias));
-      y = normed(context, x, branch, block.ln_2);
-      y = linear_gelu(context, std::move(y), 4 * options_.n_embd, block.c_fc.weight, block.c_fc.bias);
-      branch = thinned(linear(context, std::move(y), options_.n_embd, block.mlp_proj.weight, block.mlp_proj.bias));
+    for (std::size_t i = 0; i < blocks_.size(); ++i) {
+      const auto block = [this, i, first_sample = batch.first_sample](Context& c, std::vector<Tensor> in) {
+        return run_block(c, i, first_sample, std::move(in[0]), std::move(in[1]));
+      };
+      std::vector<Tensor> in = {std::move(x), std::move(branch)};
+      std::vector<Tensor> out =
+          options_.recompute == Recompute::none
+              ? block(context, std::move(in))
+              : context.recomputed(
+                    std::move(in), block,
+                    options_.recompute == Recompute::selective ? Context::Keep::attention : Context::Keep::nothing);
+      x = std::move(out[0]);
+      branch = std::move(out[1]);
     }
     const Context::UnitScope scope(context, last_unit_);
     return normed(context, x, branch, ln_f_);
+  }
+
+  /// (x, branch) -> (x, branch): of the residual stream, and of what the last half-block adds to it.
+  std::vector<Tensor> run_block(Context& context, std::size_t index, const std::int64_t* first_sample, Tensor x,
+                                Tensor branch) const {
+    const Block& block = blocks_[index];
+    auto branches = static_cast<std::uint32_t>(2 * index);  // their dropouts are numbered after the embedding's
+    const auto thinned = [&](Tensor added) {
+      return dropout(context, std::move(added), options_.resid_pdrop, ++branches, first_sample);
+    };
+    const Context::UnitScope scope(context, block.unit);
+    Tensor y = normed(context, x, branch, block.ln_1);
+    y = linear(context, std::move(y), 3 * options_.n_embd, block.c_attn.weight, block.c_attn.bias);
+    y = attention(context, std::move(y), options_.n_head);
+    branch = thinned(linear(context, std::move(y), options_.n_embd, block.attn_proj.weight, block.attn_proj.bias));
+    y = normed(context, x, branch, block.ln_2);
+    y = linear_gelu(context, std::move(y), 4 * options_.n_embd, block.c_fc.weight, block.c_fc.bias);
+    branch = thinned(linear(context, std::move(y), options_.n_embd, block.mlp_proj.weight, block.mlp_proj.bias));
+    return {std::move(x), std::move(branch)};
   }
 
   Affine add_norm(const std::string& name, int unit) {

@@ -1,8 +1,17 @@
 #pragma once
 
+#include <cstdint>
+
 #include "nn/model.hpp"
 
 namespace lockstep::nn {
+
+/// What backward computes a second time in place of keeping it.
+enum class Recompute : std::uint8_t {
+  none,
+  block,      ///< everything inside the blocks: their inputs are kept
+  selective,  ///< the same but for attention, whose outputs are kept
+};
 
 struct Gpt2Options {
   int n_layer = 12;
@@ -12,7 +21,8 @@ struct Gpt2Options {
   int vocab_size = 50257;
   double embd_pdrop = 0;   ///< dropout of the sum of the embeddings
   double resid_pdrop = 0;  ///< of what each half of a block adds to the residual stream
-  int padded_vocab = 0;    ///< rows of wte in memory; 0: vocab_size rounded up to a multiple of 64
+  Recompute recompute = Recompute::none;
+  int padded_vocab = 0;  ///< rows of wte in memory; 0: vocab_size rounded up to a multiple of 64
 };
 
 /// GPT-2 with Hugging Face's parameter names and layout ([in, out] projections, fused c_attn, tied wte).

@@ -26,6 +26,7 @@ struct OpPlan {
   Shape out;
   Cost forward;
   Cost backward;
+  bool again = false;  ///< backward computes it a second time (Context::recomputed)
 };
 
 /// A pass begins or ends to use a unit's parameters.
@@ -51,6 +52,7 @@ struct Plan {
   std::vector<MatmulArgs> weight_products;
   Cost forward;  ///< of one micro-batch
   Cost backward;
+  Cost again;  ///< of what backward computes a second time, besides
 };
 
 }  // namespace lockstep::nn

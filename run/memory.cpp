@@ -186,7 +186,7 @@ MemoryNeed memory_need(nn::Model& model, const KernelTable& kernels, bool immedi
         {.table = &kernels, .device = device.get(), .context = context.get(), .invariant = options.leaves > 0},
         products);
   }
-  need.flops = plan.forward.flops + plan.backward.flops;
+  need.flops = plan.forward.flops + plan.backward.flops + plan.again.flops;
   if (ranks > 1) need.buckets = static_cast<std::size_t>(pieces.bucket_count);
   return need;
 }

@@ -81,6 +81,9 @@ void print_run_header(const RunParts& parts) {
   log::print("batch     {}\n", parts.batch.text);
   log::print("numbers   {} compute, fp32 master weights and moments; {}, gradient_clipping {}\n",
              to_string(engine.options().compute), engine.optimizer().name(), parts.job.config.gradient_clipping);
+  if (const nn::Cost& again = engine.plan().again; again.flops > 0)
+    log::print("recompute {}: {:.0f} % more work\n", parts.job.config.model.gpt2.recompute,
+               100 * again.flops / (engine.plan().forward.flops + engine.plan().backward.flops));
   if (const std::string zero = zero_line(parts.job.config, engine); !zero.empty()) log::print("zero      {}\n", zero);
   if (parts.capture.captured)
     log::print("graphs    steps are captured and launched as a whole (run.cuda_graph: auto)\n");

@@ -139,6 +139,9 @@ std::unique_ptr<nn::Model> make_model(const job::JobConfig& job, const data::Dat
                         .vocab_size = static_cast<int>(vocabulary),
                         .embd_pdrop = g.embd_pdrop,
                         .resid_pdrop = g.resid_pdrop,
+                        .recompute = g.recompute == "block"       ? nn::Recompute::block
+                                     : g.recompute == "selective" ? nn::Recompute::selective
+                                                                  : nn::Recompute::none,
                         .padded_vocab = 0});
 }
 

@@ -25,6 +25,16 @@ Task wide_task() {
   return task;
 }
 
+/// More units than are in memory at once, and parameters with padding behind them.
+Task deep_task(const ScratchFolder& folder) {
+  Task task = testing::gpt_task(folder);
+  const int symbols = task.dataset()->classes();
+  task.model = [symbols] {
+    return nn::make_gpt2({.n_layer = 5, .n_head = 2, .n_embd = 40, .block_size = 16, .vocab_size = symbols});
+  };
+  return task;
+}
+
 EngineOptions staged(EngineOptions options, int stage) {
   options.zero_stage = stage;
   return options;
@@ -48,7 +58,7 @@ void expect_same(const Outcome& a, const Outcome& b) {
 TEST_P(ZeroTest, EveryStageHasTheBitsOfStageZeroWithOneMicroBatchAStep) {
   const ScratchFolder folder;
   const std::vector<Task> tasks =
-      place().emulated() ? std::vector<Task>{wide_task()} : std::vector<Task>{wide_task(), testing::gpt_task(folder)};
+      place().emulated() ? std::vector<Task>{wide_task()} : std::vector<Task>{wide_task(), deep_task(folder)};
   for (const Task& task : tasks)
     for (const DType compute : {DType::f32, DType::bf16, DType::f16})
       for (const int ranks : {2, 3, 4}) {

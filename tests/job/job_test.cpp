@@ -302,7 +302,7 @@ TEST(Job, ZeroHasStagesZeroToThree) {
 TEST(Job, RefusesWhatThisVersionDoesNotDo) {
   expect_refused("comm.wire=bf16", "sends gradients as fp32 only");
   expect_refused("communication_data_type=fp16", "sends gradients as fp32 only");
-  expect_refused("model.recompute=block", "supports only none", good);
+  expect_refused("model.recompute=full", "none, block, selective", good);
   expect_refused("optimizer={type: OneBitAdam}", "compresses gradients");
   expect_refused("optimizer={type: RMSprop}", "this version has Adam, AdamW, SGD, Lion, Adagrad, Lamb and Muon");
   expect_refused("memory_breakdown=true", "a DeepSpeed key without effect here");
