@@ -25,6 +25,7 @@
 #include "core/log.hpp"
 #include "core/utf8.hpp"
 #include "job/job.hpp"
+#include "run/checkpoint_tools.hpp"
 #include "run/compare.hpp"
 #include "run/doctor.hpp"
 #include "run/generate.hpp"
@@ -133,13 +134,16 @@ int compare_command(const std::string& a, const std::string& b) {
   return comparison.same ? 0 : 1;
 }
 
+/// Prints what is said of checkpoints; `otherwise` is the exit code where not all is as it should be.
+int report_command(const run::CheckpointReport& report, int otherwise) {
+  std::fwrite(report.text.data(), 1, report.text.size(), stdout);
+  return report.good ? 0 : otherwise;
+}
+
 int export_hf_command(const std::string& source, const std::string& folder) {
-  const run::Start place = run::start_with([] { return job::LoadedJob(); });  // one rank, all CPUs
-  return run::run_on_ranks(place, [&](run::RankContext& rank) {
-    if (rank.comm.rank() != 0) return;
-    const std::string report = run::export_hf(source, folder, rank);
-    std::fwrite(report.data(), 1, report.size(), stdout);
-  });
+  const std::string report = run::export_hf(source, folder);
+  std::fwrite(report.data(), 1, report.size(), stdout);
+  return 0;
 }
 
 /// The program's commands, bound to what they do. One of them runs while `app` parses.
@@ -340,6 +344,23 @@ class Commands {
     hf->add_option("source", run_, "a run's folder (its newest checkpoint), or a checkpoint")->required();
     hf->add_option("folder", folder_, "a folder that does not exist yet")->required();
     hf->callback([this] { code_ = export_hf_command(run_, folder_); });
+    const auto look = [&](const char* name, const char* what, auto report) {
+      auto* command = ckpt->add_subcommand(name, what);
+      command->add_option("source", run_, "a run's folder (all its checkpoints), or a checkpoint")->required();
+      command->callback([this, report] { code_ = report_command(report(run_), exit_code(ErrorKind::checkpoint)); });
+      add_examples(*command, "lockstep ckpt " + std::string(name) + " runs/job",
+                   "lockstep ckpt " + std::string(name) + " runs/job/checkpoints/step-200");
+    };
+    look("ls", "a run's checkpoints, by their manifests", run::list_checkpoints);
+    look("verify", "read every byte of a run's checkpoints; exit code 0: all are whole, 4: not all",
+         run::verify_checkpoints);
+    auto* diff =
+        ckpt->add_subcommand("diff", "two checkpoints tensor by tensor; exit code 0: the same bits, 1: others");
+    diff->add_option("a", run_, "a checkpoint")->required();
+    diff->add_option("b", other_run_, "another")->required();
+    diff->callback([this] { code_ = report_command(run::diff_checkpoints(run_, other_run_), 1); });
+    add_examples(*diff, "lockstep ckpt diff runs/a/checkpoints/step-200 runs/b/checkpoints/step-200",
+                 "lockstep ckpt diff runs/a/checkpoints/step-200 runs/b/checkpoints/step-200 > differences.txt");
     for (CLI::App* command : {ckpt, hf})
       add_examples(*command, "lockstep ckpt export-hf runs/job gpt2-mine",
                    "lockstep ckpt export-hf runs/job/checkpoints/step-200 gpt2-mine");

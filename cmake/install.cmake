@@ -3,7 +3,8 @@
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
-install(TARGETS lockstep EXPORT lockstep_targets LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}
+install(TARGETS lockstep lockstep_safetensors_only EXPORT lockstep_targets LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}
+        ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR}
         INCLUDES DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} ${CMAKE_INSTALL_INCLUDEDIR}/lockstep)
 # The module lies beside the library, which looks for it there.
 if(TARGET lockstep_cuda)
@@ -15,7 +16,7 @@ file(RELATIVE_PATH to_library ${CMAKE_INSTALL_FULL_BINDIR} ${CMAKE_INSTALL_FULL_
 lockstep_run_path(lockstep_program "$ORIGIN/${to_library}" "$ORIGIN/../lib")
 
 # Headers include each other from the root of the sources: core/view.hpp. Those of one implementation stay at home.
-foreach(layer core config kernels nn optim sched comm data job engine run)
+foreach(layer core files safetensors config kernels nn optim sched comm data job engine run)
   install(DIRECTORY ${PROJECT_SOURCE_DIR}/${layer} DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/lockstep
           FILES_MATCHING PATTERN "*.hpp" PATTERN "kernels/cpu" EXCLUDE PATTERN "kernels/emu" EXCLUDE
           PATTERN "kernels/cuda" EXCLUDE PATTERN "kernels/device" EXCLUDE)

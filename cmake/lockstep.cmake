@@ -101,6 +101,16 @@ function(lockstep_run_path target)
   set_target_properties(${target} PROPERTIES BUILD_WITH_INSTALL_RPATH TRUE INSTALL_RPATH_USE_LINK_PATH TRUE INSTALL_RPATH "${ARGN}")
 endfunction()
 
+# Reading and writing safetensors files, for programs that want nothing else: no MPI, no OpenMP.
+function(lockstep_safetensors_library)
+  add_library(lockstep_safetensors_only STATIC $<TARGET_OBJECTS:lockstep_safetensors> $<TARGET_OBJECTS:lockstep_files>
+              ${PROJECT_SOURCE_DIR}/core/error.cpp ${PROJECT_SOURCE_DIR}/core/text.cpp ${PROJECT_SOURCE_DIR}/core/utf8.cpp)
+  add_library(lockstep::safetensors ALIAS lockstep_safetensors_only)
+  target_link_libraries(lockstep_safetensors_only PUBLIC $<BUILD_INTERFACE:lockstep_options> fmt::fmt PRIVATE ${LOCKSTEP_XXHASH})
+  target_compile_features(lockstep_safetensors_only INTERFACE cxx_std_20)
+  set_target_properties(lockstep_safetensors_only PROPERTIES EXPORT_NAME safetensors OUTPUT_NAME lockstep_safetensors)
+endfunction()
+
 # lockstep_test(name sources...): one fat GoogleTest program a layer.
 function(lockstep_test name)
   add_executable(${name} ${ARGN})

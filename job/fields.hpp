@@ -215,6 +215,11 @@ void checkpoint(Config& c, V& v) {
                     .unit = "steps",
                     .min = 0});
   v.field(c.keep_last, {.name = "keep_last", .doc = "Older checkpoints are removed; 0 keeps all.", .min = 0});
+  v.field(c.keep_every,
+          {.name = "keep_every",
+           .doc = "Checkpoints of steps that are multiples of this stay, whatever keep_last says; 0: none of them.",
+           .unit = "steps",
+           .min = 0});
 }
 
 template <class Config, class V>

@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <charconv>
+#include <sstream>
 
+#include "comm/heartbeat.hpp"
 #include "core/text.hpp"
-#include "run/durable_folder.hpp"
+#include "files/durable_folder.hpp"
 
 namespace lockstep::run {
 namespace {
@@ -41,9 +43,9 @@ struct Entry {
 };
 
 /// The steps of a folder, lowest first.
-std::vector<Entry> entries_of(const std::string& folder) {
+std::vector<Entry> entries_of(const std::string& folder, files::FileSystem& fs) {
   std::vector<Entry> result;
-  const std::vector<std::string> names = names_in(folder);
+  const std::vector<std::string> names = files::names_in(folder, fs);
   for (const std::string& name : names) {
     std::optional<std::int64_t> step = step_of(name);
     const std::optional<Hidden> found = hidden_of(name);
@@ -57,23 +59,43 @@ std::vector<Entry> entries_of(const std::string& folder) {
   return result;
 }
 
+/// All ranks' entries, on every rank.
+void gather(comm::Communicator& comm, std::vector<FileEntry>& entries) {
+  std::string own;
+  for (const FileEntry& entry : entries)
+    own += fmt::format("{} {} {}\n", entry.name, entry.sum.bytes, entry.sum.xxh3_128);
+  entries.clear();
+  for (int r = 0; r < comm.size(); ++r) {
+    std::string text = own;
+    comm.broadcast_text(text, r);
+    std::istringstream lines(text);
+    for (FileEntry entry; lines >> entry.name >> entry.sum.bytes >> entry.sum.xxh3_128;) entries.push_back(entry);
+  }
+}
+
 }  // namespace
 
-Newest newest_checkpoint(const std::string& folder) {
+std::vector<std::string> checkpoint_paths(const std::string& folder) {
+  std::vector<std::string> paths;
+  for (const Entry& entry : entries_of(folder, files::disk())) paths.push_back(entry.path);
+  return paths;
+}
+
+Newest newest_checkpoint(const std::string& folder, files::FileSystem& fs) {
   Newest result;
-  std::vector<Entry> all = entries_of(folder);
+  std::vector<Entry> all = entries_of(folder, fs);
   for (auto entry = all.rbegin(); entry != all.rend(); ++entry) {
     try {
-      result.manifest = read_manifest(entry->path);
+      result.manifest = read_manifest(entry->path, fs);
       const Manifest& manifest = result.manifest;
       if (manifest.state.step.attempted != entry->step)
         throw Damaged(fmt::format("{}: is of step {}", printable(entry->path), manifest.state.step.attempted));
-      verify_tensors(entry->path, manifest);
+      verify_files(entry->path, manifest, fs);
       result.path = entry->path;
       return result;
     } catch (const Error& error) {
       // A job that is running may have removed or replaced it meanwhile.
-      if (!path_exists(entry->path)) return newest_checkpoint(folder);
+      if (!files::path_exists(entry->path, fs)) return newest_checkpoint(folder, fs);
       if (dynamic_cast<const Damaged*>(&error) == nullptr) throw;
       result.passed_over.emplace_back(error.what());
     }
@@ -87,92 +109,145 @@ Newest newest_checkpoint(const std::string& folder) {
   return result;
 }
 
-CheckpointStore::CheckpointStore(std::string folder, std::int64_t keep_last, std::string run_id)
-    : folder_(std::move(folder)), keep_last_(keep_last), run_id_(std::move(run_id)) {}
+CheckpointStore::CheckpointStore(StoreOptions options, files::FileSystem& fs) : options_(std::move(options)), fs_(fs) {}
 
 void CheckpointStore::clean_up() const { sweep(""); }
 
 void CheckpointStore::sweep(const std::string& run_id) const {
   bool changed = false;
-  for (const std::string& name : names_in(folder_)) {
+  for (const std::string& name : files::names_in(options_.folder, fs_)) {
     const std::optional<Hidden> found = hidden_of(name);
     if (!found || (!run_id.empty() && found->run_id != run_id)) continue;
-    if (found->state == "replaced" && !path_exists(path_of(found->step)))
-      rename_path(folder_ + "/" + name, path_of(found->step));
+    if (found->state == "replaced" && !files::path_exists(path_of(found->step), fs_))
+      files::rename_path(options_.folder + "/" + name, path_of(found->step), fs_);
     else
-      remove_path(folder_ + "/" + name);
+      files::remove_path(options_.folder + "/" + name, fs_);
     changed = true;
   }
-  if (changed) sync_folder(folder_);
+  if (changed) files::sync_folder(options_.folder, fs_);
 }
 
 std::optional<MovedAside> CheckpointStore::move_aside_above(std::int64_t step) const {
   std::string aside, moved;
-  for (const Entry& entry : entries_of(folder_)) {
+  for (const Entry& entry : entries_of(options_.folder, fs_)) {
     if (entry.step <= step) continue;
     for (int k = 1; aside.empty(); ++k) {
-      const std::string free = fmt::format("{}/aside-{}", folder_, k);
-      if (!path_exists(free)) aside = free;
+      const std::string free = fmt::format("{}/aside-{}", options_.folder, k);
+      if (!files::path_exists(free, fs_)) aside = free;
     }
-    make_folders(aside);
-    rename_path(entry.path, fmt::format("{}/step-{}", aside, entry.step));
+    files::make_folders(aside, fs_);
+    files::rename_path(entry.path, fmt::format("{}/step-{}", aside, entry.step), fs_);
     moved += fmt::format("{}step-{}", moved.empty() ? "" : ", ", entry.step);
   }
   if (aside.empty()) return std::nullopt;
-  sync_folder(aside);
-  sync_folder(folder_);
+  files::sync_folder(aside, fs_);
+  files::sync_folder(options_.folder, fs_);
   return MovedAside{aside, moved};
 }
 
-std::string CheckpointStore::save(engine::Engine& engine, const RunState& state,
-                                  const std::function<void()>& under_way) const {
+Saved CheckpointStore::save(engine::Engine& engine, const RunState& state, const SaveHooks& hooks) const {
+  comm::Communicator& comm = engine.comm();
+  const bool root = comm.rank() == 0;
   const std::int64_t step = state.step.attempted;
-  const std::string temporary = hidden_path(step, "partial");
-  make_folders(folder_);
-  remove_path(temporary);
-  make_folders(temporary);
-  try {
-    write_checkpoint(temporary, engine, state, under_way);
-    commit(temporary, step);
-  } catch (const Error& error) {
-    try {
-      sweep(run_id_);
-    } catch (const Error&) {
-      // The first error is the one to tell; what is left is swept when the run starts again.
-    }
-    fail(error.kind(), "the checkpoint of step {} cannot be saved: {}", step, error.what());
+  const std::string what = fmt::format("saving step {}", step);
+  std::string temporary = hidden_path(step, "partial");
+  comm.broadcast_text(temporary, 0);
+  FirstError error;
+  // What a disk may take its time for. Errors are kept, and compared when all are back.
+  const auto with_heartbeat = [&](const std::function<void()>& work) {
+    comm::run_with_heartbeat(
+        comm, what, [&] { error.unless_failed(work); }, options_.heartbeat);
+    error.agree(comm);
+  };
+  const std::string before = fmt::format("the checkpoint of step {} cannot be saved: ", step);
+  Saved saved;
+
+  with_heartbeat([&] {
+    if (!root) return;
+    if (hooks.before) hooks.before();
+    prepare(temporary, checkpoint_bytes(engine));
+  });
+  std::vector<FileEntry> entries;
+  if (!error.failed()) {
+    ShardWriter shards(temporary, engine, error, fs_);
+    with_heartbeat([&] { entries = shards.finish(); });
   }
-  retire_below(step);
-  return path_of(step);
+  if (!error.failed()) gather(comm, entries);
+  if (!error.failed())
+    with_heartbeat([&] {
+      if (!root) return;
+      if (hooks.under_way) hooks.under_way();
+      finish_checkpoint(temporary, {.state = state, .files = entries, .tensors = tensors_of(engine)}, fs_);
+      commit(temporary, step);
+    });
+  if (error.failed()) {
+    FirstError ignored;  // the first error is the one to tell; what is left is swept when the run starts again
+    comm::run_with_heartbeat(
+        comm, what,
+        [&] {
+          ignored.unless_failed([&] {
+            if (root) sweep(options_.run_id);
+          });
+        },
+        options_.heartbeat);
+  } else {
+    saved.path = path_of(step);
+    with_heartbeat([&] {
+      if (root) retire_below(step);
+    });
+  }
+  try {
+    error.rethrow(saved.path.empty() ? before : "an old checkpoint cannot be removed: ");
+  } catch (const files::DiskTrouble& trouble) {
+    saved.trouble = trouble.what();
+  }
+  return saved;
 }
 
-std::string CheckpointStore::path_of(std::int64_t step) const { return fmt::format("{}/step-{}", folder_, step); }
+void CheckpointStore::prepare(const std::string& temporary, std::uint64_t bytes) const {
+  files::make_folders(options_.folder, fs_);
+  sweep(options_.run_id);  // what an earlier save could not remove
+  std::uint64_t free = 0;
+  // A tenth more: folders and the file system's own blocks.
+  const double needed = 1.1 * static_cast<double>(bytes);
+  if (fs_.free_bytes(options_.folder, free) == 0 && static_cast<double>(free) < needed)
+    throw files::DiskTrouble(fmt::format("{}: a checkpoint needs {}, and {} are free there", printable(options_.folder),
+                                         human_bytes(needed), human_bytes(static_cast<double>(free))));
+  files::make_folders(temporary, fs_);
+}
+
+std::string CheckpointStore::path_of(std::int64_t step) const {
+  return fmt::format("{}/step-{}", options_.folder, step);
+}
 
 std::string CheckpointStore::hidden_path(std::int64_t step, const char* state) const {
-  return fmt::format("{}/.step-{}.{}-{}", folder_, step, state, run_id_);
+  return fmt::format("{}/.step-{}.{}-{}", options_.folder, step, state, options_.run_id);
 }
 
 void CheckpointStore::commit(const std::string& temporary, std::int64_t step) const {
   const std::string replaced = hidden_path(step, "replaced");
-  const bool replaces = path_exists(path_of(step));
-  if (replaces) rename_path(path_of(step), replaced);
-  rename_path(temporary, path_of(step));
-  sync_folder(folder_);
-  if (replaces) remove_path(replaced);
+  const bool replaces = files::path_exists(path_of(step), fs_);
+  if (replaces) files::rename_path(path_of(step), replaced, fs_);
+  files::rename_path(temporary, path_of(step), fs_);
+  files::sync_folder(options_.folder, fs_);
+  if (replaces) files::remove_path(replaced, fs_);
 }
 
 void CheckpointStore::retire_below(std::int64_t step) const {
-  if (keep_last_ == 0) return;
+  if (options_.keep_last == 0) return;
   // A folder without a manifest is none of ours, or one to look at: it neither counts nor goes.
   std::vector<Entry> complete;
-  for (const Entry& entry : entries_of(folder_))
-    if (entry.step <= step && is_folder(entry.path) && path_exists(entry.path + "/manifest.json"))
+  for (const Entry& entry : entries_of(options_.folder, fs_))
+    if (entry.step <= step && files::is_folder(entry.path, fs_) &&
+        files::path_exists(entry.path + "/manifest.json", fs_))
       complete.push_back(entry);
-  for (std::size_t i = 0; i + static_cast<std::size_t>(keep_last_) < complete.size(); ++i) {
+  for (std::size_t i = 0; i + static_cast<std::size_t>(options_.keep_last) < complete.size(); ++i) {
+    if (options_.keep_every > 0 && complete[i].step % options_.keep_every == 0) continue;
     // One rename takes it out of the list: a kill while its files go leaves no half of a checkpoint.
     const std::string retired = hidden_path(complete[i].step, "retired");
-    rename_path(complete[i].path, retired);
-    remove_path(retired);
+    files::rename_path(complete[i].path, retired, fs_);
+    files::sync_folder(options_.folder, fs_);
+    files::remove_path(retired, fs_);
   }
 }
 

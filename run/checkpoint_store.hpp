@@ -17,15 +17,39 @@ struct Newest {
   std::vector<std::string> passed_over;
 };
 
+/// The checkpoints of a run's folder of them, lowest step first, whole or not.
+[[nodiscard]] std::vector<std::string> checkpoint_paths(const std::string& folder);
+
 /// Looks at the folder of a run's checkpoints, from the highest step down; needs no lock. Nothing if there is no
 /// `step-N`; ErrorKind::checkpoint if there are some and none is whole, or if the folder cannot be read: neither is "no
 /// checkpoint".
-[[nodiscard]] Newest newest_checkpoint(const std::string& folder);
+[[nodiscard]] Newest newest_checkpoint(const std::string& folder, files::FileSystem& fs = files::disk());
 
 /// What move_aside_above did.
 struct MovedAside {
   std::string folder;  ///< where they are now
   std::string steps;   ///< "step-40, step-50"
+};
+
+/// How save() ended, the same on every rank.
+struct Saved {
+  std::string path;     ///< of the checkpoint; empty: there is none, and the older ones are as they were
+  std::string trouble;  ///< what the disk refused, for people; empty: nothing
+};
+
+/// What rank 0 does in the course of a save.
+struct SaveHooks {
+  std::function<void()> before = {};     ///< first of all
+  std::function<void()> under_way = {};  ///< when all shards are on the disk, before the manifest
+};
+
+/// Where and how checkpoints are kept.
+struct StoreOptions {
+  std::string folder;
+  std::int64_t keep_last = 0;   ///< 0: all stay
+  std::int64_t keep_every = 0;  ///< steps that are multiples of it stay, whatever keep_last says; 0: none of them
+  std::string run_id;           ///< of rank 0's lock; of no meaning on other ranks
+  comm::Seconds heartbeat{1};   ///< between the signs of life of ranks that wait for each other's disks
 };
 
 /// Changes the checkpoints of one run: folders `step-N` under `folder`.
@@ -37,16 +61,18 @@ struct MovedAside {
 /// `step-old` belong to somebody else and are left alone.
 class CheckpointStore {
  public:
-  /// keep_last 0: all stay.
-  CheckpointStore(std::string folder, std::int64_t keep_last, std::string run_id);
+  explicit CheckpointStore(StoreOptions options, files::FileSystem& fs = files::disk());
 
   /// What a job that was killed left: removes what was under way and brings back a step that was to be replaced.
   void clean_up() const;
   /// Moves every step above `step` to `aside-K/`, so that the highest step is again the one saved last.
   [[nodiscard]] std::optional<MovedAside> move_aside_above(std::int64_t step) const;
-  /// Writes step-N and returns its path. Afterwards the newest keep_last of the complete steps up to this one remain,
-  /// this one always; steps above it are not touched. `under_way`: see write_checkpoint.
-  std::string save(engine::Engine& engine, const RunState& state, const std::function<void()>& under_way = {}) const;
+  /// Writes step-N. Collective: each rank writes its share, rank 0 the rest. Afterwards the newest keep_last of the
+  /// complete steps up to this one remain, this one always; steps above it are not touched.
+  ///
+  /// A disk that is full or fails on any rank is no exception: all ranks agree to give this save up, nothing of it is
+  /// left, and Saved::trouble says why. Other errors of any rank are thrown on all.
+  Saved save(engine::Engine& engine, const RunState& state, const SaveHooks& hooks = {}) const;
 
  private:
   [[nodiscard]] std::string path_of(std::int64_t step) const;
@@ -55,10 +81,11 @@ class CheckpointStore {
   void sweep(const std::string& run_id) const;
   void commit(const std::string& temporary, std::int64_t step) const;
   void retire_below(std::int64_t step) const;
+  /// Rank 0: the empty folder to write into. Refuses at once where there is no space for `bytes`.
+  void prepare(const std::string& temporary, std::uint64_t bytes) const;
 
-  std::string folder_;
-  std::int64_t keep_last_;
-  std::string run_id_;
+  StoreOptions options_;
+  files::FileSystem& fs_;
 };
 
 }  // namespace lockstep::run

@@ -10,29 +10,29 @@
 #include "core/error.hpp"
 #include "core/log.hpp"
 #include "core/text.hpp"
+#include "files/durable_folder.hpp"
 #include "run/checkpoint_store.hpp"
-#include "run/durable_folder.hpp"
-#include "run/safetensors.hpp"
+#include "run/job_changes.hpp"
 #include "run/setup.hpp"
+#include "safetensors/file.hpp"
 
 namespace lockstep::run {
 namespace {
 
-constexpr std::int64_t piece = std::int64_t{1} << 20;
 constexpr std::size_t longest_json = std::size_t{64} << 20;
 
 /// The files of weights that a folder has.
 std::vector<std::string> weight_files(const std::string& folder) {
-  if (path_exists(folder + "/model.safetensors")) return {folder + "/model.safetensors"};
+  if (files::path_exists(folder + "/model.safetensors")) return {folder + "/model.safetensors"};
   const std::string index = folder + "/model.safetensors.index.json";
-  if (!path_exists(index)) {
-    const bool pickled = path_exists(folder + "/pytorch_model.bin");
+  if (!files::path_exists(index)) {
+    const bool pickled = files::path_exists(folder + "/pytorch_model.bin");
     fail(ErrorKind::checkpoint, "model.init_from: {} has no model.safetensors{}", printable(folder),
          pickled ? "; pytorch_model.bin is not read. transformers makes the other of it: "
                    "AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(DIR)"
                  : "");
   }
-  const auto object = nlohmann::json::parse(read_text_file(index, longest_json), nullptr, false);
+  const auto object = nlohmann::json::parse(files::read_text_file(index, longest_json), nullptr, false);
   if (!object.is_object() || !object.contains("weight_map") || !object["weight_map"].is_object())
     fail(ErrorKind::checkpoint, "{}: has no weight_map", printable(index));
   std::set<std::string> names;
@@ -45,30 +45,36 @@ std::vector<std::string> weight_files(const std::string& folder) {
   return {names.begin(), names.end()};
 }
 
-/// Finds a parameter under its own name, or as a model without an output layer has it: without "transformer.".
+/// A tensor and the file that holds it.
+struct Found {
+  const safetensors::File* file = nullptr;
+  const safetensors::Tensor* tensor = nullptr;
+};
+
+/// The tensors of some files, by name.
 struct Weights {
-  explicit Weights(const std::string& folder) {
-    for (const std::string& path : weight_files(folder)) {
-      files.push_back(std::make_unique<SafetensorsReader>(path));
-      for (const auto& [name, entry] : files.back()->entries())
-        by_name.emplace(name, std::pair{files.back().get(), &entry});
+  explicit Weights(const std::vector<std::string>& paths) {
+    for (const std::string& path : paths) {
+      files.push_back(std::make_unique<safetensors::File>(path));
+      for (const safetensors::Tensor& tensor : files.back()->header().tensors)
+        by_name.emplace(tensor.name, Found{files.back().get(), &tensor});
     }
   }
-  [[nodiscard]] std::pair<const SafetensorsReader*, const SafetensorsReader::Entry*> find(
-      const std::string& name) const {
+  /// Under its own name, or as a model without an output layer has it: without "transformer.".
+  [[nodiscard]] Found find(const std::string& name) const {
     const std::string prefix = "transformer.";
     for (const std::string& candidate : {name, name.substr(name.starts_with(prefix) ? prefix.size() : 0)})
       if (const auto found = by_name.find(candidate); found != by_name.end()) return found->second;
-    return {nullptr, nullptr};
+    return {};
   }
-  std::vector<std::unique_ptr<SafetensorsReader>> files;
-  std::map<std::string, std::pair<const SafetensorsReader*, const SafetensorsReader::Entry*>> by_name;
+  std::vector<std::unique_ptr<safetensors::File>> files;
+  std::map<std::string, Found> by_name;
 };
 
 /// The checkpoint that is meant: one itself, or a run's newest.
 std::string checkpoint_of(const std::string& source) {
-  if (path_exists(source + "/manifest.json")) return source;
-  if (!path_exists(source + "/checkpoints"))
+  if (files::path_exists(source + "/manifest.json")) return source;
+  if (!files::path_exists(source + "/checkpoints"))
     fail(ErrorKind::config, "{} is neither a checkpoint nor a run's folder", printable(source));
   const Newest newest = newest_checkpoint(source + "/checkpoints");
   for (const std::string& damage : newest.passed_over) log::warning("{}", damage);
@@ -100,72 +106,80 @@ std::string config_json(const job::Gpt2Config& gpt2, int vocab_size) {
 }
 
 void copy_file(const std::string& from, const std::string& to) {
-  replace_text_file(to, read_text_file(from, std::size_t{1} << 30));
+  files::replace_text_file(to, files::read_text_file(from, std::size_t{1} << 30));
 }
 
 }  // namespace
 
 void load_hf_weights(const std::string& folder, engine::Engine& engine) {
-  const Weights weights(folder);
+  const Weights weights(weight_files(folder));
   const std::vector<nn::ParameterSpec>& specs = engine.model().parameters();
   for (std::size_t p = 0; p < specs.size(); ++p) {
     const nn::ParameterSpec& spec = specs[p];
-    const auto [file, entry] = weights.find(spec.name);
+    const auto [file, tensor] = weights.find(spec.name);
     if (file == nullptr)
       fail(ErrorKind::checkpoint, "model.init_from: {} has no {}, which the model needs", printable(folder), spec.name);
+    const std::vector<std::uint64_t> shape(spec.shape.begin(), spec.shape.end());
     // A shorter context takes the first positions.
-    const bool cropped = spec.name == "transformer.wpe.weight" && entry->shape.size() == 2 &&
-                         entry->shape[0] > spec.shape[0] && entry->shape[1] == spec.shape[1];
-    if (entry->shape != spec.shape && !cropped)
+    const bool cropped = spec.name == "transformer.wpe.weight" && tensor->shape.size() == 2 &&
+                         tensor->shape[0] > shape[0] && tensor->shape[1] == shape[1];
+    if (tensor->shape != shape && !cropped)
       fail(ErrorKind::checkpoint, "model.init_from: {}: {} has the shape [{}] there and [{}] in this model",
-           printable(file->path()), spec.name, fmt::join(entry->shape, ", "), fmt::join(spec.shape, ", "));
+           printable(file->path()), spec.name, fmt::join(tensor->shape, ", "), fmt::join(spec.shape, ", "));
     const std::int64_t begin = engine.layout().of(static_cast<nn::ParamId>(p)).begin;
     const std::int64_t elements = spec.elements();
-    file->read(*entry, [&](std::int64_t first, std::int64_t count, const float* values) {
+    file->read_floats(*tensor, [&](std::int64_t first, std::int64_t count, const float* values) {
       if (first < elements) engine.write_range("master", begin + first, std::min(count, elements - first), values);
     });
   }
 }
 
-std::string export_hf(const std::string& source, const std::string& folder, RankContext& rank) {
-  const std::string path = checkpoint_of(source);
-  const Manifest manifest = read_manifest(path);
-  const job::LoadedJob loaded = job::load_job_text("job.yaml", manifest.state.job, "/");
-  if (loaded.config.model.type != "gpt2")
-    fail(ErrorKind::config, "{} is of a {}; only a gpt2 has a form that transformers knows", printable(path),
-         loaded.config.model.type);
-  if (path_exists(folder)) fail(ErrorKind::config, "{} exists already; give a folder that does not", printable(folder));
+std::optional<std::string> hf_config_of(const Manifest& manifest) {
+  const std::optional<job::JobConfig> config = job_of_then(manifest.state.job);
+  if (!config || config->model.type != "gpt2") return std::nullopt;
   // The vocabulary is in the weights, so the data need not be there any more.
   int vocabulary = 0;
   for (const TensorEntry& tensor : manifest.tensors)
     if (tensor.name == "transformer.wte.weight") vocabulary = static_cast<int>(tensor.shape.front());
-  const auto model = make_model(loaded.config, vocabulary, 0);
-  engine::Engine engine(
-      *model, rank.comm, rank.place,
-      engine_options(loaded, *model, {.train = 1, .micro = 1, .accumulation = 1, .world = 1, .text = ""}, 0,
-                     rank.place.device->immediate()));
-  load_checkpoint(path, manifest, engine);
+  return config_json(config->model.gpt2, vocabulary);
+}
 
-  make_folders(folder);
-  std::vector<SafetensorsWriter::Tensor> tensors;
-  for (const nn::ParameterSpec& spec : model->parameters()) tensors.push_back({spec.name, spec.shape});
-  SafetensorsWriter writer(folder + "/model.safetensors", tensors);
-  std::vector<float> values(static_cast<std::size_t>(piece));
-  for (std::size_t p = 0; p < model->parameters().size(); ++p) {
-    const std::int64_t elements = model->parameters()[p].elements();
-    const std::int64_t begin = engine.layout().of(static_cast<nn::ParamId>(p)).begin;
-    for (std::int64_t at = 0; at < elements; at += piece) {
-      const std::int64_t count = std::min(piece, elements - at);
-      engine.read_range("master", begin + at, count, values.data());
-      writer.write(values.data(), count);
-    }
+std::string export_hf(const std::string& source, const std::string& folder) {
+  const std::string path = checkpoint_of(source);
+  const Manifest manifest = read_manifest(path);
+  const job::LoadedJob loaded = job::load_job_text("job.yaml", manifest.state.job, "/");
+  const std::optional<std::string> config = hf_config_of(manifest);
+  if (!config)
+    fail(ErrorKind::config, "{} is of a {}; only a gpt2 has a form that transformers knows", printable(path),
+         loaded.config.model.type);
+  if (files::path_exists(folder))
+    fail(ErrorKind::config, "{} exists already; give a folder that does not", printable(folder));
+  verify_files(path, manifest);
+  std::vector<std::string> shards;
+  for (const FileEntry& file : manifest.files)
+    if (file.name.starts_with("model-")) shards.push_back(path + "/" + file.name);
+  const Weights weights(shards);
+  std::vector<safetensors::Tensor> tensors;
+  std::int64_t parameters = 0;
+  for (const auto& [name, found] : weights.by_name) {
+    tensors.push_back({.name = name, .shape = found.tensor->shape});
+    parameters += static_cast<std::int64_t>(found.tensor->bytes() / sizeof(float));
   }
-  writer.finish();
-  replace_text_file(folder + "/config.json", config_json(loaded.config.model.gpt2, vocabulary));
+
+  files::make_folders(folder);
+  safetensors::Writer writer(folder + "/model.safetensors", std::move(tensors), {{"format", "pt"}});
+  for (const safetensors::Tensor& tensor : writer.tensors()) {
+    const Found found = weights.by_name.at(tensor.name);
+    found.file->read_floats(*found.tensor, [&](std::int64_t, std::int64_t count, const float* values) {
+      writer.write(values, static_cast<std::size_t>(count) * sizeof(float));
+    });
+  }
+  (void)writer.finish();
+  files::replace_text_file(folder + "/config.json", *config);
   std::string files = "config.json, model.safetensors";
   const job::TextDataConfig& text = loaded.config.data.text;
   if (loaded.config.data.type == "text" && text.vocab && text.merges) {
-    if (path_exists(*text.vocab) && path_exists(*text.merges)) {
+    if (files::path_exists(*text.vocab) && files::path_exists(*text.merges)) {
       copy_file(*text.vocab, folder + "/vocab.json");
       copy_file(*text.merges, folder + "/merges.txt");
       files += ", vocab.json, merges.txt";
@@ -174,8 +188,8 @@ std::string export_hf(const std::string& source, const std::string& folder, Rank
                    printable(*text.merges));
     }
   }
-  return fmt::format("{}: {} (step {} of {}: {})\n", printable(folder), files, manifest.state.step.attempted,
-                     printable(path), model->describe());
+  return fmt::format("{}: {} (step {} of {}: {} parameters)\n", printable(folder), files, manifest.state.step.attempted,
+                     printable(path), parameters);
 }
 
 }  // namespace lockstep::run

@@ -1,10 +1,11 @@
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "engine/engine.hpp"
 #include "job/job.hpp"
-#include "run/launch.hpp"
+#include "run/manifest.hpp"
 
 namespace lockstep::run {
 
@@ -16,8 +17,11 @@ void load_hf_weights(const std::string& folder, engine::Engine& engine);
 
 /// Writes the weights of a run's newest checkpoint, or of the checkpoint `source`, as a folder that transformers loads:
 /// config.json, model.safetensors and, for tokenizer gpt2, vocab.json and merges.txt. Without rows that only memory
-/// has. One rank. Returns what was written, for people. ErrorKind::config for a model that is no GPT-2 or a folder that
-/// exists.
-[[nodiscard]] std::string export_hf(const std::string& source, const std::string& folder, RankContext& rank);
+/// has. Reads the checkpoint to its last byte first. Returns what was written, for people. ErrorKind::config for a
+/// model that is no GPT-2 or a folder that exists.
+[[nodiscard]] std::string export_hf(const std::string& source, const std::string& folder);
+
+/// config.json of a checkpoint of a GPT-2; nothing of other models.
+[[nodiscard]] std::optional<std::string> hf_config_of(const Manifest& manifest);
 
 }  // namespace lockstep::run

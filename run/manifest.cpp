@@ -130,49 +130,41 @@ RunState run_state_from(const Fields& from, const std::string& place) {
   return state;
 }
 
-FileSum file_from(const Fields& from, const std::string& place) {
-  const json& files = from.list("files");
-  if (files.size() != 1) damaged(place, "lists {} files; expected tensors.bin alone", files.size());
-  const Fields file(files[0], place);
-  if (file.text("name") != "tensors.bin")
-    damaged(place, "lists a file {}; expected tensors.bin", printable(file.text("name")));
-  return {.bytes = file.natural("bytes"), .xxh3_128 = file.text("xxh3_128")};
+/// A name that a manifest gives is joined to its folder's: it must not lead out of it.
+bool is_plain(const std::string& name) {
+  return !name.empty() && name != "." && name != ".." && name.find('/') == std::string::npos &&
+         name.find('\0') == std::string::npos;
 }
 
-/// Bytes of a tensor of this shape; nothing if the product does not fit.
-std::uint64_t bytes_of(const std::vector<std::int64_t>& shape, const std::string& name, const std::string& place) {
-  std::uint64_t bytes = sizeof(float);
-  for (const std::int64_t n : shape)
-    if (__builtin_mul_overflow(bytes, static_cast<std::uint64_t>(n), &bytes))
-      damaged(place, "the shape of {} has more elements than can be counted", printable(name));
-  return bytes;
+std::vector<FileEntry> files_from(const Fields& from, const std::string& place) {
+  std::vector<FileEntry> entries;
+  std::set<std::string> seen;
+  for (const json& each : from.list("files")) {
+    const Fields fields(each, place);
+    FileEntry entry{.name = fields.text("name"),
+                    .sum = {.bytes = fields.natural("bytes"), .xxh3_128 = fields.text("xxh3_128")}};
+    if (!is_plain(entry.name)) damaged(place, "lists a file {}, which is no plain name", printable(entry.name));
+    if (!seen.insert(entry.name).second) damaged(place, "lists {} twice", printable(entry.name));
+    entries.push_back(std::move(entry));
+  }
+  return entries;
 }
 
-/// The tensors follow each other from the file's first byte to its last, so no range can lie elsewhere or wrap.
-std::vector<TensorEntry> tensors_from(const Fields& from, const FileSum& file, const std::string& place) {
+std::vector<TensorEntry> tensors_from(const Fields& from, const std::string& place) {
   std::vector<TensorEntry> tensors;
   std::set<std::pair<std::string, std::string>> seen;
-  std::uint64_t end = 0;
   for (const json& each : from.list("tensors")) {
     const Fields fields(each, place);
-    TensorEntry t{.name = fields.text("name"),
-                  .kind = fields.text("kind"),
-                  .shape = {},
-                  .begin = fields.natural("begin"),
-                  .bytes = fields.natural("bytes")};
+    TensorEntry t{.name = fields.text("name"), .kind = fields.text("kind"), .shape = {}};
     const std::string label = printable(t.kind + " of " + t.name);
-    if (fields.text("dtype") != "fp32")
-      damaged(place, "{} is {}; expected fp32", label, printable(fields.text("dtype")));
     for (const json& n : fields.list("shape")) t.shape.push_back(fields.integer_in(n, "a dimension", 1, most));
-    if (t.bytes != bytes_of(t.shape, t.name, place))
-      damaged(place, "{} has {} bytes, which its shape does not", label, t.bytes);
-    if (t.begin != end) damaged(place, "{} begins at byte {}, the tensor before it ends at {}", label, t.begin, end);
-    if (__builtin_add_overflow(end, t.bytes, &end) || end > file.bytes)
-      damaged(place, "{} ends behind the {} of tensors.bin", label, human_bytes(static_cast<double>(file.bytes)));
+    std::int64_t bytes = sizeof(float);
+    for (const std::int64_t n : t.shape)
+      if (__builtin_mul_overflow(bytes, n, &bytes))
+        damaged(place, "the shape of {} has more elements than can be counted", label);
     if (!seen.insert({t.kind, t.name}).second) damaged(place, "{} stands there twice", label);
     tensors.push_back(std::move(t));
   }
-  if (end != file.bytes) damaged(place, "the tensors end at byte {}, tensors.bin at {}", end, file.bytes);
   return tensors;
 }
 
@@ -190,30 +182,36 @@ json checked_object(const std::string& text, const std::string& place) {
   const json hash = object.value(hash_key, json());
   if (hash.is_string()) {
     object.erase(hash_key);
-    if (hash_of(canonical(object)) != hash.get<std::string>())
+    if (files::hash_of(canonical(object)) != hash.get<std::string>())
       damaged(place, "does not have the hash it carries: it is damaged{}",
               ours ? "" : ", or of another format version");
   } else if (ours) {
     damaged(place, "carries no hash");
   }
   if (!ours)
-    fail(ErrorKind::checkpoint, "{}: has format version {}; this program reads version {}", printable(place),
-         printable(version.dump()), manifest_version);
+    fail(ErrorKind::checkpoint,
+         "{}: has format version {}; this program reads version {}. Go on with the version of lockstep that wrote it, "
+         "or "
+         "start anew with --resume never, which keeps this run aside",
+         printable(place), printable(version.dump()), manifest_version);
   return object;
 }
 
 }  // namespace
 
+std::int64_t TensorEntry::elements() const {
+  std::int64_t count = 1;
+  for (const std::int64_t n : shape) count *= n;
+  return count;
+}
+
 std::string manifest_text(const Manifest& manifest) {
   const RunState& state = manifest.state;
-  json tensors = json::array();
+  json tensors = json::array(), entries = json::array();
   for (const TensorEntry& t : manifest.tensors)
-    tensors.push_back({{"name", t.name},
-                       {"kind", t.kind},
-                       {"shape", t.shape},
-                       {"dtype", "fp32"},
-                       {"begin", t.begin},
-                       {"bytes", t.bytes}});
+    tensors.push_back({{"name", t.name}, {"kind", t.kind}, {"shape", t.shape}});
+  for (const FileEntry& file : manifest.files)
+    entries.push_back({{"name", file.name}, {"bytes", file.sum.bytes}, {"xxh3_128", file.sum.xxh3_128}});
   json object = {{"format_version", manifest_version},
                  {"step_state", to_json(state.step)},
                  {"sample_position", state.sample_position},
@@ -225,14 +223,12 @@ std::string manifest_text(const Manifest& manifest) {
                  {"isa", state.isa},
                  {"job", state.job},
                  {"data", state.data},
-                 {"files", json::array({{{"name", "tensors.bin"},
-                                         {"bytes", manifest.tensors_file.bytes},
-                                         {"xxh3_128", manifest.tensors_file.xxh3_128}}})},
+                 {"files", entries},
                  {"tensors", tensors}};
   if (state.schedule_index != 0) object["schedule_index"] = state.schedule_index;
   if (!state.client_state.empty()) object["client_state"] = state.client_state;
   if (state.metric) object["metric"] = to_json(*state.metric);
-  object[hash_key] = hash_of(canonical(object));
+  object[hash_key] = files::hash_of(canonical(object));
   return canonical(object, 1) + "\n";
 }
 
@@ -241,8 +237,8 @@ Manifest parse_manifest(const std::string& text, const std::string& place) {
   const Fields fields(object, place);
   Manifest manifest;
   manifest.state = run_state_from(fields, place);
-  manifest.tensors_file = file_from(fields, place);
-  manifest.tensors = tensors_from(fields, manifest.tensors_file, place);
+  manifest.files = files_from(fields, place);
+  manifest.tensors = tensors_from(fields, place);
   return manifest;
 }
 

@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "core/error.hpp"
+#include "files/durable_file.hpp"
 #include "kernels/decide/step.hpp"
-#include "run/durable_file.hpp"
 #include "sched/schedule.hpp"
 
 namespace lockstep::run {
@@ -30,23 +30,28 @@ struct RunState {
   std::string client_state = {};    ///< the program's own text
 };
 
-/// One whole, logical fp32 tensor: no padding, no ranks.
+/// One whole, logical fp32 tensor: no padding, no ranks. Where its elements lie, the headers of the shards say.
 struct TensorEntry {
   std::string name;  ///< the model's
   std::string kind;  ///< "master" or a moment's name
   std::vector<std::int64_t> shape;
-  std::uint64_t begin = 0;  ///< in tensors.bin, bytes
-  std::uint64_t bytes = 0;
+  [[nodiscard]] std::int64_t elements() const;
+};
+
+/// A file beside manifest.json.
+struct FileEntry {
+  std::string name;  ///< plain: of a file in the same folder
+  files::FileSum sum;
 };
 
 /// manifest.json: what a checkpoint holds.
 struct Manifest {
   RunState state;
-  FileSum tensors_file;              ///< tensors.bin
-  std::vector<TensorEntry> tensors;  ///< in the order of the file, which they tile without gap or overlap
+  std::vector<FileEntry> files;  ///< every one of the checkpoint but this
+  std::vector<TensorEntry> tensors;
 };
 
-inline constexpr int manifest_version = 2;
+inline constexpr int manifest_version = 3;
 
 /// A checkpoint whose content is not what was written: another one may do. ErrorKind::checkpoint; a disk that cannot be
 /// read throws a plain Error instead.
@@ -60,7 +65,7 @@ class Damaged : public Error {
 [[nodiscard]] std::string manifest_text(const Manifest& manifest);
 
 /// Reads such a text; `place` names it in messages. The hash is compared before any other field is looked at, then
-/// every number is held against its range and the tensors against their file. Throws Damaged; ErrorKind::checkpoint
+/// every number is held against its range, and every name. Throws Damaged; ErrorKind::checkpoint
 /// alone for a whole manifest of another version.
 [[nodiscard]] Manifest parse_manifest(const std::string& text, const std::string& place);
 

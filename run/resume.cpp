@@ -5,8 +5,8 @@
 
 #include "core/error.hpp"
 #include "core/text.hpp"
+#include "files/durable_folder.hpp"
 #include "optim/optimizer.hpp"
-#include "run/durable_folder.hpp"
 #include "run/job_changes.hpp"
 #include "run/run_folder.hpp"
 #include "run/setup.hpp"
@@ -37,7 +37,7 @@ void look_for_newest(const std::string& folder, Beginning& beginning) {
 
 /// A checkpoint, or a run's newest one, that was named.
 void look_at(const std::string& path, Beginning& beginning) {
-  if (is_folder(path + "/checkpoints") && !path_exists(path + "/manifest.json")) {
+  if (files::is_folder(path + "/checkpoints") && !files::path_exists(path + "/manifest.json")) {
     look_for_newest(path, beginning);
     if (!beginning.manifest)
       fail(ErrorKind::checkpoint, "{}: this run has no checkpoint yet; start it with --resume auto", printable(path));
@@ -46,7 +46,7 @@ void look_at(const std::string& path, Beginning& beginning) {
   beginning.checkpoint = path;
   try {
     beginning.manifest = read_manifest(path);
-    verify_tensors(path, *beginning.manifest);
+    verify_files(path, *beginning.manifest);
   } catch (const Error& error) {
     if (error.kind() != ErrorKind::checkpoint) throw;
     fail(ErrorKind::checkpoint,
@@ -155,9 +155,9 @@ std::optional<sched::MetricState> metric_to_go_on(Beginning& beginning, const st
 void open_run_folder(const std::string& folder, const CheckpointStore& store, Beginning& beginning) {
   if (!beginning.move_run_aside)
     leave_later_steps(folder, store, beginning);
-  else if (!names_in(folder).empty())
+  else if (!files::names_in(folder).empty())
     beginning.remarks.push_back("the run that was here is now " + printable(move_folder_aside(folder)));
-  make_folders(folder + "/checkpoints");
+  files::make_folders(folder + "/checkpoints");
   if (beginning.metrics.bad_lines > 0)
     beginning.remarks.push_back(fmt::format("{}: lines that cannot be read stay as they are: {}, the first is line {}",
                                             printable(metrics_path(folder)), beginning.metrics.bad_lines,

@@ -17,7 +17,7 @@
 #include "core/error.hpp"
 #include "core/host.hpp"
 #include "core/text.hpp"
-#include "run/durable_folder.hpp"
+#include "files/durable_folder.hpp"
 
 namespace lockstep::run {
 namespace {
@@ -63,7 +63,7 @@ std::string run_folder(const job::JobConfig& job) { return (fs::path(job.run.out
 
 std::string lock_path(const std::string& run_folder) {
   const fs::path folder(run_folder);
-  return (fs::path(parent_of(run_folder)) / ("." + folder.filename().string() + ".lock")).string();
+  return (fs::path(files::parent_of(run_folder)) / ("." + folder.filename().string() + ".lock")).string();
 }
 
 RunLock::RunLock(const std::string& run_folder, std::chrono::milliseconds patience) {
@@ -71,7 +71,7 @@ RunLock::RunLock(const std::string& run_folder, std::chrono::milliseconds patien
   run_id_ = fmt::format("{:08x}", random());
   const std::string path = lock_path(run_folder);
   try {
-    make_folders(parent_of(path));
+    files::make_folders(files::parent_of(path));
   } catch (const Error& error) {
     fail(ErrorKind::environment, "{}; run.output_dir says where the run's folder {} lies", error.what(),
          printable(run_folder));
@@ -107,9 +107,9 @@ RunLock::~RunLock() { ::close(file_); }
 std::string move_folder_aside(const std::string& run_folder) {
   for (int n = 1;; ++n) {
     const std::string aside = fmt::format("{}.old-{}", run_folder, n);
-    if (path_exists(aside)) continue;
-    rename_path(run_folder, aside);
-    sync_folder(parent_of(run_folder));
+    if (files::path_exists(aside)) continue;
+    files::rename_path(run_folder, aside);
+    files::sync_folder(files::parent_of(run_folder));
     return aside;
   }
 }

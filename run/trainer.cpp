@@ -50,7 +50,7 @@ class Training {
     require_equal_data();
     model_ = make_model(job_, dataset_->shape());
     together("looking into the run's folder", [&] {
-      if (!is_root()) return;
+      if (!is_root()) return open_store("");
       take_folder();
       beginning_ = find_beginning(folder_, resume);
     });
@@ -97,6 +97,14 @@ class Training {
       if (all) record(engine_->results(), 0, progress);
       if (save || done == last_step_) save_checkpoint(progress);
     }
+    if (!unsaved_.empty())
+      fail(ErrorKind::checkpoint,
+           "step {} was reached, but it is not saved ({} of this run's saves were given up): {}\n  Make space and run "
+           "the "
+           "same command again: it goes on from the newest checkpoint, if there is one",
+           state_.attempted, failed_saves_, unsaved_);
+    if (is_root() && failed_saves_ > 0)
+      log::warning("{} given up because of the disk; the last one is there", counted(failed_saves_, "save"));
     if (state_.attempted < job_.run.steps)
       fail(ErrorKind::preempted,
            "stopped by signal after step {}; everything is saved. The same command goes on from there.",
@@ -121,8 +129,9 @@ class Training {
       rank_.place.device->use_here();
       work();
     };
-    comm::run_with_heartbeat(comm_, what, here, comm::Seconds(std::min(1.0, job_.comm.timeout_s / 4)));
+    comm::run_with_heartbeat(comm_, what, here, heartbeat());
   }
+  [[nodiscard]] comm::Seconds heartbeat() const { return comm::Seconds(std::min(1.0, job_.comm.timeout_s / 4)); }
 
   /// Each rank reads its own copy of the data; a host with another one would train on it unnoticed.
   void require_equal_data() {
@@ -136,10 +145,18 @@ class Training {
              all[r], all[0]);
   }
 
+  void open_store(const std::string& run_id) {
+    store_.emplace(StoreOptions{.folder = folder_ + "/checkpoints",
+                                .keep_last = job_.run.checkpoint.keep_last,
+                                .keep_every = job_.run.checkpoint.keep_every,
+                                .run_id = run_id,
+                                .heartbeat = heartbeat()});
+  }
+
   /// Rank 0: from here on no other job changes the run's folder.
   void take_folder() {
     lock_.emplace(folder_);
-    store_.emplace(folder_ + "/checkpoints", job_.run.checkpoint.keep_last, lock_->run_id());
+    open_store(lock_->run_id());
     if (lock_->effective())
       store_->clean_up();
     else
@@ -179,7 +196,7 @@ class Training {
   /// Rank 0.
   void open_folder() {
     open_run_folder(folder_, *store_, beginning_);
-    replace_text_file(folder_ + "/job.yaml", job::effective_yaml(job_));
+    files::replace_text_file(folder_ + "/job.yaml", job::effective_yaml(job_));
     metrics_.emplace(folder_ + "/metrics.jsonl", beginning_.metrics);
     append_start(folder_, {.step = beginning_.first_step(),
                            .ranks = rank_.summary,
@@ -311,16 +328,15 @@ class Training {
 
   void save_checkpoint(Progress& progress) {
     state_ = engine_->read_state();
-    std::string path;
-    together(fmt::format("saving step {}", state_.attempted), [&] {
-      if (is_root()) path = write_checkpoint_of(state_, progress);
-    });
-    if (is_root()) progress.note("checkpoint " + path);
+    const Saved saved = write_checkpoint_of(state_, progress);
+    if (is_root() && !saved.path.empty()) progress.note("checkpoint " + saved.path);
+    if (is_root() && !saved.trouble.empty()) progress.note("warning: " + saved.trouble + "; training goes on");
+    failed_saves_ += saved.path.empty() ? 1 : 0;
+    unsaved_ = saved.path.empty() ? saved.trouble : "";
     step_began_ = Clock::now();
   }
 
-  std::string write_checkpoint_of(const StepState& state, Progress& progress) {
-    say(progress, metrics_->sync());
+  Saved write_checkpoint_of(const StepState& state, Progress& progress) {
     return store_->save(*engine_,
                         {.step = state,
                          .sample_position = state.attempted * batch_.train,
@@ -333,7 +349,8 @@ class Training {
                          .job = job::effective_yaml(job_),
                          .metric = engine_->metric_state(),
                          .data = data_fingerprint(*dataset_)},
-                        [&] { std::this_thread::sleep_for(drill_.save_delay); });
+                        {.before = [&] { say(progress, metrics_->sync()); },
+                         .under_way = [&] { std::this_thread::sleep_for(drill_.save_delay); }});
   }
 
   static void say(Progress& progress, const std::string& text) {
@@ -353,9 +370,9 @@ class Training {
   engine::EngineOptions options_;
   Capture capture_;
   std::optional<engine::Engine> engine_;
+  std::optional<CheckpointStore> store_;
   // On rank 0:
   std::optional<RunLock> lock_;
-  std::optional<CheckpointStore> store_;
   std::optional<MetricsFile> metrics_;
   std::optional<Monitors> monitors_;
 
@@ -364,7 +381,9 @@ class Training {
   StepState state_;
   std::optional<engine::Evaluation> evaluation_;  ///< the last one
   std::int64_t skipped_in_a_row_ = 0;
-  std::int64_t last_step_ = 0;  ///< run.steps, or less once somebody asked to stop
+  std::int64_t failed_saves_ = 0;  ///< given up because of the disk
+  std::string unsaved_;            ///< why the last save was given up; empty: it was not
+  std::int64_t last_step_ = 0;     ///< run.steps, or less once somebody asked to stop
   Clock::time_point step_began_;
 };
 

@@ -8,8 +8,8 @@
 #include "core/isa.hpp"
 #include "core/log.hpp"
 #include "core/text.hpp"
+#include "files/durable_folder.hpp"
 #include "run/agreement.hpp"
-#include "run/durable_folder.hpp"
 #include "run/resume.hpp"
 #include "run/setup.hpp"
 
@@ -120,11 +120,20 @@ std::optional<engine::Evaluation> Training::evaluate(const data::Dataset& datase
   return engine::evaluate_all(*engine_, dataset);
 }
 
+void Training::open_store(const std::string& run_id) {
+  store_.emplace(StoreOptions{.folder = folder_ + "/checkpoints",
+                              .keep_last = job_.config.run.checkpoint.keep_last,
+                              .keep_every = job_.config.run.checkpoint.keep_every,
+                              .run_id = run_id,
+                              .heartbeat = comm::Seconds(std::min(1.0, job_.config.comm.timeout_s / 4))});
+}
+
 /// Rank 0: from here on no other job changes the run's folder.
 void Training::take_folder() {
   if (store_) return;
+  if (!is_root()) return open_store("");
   lock_.emplace(folder_);
-  store_.emplace(folder_ + "/checkpoints", job_.config.run.checkpoint.keep_last, lock_->run_id());
+  open_store(lock_->run_id());
   if (lock_->effective())
     store_->clean_up();
   else
@@ -134,39 +143,39 @@ void Training::take_folder() {
 std::string Training::save(const std::string& client_state) {
   drain();
   const StepState state = engine_->read_state();
-  std::string path;
   together(fmt::format("saving step {}", state.attempted), [&] {
-    if (!is_root()) return;
     take_folder();
-    make_folders(folder_ + "/checkpoints");
+    if (!is_root()) return;
+    files::make_folders(folder_ + "/checkpoints");
     // The highest step is always the one that was saved last: what another run, or another way on, left above goes.
     if (const auto moved = store_->move_aside_above(state.attempted))
       log::print("what was saved after step {} ({}) is now in {}\n", state.attempted, moved->steps,
                  printable(moved->folder));
-    path = store_->save(*engine_, {.step = state,
-                                   .sample_position = state.attempted * batch_.train,
-                                   .seed = options_.seed,
-                                   .train_batch = batch_.train,
-                                   .micro_batch = batch_.micro,
-                                   .world = comm_.size(),
-                                   .threads = rank_.place.threads,
-                                   .isa = std::string(to_string(current_isa())),
-                                   .job = job::effective_yaml(job_.config),
-                                   .metric = engine_->metric_state(),
-                                   .data = own_data,
-                                   .schedule_index = scheduler_.managed() ? 0 : scheduler_.index(),
-                                   .client_state = client_state});
   });
-  comm_.broadcast_text(path, 0);
-  return path;
+  const Saved saved = store_->save(*engine_, {.step = state,
+                                              .sample_position = state.attempted * batch_.train,
+                                              .seed = options_.seed,
+                                              .train_batch = batch_.train,
+                                              .micro_batch = batch_.micro,
+                                              .world = comm_.size(),
+                                              .threads = rank_.place.threads,
+                                              .isa = std::string(to_string(current_isa())),
+                                              .job = job::effective_yaml(job_.config),
+                                              .metric = engine_->metric_state(),
+                                              .data = own_data,
+                                              .schedule_index = scheduler_.managed() ? 0 : scheduler_.index(),
+                                              .client_state = client_state});
+  if (saved.path.empty()) throw files::DiskTrouble(saved.trouble);
+  if (is_root() && !saved.trouble.empty()) log::warning("{}", saved.trouble);
+  return saved.path;
 }
 
 std::optional<LoadedCheckpoint> Training::load(const std::string& resume) {
   require(step_count_ == 0, "training: load after the first step");
   Beginning beginning;
   together("looking into the run's folder", [&] {
-    if (!is_root()) return;
     take_folder();
+    if (!is_root()) return;
     beginning = find_beginning(folder_, resume);
   });
   share_beginning(beginning, comm_);

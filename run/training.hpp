@@ -124,6 +124,7 @@ class Training {
  private:
   void collect();
   void together(std::string_view what, const std::function<void()>& work);
+  void open_store(const std::string& run_id);
   void take_folder();
   [[nodiscard]] bool is_root() const { return comm_.rank() == 0; }
 
@@ -138,9 +139,9 @@ class Training {
   std::int64_t step_count_ = 0;
   std::vector<engine::FinishedStep> finished_;  ///< that nobody has asked for
   data::HostBatch host_batch_;
-  // On rank 0, once it saves or loads:
-  std::optional<RunLock> lock_;
+  // Once it saves or loads:
   std::optional<CheckpointStore> store_;
+  std::optional<RunLock> lock_;  ///< on rank 0
 };
 
 /// Runs `body` as this process's part of a job and returns the exit code for main(). Whatever `body` throws ends all

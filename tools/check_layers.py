@@ -18,6 +18,8 @@ import tempfile
 BELOW_ENGINE = {"core", "kernels", "nn", "optim", "sched", "comm", "data", "config"}
 ALLOWED = {
     "core": set(),
+    "files": {"core"},
+    "safetensors": {"core", "files"},
     "config": {"core"},
     "kernels": {"core"},
     "nn": {"core", "kernels"},
@@ -27,8 +29,8 @@ ALLOWED = {
     "data": {"core"},
     "job": {"core", "config", "sched"},
     "engine": BELOW_ENGINE - {"config"},
-    "run": BELOW_ENGINE | {"engine", "job"},
-    "apps": BELOW_ENGINE | {"engine", "job", "run"},
+    "run": BELOW_ENGINE | {"engine", "job", "files", "safetensors"},
+    "apps": BELOW_ENGINE | {"engine", "job", "run", "files", "safetensors"},
 }
 SOURCES = {".hpp", ".cpp", ".h", ".cu", ".cuh", ".inc"}
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^">]+)[">]')

@@ -34,6 +34,35 @@ cmake --build build
 expect() { grep -qF -- "$1" "$2" || { cat "$2"; die "no '$1' in the output"; }; }
 launch=(mpirun --oversubscribe -n 2)
 
+say 'the library of safetensors files alone'
+mkdir tensors
+cat >tensors/CMakeLists.txt <<'CMAKE'
+cmake_minimum_required(VERSION 3.25)
+project(tensors LANGUAGES CXX)
+find_package(lockstep REQUIRED)
+add_executable(tensors tensors.cpp)
+target_link_libraries(tensors PRIVATE lockstep::safetensors)
+CMAKE
+cat >tensors/tensors.cpp <<'CPP'
+#include <cstdio>
+
+#include "safetensors/file.hpp"
+
+int main() {
+  using namespace lockstep::safetensors;
+  const float values[] = {1, 2, 3};
+  Writer writer("three.safetensors", {{.name = "w", .shape = {3}}}, {});
+  writer.write(values, sizeof values);
+  (void)writer.finish();
+  std::printf("%zu tensor\n", File("three.safetensors").header().tensors.size());
+}
+CPP
+cmake -S tensors -B tensors/build -DCMAKE_PREFIX_PATH="$scratch/prefix" >tensors.log
+cmake --build tensors/build >>tensors.log || { cat tensors.log; exit 1; }
+tensors/build/tensors >tensors.out
+expect '1 tensor' tensors.out
+if ldd tensors/build/tensors | grep -q libmpi; then die 'lockstep::safetensors needs MPI'; fi
+
 say 'a custom operation against finite differences'
 build/squared_relu | tee squared_relu.log
 expect '48 elements' squared_relu.log

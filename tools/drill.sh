@@ -11,7 +11,7 @@ usage='usage: tools/drill.sh [--kills N] [--ranks R] [--seed S] [--program PATH]
   --seed S        of the choices (default: the time)
   --program PATH  default build/release/bin/lockstep
 
-At the end metrics.jsonl (but for the clock) and tensors.bin must equal those of an undisturbed run, every step must stand there
+At the end metrics.jsonl (but for the clock) and the tensors must equal those of an undisturbed run, every step must stand there
 once, and no process, temporary folder or held lock may be left.'
 
 kills=100
@@ -160,7 +160,9 @@ for a, b in zip(disturbed, undisturbed):
 print(f"drill: {len(disturbed)} steps, every line equal")
 PYTHON
 last=step-$steps
-cmp {runs/disturbed,runs/undisturbed}"/checkpoints/$last/tensors.bin" || complain "the tensors differ"
+for file in "runs/undisturbed/checkpoints/$last"/*.safetensors; do
+  cmp "$file" "runs/disturbed/checkpoints/$last/${file##*/}" || complain "the tensors differ"
+done
 [[ $(ls -A "$checkpoints" | wc -l) == 2 ]] || complain "left in $checkpoints: $(ls -A "$checkpoints")"
 left=$(ls -A runs/disturbed | sort | xargs)
 [[ $left == "checkpoints job.yaml metrics.jsonl starts.jsonl" ]] || complain "left in the run's folder: $left"

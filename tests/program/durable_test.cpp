@@ -4,6 +4,7 @@
 #include <thread>
 
 #include "tests/program/jobs.hpp"
+#include "tests/support/checkpoint_tensors.hpp"
 
 namespace lockstep::testing {
 namespace {
@@ -66,8 +67,8 @@ TEST_F(Durable, AJobKilledInTheMiddleOfASaveGoesOnAsIfNothingHadHappened) {
 
   EXPECT_EQ(again.exit_code, 0) << again.all();
   EXPECT_EQ(lines("r"), lines("undisturbed"));
-  EXPECT_EQ(text_of(path("runs/r/checkpoints/step-20/tensors.bin")),
-            text_of(path("runs/undisturbed/checkpoints/step-20/tensors.bin")));
+  EXPECT_EQ(logical_tensors(path("runs/r/checkpoints/step-20")),
+            logical_tensors(path("runs/undisturbed/checkpoints/step-20")));
   EXPECT_EQ(checkpoints(), (std::vector<std::string>{"step-10", "step-15", "step-20"}));
 }
 
@@ -128,6 +129,27 @@ TEST_F(Durable, MetricsThatDoNotFitOnTheDiskDoNotStopTheRun) {
   EXPECT_GT(written.size(), 20U);
   EXPECT_LT(written.size(), 60U);
   EXPECT_EQ(checkpoints(), (std::vector<std::string>{"step-100"}));
+}
+
+TEST_F(Durable, ADiskThatIsFullGivesSavesUpAndNotTheRun) {
+  // A disk of 16 pages, seen by this job alone: one or two checkpoints fit.
+  const auto in_small = [](const std::string& body) {
+    return "unshare -m sh -ec 'mkdir -p small; mount -t tmpfs -o size=64k none small; cp job.yaml small; cd small; " +
+           body + "'";
+  };
+  if (run(in_small("true")).exit_code != 0) GTEST_SKIP() << "no file system may be mounted here";
+  const std::string job =
+      "mpirun -n 2 lockstep train job.yaml --set model.hidden=[48] --set run.checkpoint.every=5 "
+      "--set run.checkpoint.keep_last=0";
+
+  const Outcome full = run(in_small(job + " || echo ended with $?; mount -o remount,size=4m none .; " + job));
+
+  EXPECT_EQ(full.exit_code, 0) << full.all();
+  EXPECT_EQ(count_of(full.out, "ended with 4"), 1) << full.all();
+  EXPECT_GE(count_of(full.out, "cannot be saved: "), 2) << full.all();
+  EXPECT_EQ(count_of(full.err, "step 20 was reached, but it is not saved"), 1) << full.err;
+  EXPECT_EQ(count_of(full.out, "resume    from runs/r/checkpoints/step-"), 1) << full.out;
+  EXPECT_EQ(count_of(full.out, "checkpoint runs/r/checkpoints/step-20"), 1) << full.out;
 }
 
 TEST_F(Durable, AResumeWithAnotherOptimizerModelOrDataIsRefusedAndGoingBackGoesOn) {

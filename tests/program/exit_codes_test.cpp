@@ -79,7 +79,8 @@ TEST_F(ExitCodes, ANamedCheckpointThatIsDamagedIsToldWithTheWaysOut) {
   write_text(checkpoint + "/manifest.json", whole.substr(0, whole.size() / 2));
   const Outcome manifest = run(more);
   write_text(checkpoint + "/manifest.json", whole);
-  write_text(checkpoint + "/tensors.bin", "x" + text_of(checkpoint + "/tensors.bin").substr(1));
+  write_text(checkpoint + "/model-00001-of-00001.safetensors",
+             "x" + text_of(checkpoint + "/model-00001-of-00001.safetensors").substr(1));
   const Outcome tensors = run(more);
 
   for (const Outcome* outcome : {&manifest, &tensors}) {

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "tests/program/jobs.hpp"
+#include "tests/support/checkpoint_tensors.hpp"
 
 namespace lockstep::testing {
 namespace {
@@ -21,7 +22,7 @@ std::string made_up_text() {
 /// What a run leaves behind, without the clock.
 struct Trace {
   std::vector<json> lines;
-  std::string tensors;
+  std::map<std::string, std::string> tensors;
 };
 
 class Invariant : public ProgramTest {
@@ -44,7 +45,7 @@ class Invariant : public ProgramTest {
       line.erase("tokens_per_s");
       line.erase("step_ms");
     }
-    trace.tensors = text_of(path("runs/" + name + "/checkpoints/step-6/tensors.bin"));
+    trace.tensors = logical_tensors(path("runs/" + name + "/checkpoints/step-6"));
     return trace;
   }
 

@@ -18,12 +18,16 @@ struct Shelf {
   std::string folder = scratch / "checkpoints";
   Trainee trainee;
 
-  [[nodiscard]] CheckpointStore store(std::int64_t keep_last = 0) const { return {folder, keep_last, "feed"}; }
+  [[nodiscard]] CheckpointStore store(std::int64_t keep_last = 0) const {
+    return CheckpointStore({.folder = folder, .keep_last = keep_last, .run_id = "feed"});
+  }
   /// Saves as if that many steps had been taken.
   std::string save(std::int64_t step, std::int64_t keep_last = 0, const std::function<void()>& under_way = {}) {
     RunState state = trainee.run_state();
     state.step.attempted = step;
-    return store(keep_last).save(*trainee.engine, state, under_way);
+    const Saved saved = store(keep_last).save(*trainee.engine, state, {.under_way = under_way});
+    EXPECT_EQ(saved.trouble, "");
+    return saved.path;
   }
   [[nodiscard]] Names names() const {
     Names names;
@@ -32,7 +36,7 @@ struct Shelf {
   }
   [[nodiscard]] std::string operator/(const std::string& name) const { return folder + "/" + name; }
   void damage(std::int64_t step) const {
-    const std::string path = fmt::format("{}/step-{}/tensors.bin", folder, step);
+    const std::string path = fmt::format("{}/step-{}/model-00001-of-00001.safetensors", folder, step);
     std::string bytes = testing::text_of(path);
     bytes[bytes.size() / 3] ^= 4;
     testing::write_text(path, bytes);
@@ -116,7 +120,7 @@ TEST(CheckpointStore, StepsOfWhichNoneIsWholeAreAnError) {
   const std::string text = error_text(ErrorKind::checkpoint, [&] { (void)newest_checkpoint(shelf.folder); });
   expect_contains(text, "not one of the checkpoints there is whole");
   expect_contains(text, "step-99: has no manifest.json");
-  expect_contains(text, "step-10/tensors.bin: is damaged");
+  expect_contains(text, "step-10/model-00001-of-00001.safetensors: is damaged");
   expect_contains(text, "--resume never");
 }
 
@@ -130,7 +134,7 @@ TEST(CheckpointStore, TheNewestWholeOneIsFoundBehindDamagedOnes) {
   EXPECT_EQ(newest.path, shelf / "step-20");
   ASSERT_EQ(newest.passed_over.size(), 3U);
   expect_contains(newest.passed_over[0], "step-50: is of step 10");
-  expect_contains(newest.passed_over[1], "step-40/tensors.bin: is damaged");
+  expect_contains(newest.passed_over[1], "step-40/model-00001-of-00001.safetensors: is damaged");
   expect_contains(newest.passed_over[2], "step-30/manifest.json");
 }
 
@@ -184,7 +188,7 @@ TEST(CheckpointStore, StepsAboveTheOneThatGoesOnMoveAside) {
   EXPECT_EQ(moved->folder, shelf / "aside-1");
   EXPECT_EQ(moved->steps, "step-20, step-30");
   EXPECT_EQ(shelf.names(), (Names{"step-10", "aside-1"}));
-  verify_tensors(shelf / "aside-1/step-30", read_manifest(shelf / "aside-1/step-30"));
+  verify_files(shelf / "aside-1/step-30", read_manifest(shelf / "aside-1/step-30"));
   EXPECT_FALSE(shelf.store().move_aside_above(10).has_value());
   shelf.save(20);
   EXPECT_EQ(shelf.store().move_aside_above(10)->folder, shelf / "aside-2");

@@ -1,9 +1,16 @@
 #include "run/checkpoint.hpp"
 
 #include <nlohmann/json.hpp>
+#include <tuple>
 
+#include "run/agreement.hpp"
+#include "run/checkpoint_store.hpp"
+#include "run/checkpoint_tools.hpp"
+#include "run/hf_model.hpp"
 #include "tests/run/trainee.hpp"
+#include "tests/support/checkpoint_tensors.hpp"
 #include "tests/support/numbers.hpp"
+#include "tests/support/source_dir.hpp"
 
 namespace lockstep::run {
 namespace {
@@ -13,20 +20,20 @@ using testing::error_text;
 using testing::ScratchFolder;
 
 /// A folder that is a checkpoint, and who wrote it.
-struct Saved {
+struct SavedHere {
   ScratchFolder folder;
   Trainee trainee;
   std::string path = folder.path().string();
 
-  Saved() {
+  SavedHere() {
     trainee.train(12);
-    write_checkpoint(path, *trainee.engine, trainee.run_state(), {});
+    write_checkpoint(path, *trainee.engine, trainee.run_state());
   }
   [[nodiscard]] Manifest manifest() const { return read_manifest(path); }
-  [[nodiscard]] std::string tensors() const { return path + "/tensors.bin"; }
+  [[nodiscard]] std::string tensors() const { return path + "/model-00001-of-00001.safetensors"; }
   /// What the two ways of reading the tensors say about them; the same.
   std::string damage() {
-    const std::string verified = damage_of([&] { verify_tensors(path, manifest()); });
+    const std::string verified = damage_of([&] { verify_files(path, manifest()); });
     Trainee other;
     const std::string loaded = damage_of([&] { load_checkpoint(path, manifest(), *other.engine); });
     EXPECT_EQ(loaded, verified);
@@ -46,7 +53,7 @@ struct Saved {
 };
 
 TEST(Checkpoint, GivesBackEveryBit) {
-  Saved saved;
+  SavedHere saved;
   Trainee other(testing::mlp_task(), 2);
   load_checkpoint(saved.path, saved.manifest(), *other.engine);
   for (const std::string& name : other.engine->buffer_names()) {
@@ -83,7 +90,7 @@ TEST_P(CheckpointPlaces, MoveBetweenTheCpuAndADevice) {
     const ScratchFolder first_folder, second_folder;
     Trainee saved(task, 1, false, from), loaded(task, 2, false, to);
     saved.train(12);
-    write_checkpoint(first_folder.path().string(), *saved.engine, saved.run_state(), {});
+    write_checkpoint(first_folder.path().string(), *saved.engine, saved.run_state());
     load_checkpoint(first_folder.path().string(), read_manifest(first_folder.path().string()), *loaded.engine);
 
     for (const std::string& name : saved.engine->buffer_names())
@@ -96,8 +103,9 @@ TEST_P(CheckpointPlaces, MoveBetweenTheCpuAndADevice) {
     EXPECT_EQ(after.attempted, before.attempted);
     EXPECT_EQ(after.scale, before.scale);
     EXPECT_LT(before.applied, before.attempted) << "the state should have seen an overflow";
-    write_checkpoint(second_folder.path().string(), *loaded.engine, loaded.run_state(), {});
-    EXPECT_EQ(testing::text_of(second_folder / "tensors.bin"), testing::text_of(first_folder / "tensors.bin"));
+    write_checkpoint(second_folder.path().string(), *loaded.engine, loaded.run_state());
+    for (const char* file : {"model-00001-of-00001.safetensors", "optimizer-00001-of-00001.safetensors"})
+      EXPECT_EQ(testing::text_of(second_folder / file), testing::text_of(first_folder / file)) << file;
 
     saved.train(4);
     loaded.train(4);
@@ -113,7 +121,7 @@ TEST_P(CheckpointPlaces, MoveBetweenTheCpuAndADevice) {
 }
 
 TEST(Checkpoint, KeepsTheRunState) {
-  Saved saved;
+  SavedHere saved;
   const RunState wrote = saved.trainee.run_state(), read = saved.manifest().state;
   EXPECT_EQ(read.step.attempted, 12);
   EXPECT_EQ(read.step.scale, wrote.step.scale);
@@ -128,34 +136,104 @@ TEST(Checkpoint, KeepsTheRunState) {
   EXPECT_EQ(read.data, wrote.data);
 }
 
-TEST(Checkpoint, TensorsAreLogicalAndTileTheFile) {
+TEST(Checkpoint, WeightsAreAFolderThatAModelStartsFrom) {
   const ScratchFolder folder;
-  Trainee trainee(testing::gpt_task(folder));
-  write_checkpoint(folder.path().string(), *trainee.engine, trainee.run_state(), {});
-  const Manifest manifest = read_manifest(folder.path().string());
+  Trainee trainee(testing::gpt_task(folder)), other(testing::gpt_task(folder), 2);
+  fs::create_directories(folder / "step");
+  write_checkpoint(folder / "step", *trainee.engine, trainee.run_state());
+  const Manifest manifest = read_manifest(folder / "step");
   EXPECT_EQ(manifest.tensors.size(), 3 * trainee.model->parameters().size());
-  std::uint64_t end = 0;
-  for (const TensorEntry& tensor : manifest.tensors) {
-    std::uint64_t elements = 1;
-    for (const std::int64_t n : tensor.shape) elements *= static_cast<std::uint64_t>(n);
-    EXPECT_EQ(tensor.bytes, elements * sizeof(float));
-    EXPECT_EQ(tensor.begin, end);
-    end += tensor.bytes;
-    if (tensor.name == "transformer.wte.weight") {
-      EXPECT_EQ(tensor.shape[0], trainee.model->classes()) << "without the padded rows";
-    }
-  }
-  EXPECT_EQ(fs::file_size(folder / "tensors.bin"), end);
+  const safetensors::File file(folder / "step/model-00001-of-00001.safetensors");
+  EXPECT_EQ(file.header().tensors.size(), trainee.model->parameters().size());
+  EXPECT_EQ(file.header().metadata.at("format"), "pt") << "what transformers asks for";
+  const safetensors::Tensor* wte = file.header().find("transformer.wte.weight");
+  ASSERT_NE(wte, nullptr);
+  EXPECT_EQ(wte->shape[0], static_cast<std::uint64_t>(trainee.model->classes())) << "without the padded rows";
+
+  load_hf_weights(folder / "step", *other.engine);
+
+  EXPECT_EQ(testing::read_buffer(*other.engine, "master"), testing::read_buffer(*trainee.engine, "master"));
+}
+
+/// R2's sentence for the first format: refused, with the remedy, and not taken for damage.
+TEST(Checkpoint, AFolderOfTheFormatBeforeIsRefusedWithOneSentence) {
+  const std::string text =
+      error_text(ErrorKind::checkpoint, [] { (void)newest_checkpoint(source_dir() + "/tests/run/checkpoint_v2"); });
+  expect_contains(text,
+                  "step-4/manifest.json: has format version 2; this program reads version 3. Go on with the version of "
+                  "lockstep that wrote it, or start anew with --resume never, which keeps this run aside");
+}
+
+/// Ranks that write and ranks that read.
+class CheckpointRanks : public ::testing::TestWithParam<std::tuple<int, int>> {};
+INSTANTIATE_TEST_SUITE_P(Checkpoints, CheckpointRanks,
+                         ::testing::Combine(::testing::Range(1, 5), ::testing::Range(1, 5)));
+
+TEST_P(CheckpointRanks, AnyNumberOfRanksReadsWhatAnyNumberWrote) {
+  const auto [writers, readers] = GetParam();
+  const ScratchFolder folder;
+  const Task task = testing::gpt_task(folder);
+  const auto save = [&](engine::Engine& engine, const std::string& to) {
+    RunState state = some_state();
+    state.step = engine.read_state();
+    const Saved saved = CheckpointStore({.folder = folder / to, .run_id = "feed"}).save(engine, state);
+    EXPECT_EQ(saved.trouble, "");
+    EXPECT_EQ(saved.path, folder / to + "/step-3");
+  };
+  engines_on(task, writers, 1, [&](engine::Engine& engine) {
+    const auto dataset = task.dataset();
+    for (int i = 0; i < 3; ++i) testing::train_step(engine, *dataset, i);
+    save(engine, "first");
+  });
+  const std::string first = folder / "first/step-3";
+  ASSERT_EQ(newest_checkpoint(folder / "first").path, first);
+
+  engines_on(task, readers, 2, [&](engine::Engine& engine) {
+    load_checkpoint(first, read_manifest(first), engine);
+    require_equal_parameters(engine.comm(), engine);
+    save(engine, "second");
+  });
+
+  EXPECT_EQ(testing::logical_tensors(folder / "second/step-3"), testing::logical_tensors(first));
+}
+
+TEST(Checkpoint, ToolsSayWhatIsThereAndWhatDiffers) {
+  const ScratchFolder folder;
+  const Task task = testing::mlp_task();
+  const auto save = [&](int ranks, std::uint64_t seed, const std::string& to) {
+    engines_on(task, ranks, seed, [&](engine::Engine& engine) {
+      RunState state = some_state();
+      state.step.attempted = 7;
+      (void)CheckpointStore({.folder = folder / to + "/checkpoints", .run_id = "feed"}).save(engine, state);
+    });
+    return folder / to + "/checkpoints/step-7";
+  };
+  const std::string one = save(1, 1, "one"), three = save(3, 1, "three"), other = save(2, 2, "other");
+
+  EXPECT_EQ(diff_checkpoints(one, three).text, "the same bits: 18 tensors\n") << "whoever wrote them";
+  const CheckpointReport differs = diff_checkpoints(one, other);
+  EXPECT_FALSE(differs.good);
+  expect_contains(differs.text, "master/layers.0.weight: ");
+  expect_contains(differs.text, " elements differ, by at most ");
+  expect_contains(list_checkpoints(folder / "three").text, "step-7: step 7, ");
+  expect_contains(verify_checkpoints(folder / "three").text, "written by 3 ranks: whole");
+  EXPECT_TRUE(verify_checkpoints(three).good);
+  fs::resize_file(three + "/optimizer-00002-of-00003.safetensors", 100);
+  EXPECT_TRUE(list_checkpoints(folder / "three").good) << "only the manifest is read";
+  const CheckpointReport damaged = verify_checkpoints(folder / "three");
+  EXPECT_FALSE(damaged.good);
+  expect_contains(damaged.text, "optimizer-00002-of-00003.safetensors: is damaged");
+  expect_contains(error_text(ErrorKind::config, [&] { (void)list_checkpoints(folder / "none"); }), "is neither");
 }
 
 TEST(Checkpoint, ATensorLargerThanAPieceGoesThroughInPieces) {
   // 1,100 x 1,000 weights: 4.4 million bytes, more than one piece and no multiple of it.
   Task task = testing::mlp_task();
   task.model = [] { return nn::make_mlp({.features = 1100, .hidden = {1000}, .classes = 4}); };
-  static_assert(std::size_t{1100 * 1000} * sizeof(float) > file_piece);
+  static_assert(std::size_t{1100 * 1000} * sizeof(float) > files::file_piece);
   const ScratchFolder folder;
   Trainee trainee(task, 1), other(task, 2);
-  write_checkpoint(folder.path().string(), *trainee.engine, trainee.run_state(), {});
+  write_checkpoint(folder.path().string(), *trainee.engine, trainee.run_state());
   load_checkpoint(folder.path().string(), read_manifest(folder.path().string()), *other.engine);
   EXPECT_EQ(testing::count_differing(testing::read_buffer(*other.engine, "master"),
                                      testing::read_buffer(*trainee.engine, "master")),
@@ -164,36 +242,37 @@ TEST(Checkpoint, ATensorLargerThanAPieceGoesThroughInPieces) {
 
 TEST(Checkpoint, AnyDamageOfTheTensorsIsFound) {
   {
-    Saved saved;
+    SavedHere saved;
     std::string bytes = testing::text_of(saved.tensors());
     bytes[bytes.size() / 2] = static_cast<char>(bytes[bytes.size() / 2] ^ 1);
     testing::write_text(saved.tensors(), bytes);
     expect_contains(saved.damage(), "is damaged");
   }
   {
-    Saved saved;
+    SavedHere saved;
     fs::resize_file(saved.tensors(), 100);
     expect_contains(saved.damage(), "is damaged");
   }
   {
-    Saved saved;
+    SavedHere saved;
     testing::write_text(saved.tensors(), testing::text_of(saved.tensors()) + "x");
     expect_contains(saved.damage(), "is damaged");
   }
   {
-    Saved saved;
+    SavedHere saved;
     fs::remove(saved.tensors());
-    expect_contains(Saved::damage_of([&] { verify_tensors(saved.path, saved.manifest()); }), "tensors.bin: is missing");
+    expect_contains(SavedHere::damage_of([&] { verify_files(saved.path, saved.manifest()); }),
+                    "model-00001-of-00001.safetensors: is missing");
   }
 }
 
 TEST(Checkpoint, WhatCannotBeReadIsNotDamaged) {
-  Saved saved;
+  SavedHere saved;
   const Manifest manifest = saved.manifest();
   fs::remove(saved.tensors());
-  fs::create_symlink("tensors.bin", saved.tensors());  // leads to itself
+  fs::create_symlink("model-00001-of-00001.safetensors", saved.tensors());  // leads to itself
   try {
-    verify_tensors(saved.path, manifest);
+    verify_files(saved.path, manifest);
     FAIL() << "nothing was thrown";
   } catch (const Damaged& error) {
     FAIL() << error.what();
@@ -204,16 +283,16 @@ TEST(Checkpoint, WhatCannotBeReadIsNotDamaged) {
 }
 
 TEST(Checkpoint, WithoutAManifestItIsNotComplete) {
-  Saved saved;
+  SavedHere saved;
   fs::remove(saved.path + "/manifest.json");
-  expect_contains(Saved::damage_of([&] { (void)read_manifest(saved.path); }), "has no manifest.json");
+  expect_contains(SavedHere::damage_of([&] { (void)read_manifest(saved.path); }), "has no manifest.json");
   const std::string nowhere = saved.path + "/no\x1b[31m";
   const std::string text = error_text(ErrorKind::checkpoint, [&] { (void)read_manifest(nowhere); });
   expect_contains(text, "no\\x1b[31m: there is no such checkpoint");
 }
 
 TEST(Checkpoint, AnotherModelIsRefused) {
-  Saved saved;
+  SavedHere saved;
   const auto refused = [&](Trainee& other) {
     return error_text(ErrorKind::checkpoint, [&] { load_checkpoint(saved.path, saved.manifest(), *other.engine); });
   };
@@ -231,7 +310,7 @@ TEST(Checkpoint, AnotherModelIsRefused) {
 }
 
 TEST(Checkpoint, MomentsThatTheOptimizerDoesNotHaveAreRefused) {
-  Saved saved;
+  SavedHere saved;
   const std::string text = error_text(ErrorKind::checkpoint, [&] {
     require_same_tensors(saved.path, saved.manifest(), *saved.trainee.model, {"master", "exp_avg"});
   });

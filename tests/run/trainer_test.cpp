@@ -13,10 +13,10 @@
 #include <sstream>
 #include <thread>
 
+#include "files/durable_folder.hpp"
 #include "job/batch.hpp"
 #include "kernels/decide/decide_rule.hpp"
 #include "run/checkpoint_store.hpp"
-#include "run/durable_folder.hpp"
 #include "run/run_folder.hpp"
 #include "run/run_starts.hpp"
 #include "run/stop_signals.hpp"
@@ -646,8 +646,8 @@ TEST_F(Trainer, GoingOnFromAnOlderStepMovesNewerOnesAside) {
             std::string::npos)
       << output();
   expect_same_lines(lines(config), expected);
-  EXPECT_EQ(names_in(checkpoints), (std::vector<std::string>{"aside-1", "step-20"}));
-  EXPECT_EQ(names_in(checkpoints + "/aside-1"),
+  EXPECT_EQ(files::names_in(checkpoints), (std::vector<std::string>{"aside-1", "step-20"}));
+  EXPECT_EQ(files::names_in(checkpoints + "/aside-1"),
             (std::vector<std::string>{"metrics.jsonl", "step-10", "step-15", "step-20"}));
   EXPECT_EQ(testing::text_of(checkpoints + "/aside-1/metrics.jsonl"), metrics);
   EXPECT_EQ(*newest_checkpoint(checkpoints).path, checkpoints + "/step-20");
@@ -679,16 +679,17 @@ TEST_F(Trainer, ADamagedNewestCheckpointFallsBackToTheOneBefore) {
   run(config, 2);
   const auto expected = lines(config);
   const std::string newest = run_folder(config) + "/checkpoints/step-20";
-  fs::resize_file(newest + "/tensors.bin", 100);
+  fs::resize_file(newest + "/model-00001-of-00002.safetensors", 100);
   const std::string refused = error_text(ErrorKind::checkpoint, [&] { run(config, 2, newest); });
-  EXPECT_NE(refused.find(newest + "/tensors.bin: is damaged"), std::string::npos) << "named, it is an error";
+  EXPECT_NE(refused.find(newest + "/model-00001-of-00002.safetensors: is damaged"), std::string::npos)
+      << "named, it is an error";
 
   run(config, 2);
-  EXPECT_NE(output().find(newest + "/tensors.bin: is damaged"), std::string::npos) << output();
+  EXPECT_NE(output().find(newest + "/model-00001-of-00002.safetensors: is damaged"), std::string::npos) << output();
   EXPECT_NE(output().find("going on from the checkpoint before it"), std::string::npos) << output();
   EXPECT_NE(output().find("resume    from " + run_folder(config) + "/checkpoints/step-10"), std::string::npos);
   expect_same_lines(lines(config), expected);
-  EXPECT_EQ(fs::file_size(run_folder(config) + "/checkpoints/aside-1/step-20/tensors.bin"), 100U);
+  EXPECT_EQ(fs::file_size(run_folder(config) + "/checkpoints/aside-1/step-20/model-00001-of-00002.safetensors"), 100U);
 }
 
 TEST_F(Trainer, CheckpointsThatCannotBeUsedAreNotTakenForNone) {
@@ -741,7 +742,7 @@ TEST_F(Trainer, WhatAKilledJobLeftIsSweptAway) {
   fs::create_directories(checkpoints + "/.step-17.partial-0badcafe");
   fs::rename(checkpoints + "/step-20", checkpoints + "/.step-20.replaced-0badcafe");
   EXPECT_TRUE(run(config, 1).was_complete);
-  EXPECT_EQ(names_in(checkpoints), (std::vector<std::string>{"step-10", "step-20"}));
+  EXPECT_EQ(files::names_in(checkpoints), (std::vector<std::string>{"step-10", "step-20"}));
 }
 
 TEST_F(Trainer, ASaveSlowerThanTheDeadlineGoesThrough) {
@@ -750,7 +751,7 @@ TEST_F(Trainer, ASaveSlowerThanTheDeadlineGoesThrough) {
   config.run.checkpoint.every = 0;
   const TrainResult result = run(config, 2, "auto", {.timeout = comm::Seconds(1.5)});
   EXPECT_EQ(result.steps, 20);
-  EXPECT_EQ(names_in(run_folder(config) + "/checkpoints"), std::vector<std::string>{"step-20"});
+  EXPECT_EQ(files::names_in(run_folder(config) + "/checkpoints"), std::vector<std::string>{"step-20"});
 }
 
 TEST_F(Trainer, ASaveThatFailsEndsEveryRankWithItsKind) {

@@ -1,14 +1,19 @@
-#include "run/durable_file.hpp"
+#include "files/durable_file.hpp"
 
-#include "run/durable_folder.hpp"
-#include "tests/run/trainee.hpp"
+#include "files/durable_folder.hpp"
+#include "tests/support/error_text.hpp"
+#include "tests/support/scratch.hpp"
 
-namespace lockstep::run {
+namespace lockstep::files {
 namespace {
 
 namespace fs = std::filesystem;
 using testing::error_text;
 using testing::ScratchFolder;
+
+void expect_contains(const std::string& text, const std::string& part) {
+  EXPECT_NE(text.find(part), std::string::npos) << "'" << part << "' is not in: " << text;
+}
 
 TEST(DurableFile, ReadsWhatWasWrittenWithTheSameSum) {
   const ScratchFolder folder;
@@ -82,4 +87,4 @@ TEST(DurableFolder, MakesWhatIsMissingAbove) {
 }
 
 }  // namespace
-}  // namespace lockstep::run
+}  // namespace lockstep::files

@@ -5,13 +5,26 @@
 #include <string>
 #include <string_view>
 
-namespace lockstep::run {
+#include "core/error.hpp"
+#include "files/file_system.hpp"
+
+namespace lockstep::files {
 
 // Files that must be whole after a crash, in bounded memory. Every error is ErrorKind::checkpoint and names the path
 // (made printable), what was tried and the system's reason.
 
 /// Bytes that are in memory at once, whatever a file's size.
 inline constexpr std::size_t file_piece = std::size_t{4} << 20;
+
+/// The disk is full, a quota is used up, or the device has failed (ENOSPC, EDQUOT, EIO): the one kind of error that training
+/// survives, because the next save may find it mended.
+class DiskTrouble : public Error {
+ public:
+  explicit DiskTrouble(const std::string& what) : Error(ErrorKind::checkpoint, what) {}
+};
+
+/// Throws "PATH: cannot be WHAT: reason"; `result` is -errno.
+[[noreturn]] void refuse(const std::string& path, std::string_view what, std::int64_t result);
 
 /// What a manifest knows of a file.
 struct FileSum {
@@ -41,7 +54,7 @@ class Hasher {
 /// Writes a new file front to back.
 class FileWriter {
  public:
-  explicit FileWriter(std::string path);
+  explicit FileWriter(std::string path, FileSystem& fs = disk());
   FileWriter(const FileWriter&) = delete;
   FileWriter& operator=(const FileWriter&) = delete;
   ~FileWriter();
@@ -50,33 +63,46 @@ class FileWriter {
   FileSum finish();
 
  private:
+  FileSystem& fs_;
   std::string path_;
-  int fd_;
+  int file_;
   Hasher hasher_;
 };
 
-/// Reads a file front to back.
+/// Reads a regular file front to back.
 class FileReader {
  public:
-  explicit FileReader(std::string path);
+  /// `follow`: also where the name is a link to the file.
+  explicit FileReader(std::string path, bool follow = true, FileSystem& fs = disk());
   FileReader(const FileReader&) = delete;
   FileReader& operator=(const FileReader&) = delete;
   ~FileReader();
   /// How many bytes came: fewer than asked for only at the file's end.
   [[nodiscard]] std::size_t read(void* to, std::size_t bytes);
-  /// Of everything read so far.
+  /// The same from anywhere; it neither moves read() nor counts for sum().
+  [[nodiscard]] std::size_t read_at(void* to, std::size_t bytes, std::uint64_t offset) const;
+  /// When it was opened.
+  [[nodiscard]] std::uint64_t size() const { return size_; }
+  /// Of everything that read() has given so far.
   [[nodiscard]] FileSum sum() const { return hasher_.sum(); }
+  [[nodiscard]] const std::string& path() const { return path_; }
 
  private:
+  FileSystem& fs_;
   std::string path_;
-  int fd_;
+  int file_;
+  std::uint64_t size_ = 0;
+  std::uint64_t at_ = 0;
   Hasher hasher_;
 };
 
 /// A whole text file of at most `limit` bytes.
-[[nodiscard]] std::string read_text_file(const std::string& path, std::size_t limit);
+[[nodiscard]] std::string read_text_file(const std::string& path, std::size_t limit, FileSystem& fs = disk());
+
+/// A new text file, flushed to the disk.
+FileSum write_text_file(const std::string& path, std::string_view text, FileSystem& fs = disk());
 
 /// Puts a text file in place by one rename, durably: a reader finds the old text or the new one.
-void replace_text_file(const std::string& path, std::string_view text);
+void replace_text_file(const std::string& path, std::string_view text, FileSystem& fs = disk());
 
-}  // namespace lockstep::run
+}  // namespace lockstep::files
