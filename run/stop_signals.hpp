@@ -4,14 +4,15 @@
 
 namespace lockstep::run {
 
-/// Takes SIGTERM, SIGINT, SIGHUP and SIGUSR1 by a thread of its own that waits for them; no other thread ever runs a
-/// handler. A SIGHUP that whoever started the program ignores (nohup) stays ignored.
+/// Takes SIGTERM, SIGINT, SIGHUP, SIGUSR2 (wishes to stop) and SIGUSR1 (a wish to save and go on) by a thread of its
+/// own that waits for them; no other thread ever runs a handler. A SIGHUP that whoever started the program ignores
+/// (nohup) stays ignored.
 ///
 /// That is not a matter of taste: oneDNN's GEMM uses the stack pointer as an ordinary register, and a handler that
 /// interrupts it writes its frame into the heap.
 ///
-/// Make one per process before any thread that computes. Without Graceful a signal ends the process at once, as it
-/// would by default.
+/// Make one per process before any thread that computes. Without Graceful a wish to stop ends the process at once, as
+/// it would by default; a wish to save is forgotten, since there is nothing to save yet.
 class StopSignals {
  public:
   StopSignals();
@@ -19,8 +20,9 @@ class StopSignals {
   StopSignals& operator=(const StopSignals&) = delete;
   ~StopSignals();
 
-  /// While one lives, the first signal only sets stop_asked(), and so do more within 3 seconds of it: they are one
-  /// wish, passed on by a launcher or sent to a whole group. A later one ends the process.
+  /// While one lives, the first wish to stop only sets stop_asked(), and so do more within 3 seconds of it: they are
+  /// one wish, passed on by a launcher or sent to a whole group. A later one ends the process. A wish to save never
+  /// does, however often it comes.
   class Graceful {
    public:
     Graceful();
@@ -28,6 +30,9 @@ class StopSignals {
     Graceful& operator=(const Graceful&) = delete;
     ~Graceful();
     [[nodiscard]] bool stop_asked() const;
+    /// Whether a save was asked for since the last call: one call, one wish. A save that has just been written forgets
+    /// the wishes that came meanwhile by calling it too.
+    [[nodiscard]] bool take_save();
   };
 
  private:

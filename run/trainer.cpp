@@ -17,6 +17,7 @@
 #include "run/agreement.hpp"
 #include "run/checkpoint_store.hpp"
 #include "run/drill.hpp"
+#include "run/fault.hpp"
 #include "run/hf_model.hpp"
 #include "run/memory.hpp"
 #include "run/metrics.hpp"
@@ -27,7 +28,7 @@
 #include "run/run_header.hpp"
 #include "run/run_starts.hpp"
 #include "run/setup.hpp"
-#include "run/stop_signals.hpp"
+#include "run/wishes.hpp"
 
 namespace lockstep::run {
 namespace {
@@ -42,6 +43,7 @@ class Training {
         rank_(rank),
         comm_(rank.comm),
         drill_(drill_from_environment()),
+        faults_(Faults::from_environment()),
         folder_(run_folder(job_)) {
     together("reading the data", [&] {
       require_memory_for_data(job_, free_memory(), rank_);
@@ -76,26 +78,36 @@ class Training {
       if (is_root()) open_folder();
     });
     if (is_root()) print_run_header({loaded_, rank_, *dataset_, batch_, *engine_, beginning_, capture_});
+    if (is_root() && !faults_.text().empty()) log::print("faults    LOCKSTEP_FAULT={}\n", printable(faults_.text()));
     Progress progress(first, job_.run.steps, job_.print_every(), is_root());
-    const StopSignals::Graceful graceful;
+    Wishes wishes(folder_, is_root());
     const auto begin = Clock::now();
     step_began_ = begin;
 
     begin_batches(first);
     last_step_ = job_.run.steps;
     for (std::int64_t step = first; step < last_step_; ++step) {
-      if (graceful.stop_asked()) engine_->request_stop();
+      wishes.pass_on(*engine_);
+      faults_.strike(FaultPoint::begin, step + 1, *engine_);
       train_step();
+      faults_.strike(FaultPoint::end, step + 1, *engine_);
       const std::int64_t done = step + 1;
       const bool end = done == job_.run.steps;
       const bool evaluate = job_.run.eval_every > 0 && (end || done % job_.run.eval_every == 0);
-      const bool save = end || (job_.run.checkpoint.every > 0 && done % job_.run.checkpoint.every == 0);
+      const bool save =
+          end || done == save_after_ || (job_.run.checkpoint.every > 0 && done % job_.run.checkpoint.every == 0);
       const bool all = evaluate || save || done == last_step_;
       if (all) engine_->drain();
       record(engine_->results(), evaluate ? done : 0, progress);
       // A step that ended the run comes by itself, behind those before it.
-      if (all) record(engine_->results(), 0, progress);
-      if (save || done == last_step_) save_checkpoint(progress);
+      const bool asked = !all && (done == save_after_ || done == last_step_);  // the wish has only just been seen
+      if (asked) engine_->drain();
+      if (all || asked) record(engine_->results(), 0, progress);
+      if (save || done == save_after_ || done == last_step_) {
+        save_checkpoint(progress);
+        wishes.saved(Clock::now() - step_began_, progress);
+        step_began_ = Clock::now();
+      }
     }
     if (!unsaved_.empty())
       fail(ErrorKind::checkpoint,
@@ -107,7 +119,7 @@ class Training {
       log::warning("{} given up because of the disk; the last one is there", counted(failed_saves_, "save"));
     if (state_.attempted < job_.run.steps)
       fail(ErrorKind::preempted,
-           "stopped by signal after step {}; everything is saved. The same command goes on from there.",
+           "stopped on request after step {}; everything is saved. The same command goes on from there.",
            state_.attempted);
     TrainResult result{.steps = state_.attempted, .updates = state_.applied, .val_loss = {}};
     if (evaluation_) {
@@ -283,8 +295,17 @@ class Training {
         say(progress, monitors_->write(m, m.step * batch_.train, timed ? std::optional(times) : std::nullopt));
       if (timed && job_.prints_at(m.step)) progress.note(clock_.breakdown());
       require_progress(r);
-      if (r.stop != 0) last_step_ = std::min(last_step_, r.step + 1 + engine_->result_delay());
+      if (r.stop != 0) follow(r);
     }
+  }
+
+  /// All ranks save, and perhaps end, after the same step: the first by which each of them has surely seen the wish.
+  void follow(const engine::FinishedStep& r) {
+    const std::int64_t step = r.step + 1 + engine_->result_delay();
+    if (r.stop == engine::Engine::wish_to_stop)
+      last_step_ = std::min(last_step_, step);
+    else if (r.step + 1 > save_after_)  // otherwise the save that is due meets this wish too
+      save_after_ = step;
   }
 
   /// Every rank has evaluated the same loss; what follows from it goes into the record of the next step.
@@ -327,13 +348,14 @@ class Training {
   }
 
   void save_checkpoint(Progress& progress) {
+    step_began_ = Clock::now();
     state_ = engine_->read_state();
+    faults_.strike(FaultPoint::save, state_.attempted, *engine_);
     const Saved saved = write_checkpoint_of(state_, progress);
     if (is_root() && !saved.path.empty()) progress.note("checkpoint " + saved.path);
     if (is_root() && !saved.trouble.empty()) progress.note("warning: " + saved.trouble + "; training goes on");
     failed_saves_ += saved.path.empty() ? 1 : 0;
     unsaved_ = saved.path.empty() ? saved.trouble : "";
-    step_began_ = Clock::now();
   }
 
   Saved write_checkpoint_of(const StepState& state, Progress& progress) {
@@ -350,7 +372,11 @@ class Training {
                          .metric = engine_->metric_state(),
                          .data = data_fingerprint(*dataset_)},
                         {.before = [&] { say(progress, metrics_->sync()); },
-                         .under_way = [&] { std::this_thread::sleep_for(drill_.save_delay); }});
+                         .under_way =
+                             [&] {
+                               std::this_thread::sleep_for(drill_.save_delay);
+                               faults_.strike(FaultPoint::commit, state.attempted, *engine_);
+                             }});
   }
 
   static void say(Progress& progress, const std::string& text) {
@@ -362,6 +388,7 @@ class Training {
   RankContext& rank_;
   comm::Communicator& comm_;
   Drill drill_;
+  Faults faults_;
   std::string folder_;
   std::unique_ptr<data::Dataset> dataset_;
   std::unique_ptr<nn::Model> model_;
@@ -384,6 +411,7 @@ class Training {
   std::int64_t failed_saves_ = 0;  ///< given up because of the disk
   std::string unsaved_;            ///< why the last save was given up; empty: it was not
   std::int64_t last_step_ = 0;     ///< run.steps, or less once somebody asked to stop
+  std::int64_t save_after_ = 0;    ///< the step after which all save because somebody asked, the last one
   Clock::time_point step_began_;
 };
 

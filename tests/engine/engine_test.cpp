@@ -627,7 +627,21 @@ TEST_P(EngineTest, AStopReachesEveryRankInTheSameStep) {
   };
   for (const Outcome& outcome : train_on(place(), run)) {
     EXPECT_EQ(outcome.results[1].stop, 0);
-    EXPECT_EQ(outcome.results[2].stop, 1);
+    EXPECT_EQ(outcome.results[2].stop, Engine::wish_to_stop);
+  }
+}
+
+TEST_P(EngineTest, AWishToSaveReachesEveryRankInOneStepAndOneToStopWinsOverIt) {
+  TrainingRun run{mlp_task(), engine_defaults(mlp_task(), 4), 3, 5};
+  run.after_step = [](Engine& engine, std::int64_t step) {
+    if (step == 0 && engine.comm().rank() == 1) engine.request_save();
+    if (step == 2) engine.request_save();
+    if (step == 2 && engine.comm().rank() == 0) engine.request_stop();
+  };
+  for (const Outcome& outcome : train_on(place(), run)) {
+    EXPECT_EQ(outcome.results[1].stop, Engine::wish_to_save);
+    EXPECT_EQ(outcome.results[2].stop, 0);
+    EXPECT_EQ(outcome.results[3].stop, Engine::wish_to_stop);
   }
 }
 

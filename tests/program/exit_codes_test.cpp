@@ -153,7 +153,7 @@ TEST_F(ExitCodes, SeventyFiveReachesTheSlurmScriptWhichGoesBackIntoTheQueue) {
       options({{"PATH", path("bin") + ":" + real_path}, {"REAL_PATH", real_path}, {"SLURM_JOB_ID", "4711"}}));
   ASSERT_TRUE(script.wait_for("step  "));
 
-  script.signal(SIGUSR1);
+  script.signal(SIGUSR2);
   const Outcome outcome = script.finish();
 
   EXPECT_EQ(outcome.exit_code, 75) << outcome.all();
@@ -183,8 +183,8 @@ TEST_F(ExitCodes, SeventyFiveForARunThatWasStoppedAndSaved) {
   ASSERT_TRUE(by_user_signal.wait_for("steps 1 to"));
   std::this_thread::sleep_for(Seconds(0.3));
 
-  // mpirun passes SIGUSR1 on and waits.
-  by_user_signal.signal(SIGUSR1);
+  // mpirun passes SIGUSR2 on and waits.
+  by_user_signal.signal(SIGUSR2);
   const Outcome outcome = by_user_signal.finish();
 
   EXPECT_EQ(outcome.exit_code, 75) << outcome.all();

@@ -151,7 +151,7 @@ class Signals : public ProgramTest {
 };
 
 TEST_F(Signals, SeveralAtOnceAreOneWishAndEachKindSaves) {
-  for (const int number : {SIGTERM, SIGINT, SIGHUP, SIGUSR1}) {
+  for (const int number : {SIGTERM, SIGINT, SIGHUP, SIGUSR2}) {
     Program program(endless() + " --resume never", options());
     ASSERT_TRUE(program.wait_for("step  "));
 
@@ -164,6 +164,81 @@ TEST_F(Signals, SeveralAtOnceAreOneWishAndEachKindSaves) {
     EXPECT_EQ(outcome.exit_code, 75) << "signal " << number << outcome.all();
     EXPECT_NE(outcome.err.find("everything is saved"), std::string::npos) << outcome.err;
   }
+}
+
+TEST_F(Signals, Usr1SavesAndGoesOnAndUsr2SavesAndFinishes) {
+  // Without checkpoints of its own accord: any that appears was asked for.
+  Program program(endless("mpirun -n 2 ") + " --set run.checkpoint.every=0", options());
+  ASSERT_TRUE(program.wait_for("step  "));
+
+  program.signal(SIGUSR1);
+  EXPECT_TRUE(program.wait_for("checkpoint runs/r/checkpoints/step-"));
+  std::this_thread::sleep_for(Seconds(0.3));
+  EXPECT_EQ(program.ranks().size(), 2U);
+  program.signal(SIGUSR2);
+  const Outcome outcome = program.finish();
+
+  EXPECT_EQ(outcome.exit_code, 75) << outcome.all();
+  EXPECT_NE(outcome.err.find("everything is saved"), std::string::npos) << outcome.err;
+}
+
+TEST_F(Signals, FilesInTheRunFolderAskForTheSameAndAreRemoved) {
+  // Without checkpoints of its own accord: any that appears was asked for.
+  Program program(endless("mpirun -n 2 ") + " --set run.checkpoint.every=0", options());
+  ASSERT_TRUE(program.wait_for("step  "));
+
+  write_text(path("runs/r/SAVE"), "");
+  EXPECT_TRUE(program.wait_for("checkpoint runs/r/checkpoints/step-"));
+  EXPECT_EQ(program.ranks().size(), 2U);
+  EXPECT_FALSE(std::filesystem::exists(path("runs/r/SAVE")));
+  write_text(path("runs/r/STOP"), "");
+  const Outcome outcome = program.finish();
+
+  EXPECT_EQ(outcome.exit_code, 75) << outcome.all();
+  EXPECT_FALSE(std::filesystem::exists(path("runs/r/STOP")));
+}
+
+TEST_F(Signals, ASaveThatTakesLongerThanTheGraceOfMpirunIsToldWithTheFlagThatHelps) {
+  const std::string save = "lockstep train job.yaml --set run.steps=4";
+  const Outcome told = run("mpirun -n 2 " + save, {{"LOCKSTEP_DRILL", "slow_save@seconds=1.2"}});
+  const Outcome enough = run("mpirun --mca odls_base_sigkill_timeout 30 -n 2 " + save + " --resume never",
+                             {{"LOCKSTEP_DRILL", "slow_save@seconds=1.2"}});
+
+  EXPECT_EQ(count_of(told.all(), "--mca odls_base_sigkill_timeout 1"), 1) << told.all();
+  EXPECT_EQ(count_of(enough.all(), "odls_base_sigkill_timeout"), 0) << enough.all();
+}
+
+class InjectedFaults : public ProgramTest {};
+
+TEST_F(InjectedFaults, AKilledRankCostsTheStepsSinceTheLastSaveAndNothingElse) {
+  const std::string train = "mpirun -n 2 lockstep train job.yaml --set run.checkpoint.every=5 --set run.name=";
+  ASSERT_EQ(run(train + "whole").exit_code, 0);
+
+  // The one rank in the middle of a run, the other between the tensors and the manifest of a save.
+  const Outcome first = run(train + "r", {{"LOCKSTEP_FAULT", "kill@rank1:step8"}});
+  const Outcome second = run(train + "r", {{"LOCKSTEP_FAULT", "kill@rank0:step15:commit"}});
+  const Outcome last = run(train + "r");
+
+  EXPECT_NE(first.exit_code, 0) << first.all();
+  EXPECT_NE(first.out.find("faults    LOCKSTEP_FAULT=kill@rank1:step8"), std::string::npos) << first.out;
+  EXPECT_NE(second.exit_code, 0) << second.all();
+  EXPECT_EQ(last.exit_code, 0) << last.all();
+  EXPECT_EQ(run("lockstep compare runs/whole runs/r").exit_code, 0);
+  EXPECT_EQ(metrics_lines(), 20);
+}
+
+TEST_F(InjectedFaults, AStoppedRankIsNamedAndAMalformedFaultIsRefused) {
+  const std::string train = "mpirun -n 3 lockstep train job.yaml --set train_batch_size=9 --set comm.timeout_s=2";
+  Program stopped(train, options({{"LOCKSTEP_FAULT", "stop@rank2:step7"}}));
+  const Outcome outcome = stopped.finish();
+  const bool gone = stopped.all_gone(Seconds(5));
+  const Outcome malformed = run(train, {{"LOCKSTEP_FAULT", "kill@step7"}});
+
+  EXPECT_EQ(outcome.exit_code, 6) << outcome.all();
+  EXPECT_NE(outcome.err.find("no answer from rank 2"), std::string::npos) << outcome.err;
+  EXPECT_TRUE(gone);
+  EXPECT_EQ(malformed.exit_code, 2) << malformed.all();
+  EXPECT_EQ(count_of(malformed.err, "'kill@step7' is no fault"), 1) << malformed.err;
 }
 
 TEST_F(Signals, EveryRankMayGetTheSameOne) {

@@ -15,7 +15,7 @@ namespace {
 [[maybe_unused]] const bool blocked = [] {
   sigset_t set;
   sigemptyset(&set);
-  for (const int number : {SIGTERM, SIGINT, SIGUSR1}) sigaddset(&set, number);
+  for (const int number : {SIGTERM, SIGINT, SIGUSR1, SIGUSR2}) sigaddset(&set, number);
   return pthread_sigmask(SIG_BLOCK, &set, nullptr) == 0;
 }();
 
@@ -29,7 +29,7 @@ bool is_asked_soon(const StopSignals::Graceful& graceful) {
 bool all_are_wishes() {
   const StopSignals signals;
   bool all = true;
-  for (const int number : {SIGTERM, SIGINT, SIGHUP, SIGUSR1}) {
+  for (const int number : {SIGTERM, SIGINT, SIGHUP, SIGUSR2}) {
     const StopSignals::Graceful graceful;
     all = all && !graceful.stop_asked();  // a wish belongs to the part of the program that it was meant for
 
@@ -44,6 +44,26 @@ bool all_are_wishes() {
 // In a process of its own: threads that other tests have left behind, with no signal blocked, would take them.
 TEST(StopSignals, EachOfThemIsAWishToStopAndSeveralAtOnceAreOne) {
   EXPECT_EXIT(std::_Exit(all_are_wishes() ? 0 : 1), ::testing::ExitedWithCode(0), "");
+}
+
+/// Whether SIGUSR1 is one wish to save, never one to stop, and nothing where nobody can save.
+bool usr1_only_saves() {
+  const StopSignals signals;
+  kill(getpid(), SIGUSR1);
+  usleep(300'000);
+  StopSignals::Graceful graceful;
+  const bool none_yet = !graceful.take_save();
+  bool saved = false;
+  kill(getpid(), SIGUSR1);
+  for (int i = 0; i < 500 && !saved; ++i) {
+    usleep(10'000);
+    saved = graceful.take_save();
+  }
+  return none_yet && saved && !graceful.take_save() && !graceful.stop_asked();
+}
+
+TEST(StopSignals, Usr1IsAWishToSaveAndNeverOneToStop) {
+  EXPECT_EXIT(std::_Exit(usr1_only_saves() ? 0 : 1), ::testing::ExitedWithCode(0), "");
 }
 
 TEST(StopSignals, EndTheProcessWhereNobodyCanSave) {

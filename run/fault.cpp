@@ -1,0 +1,118 @@
+#include "run/fault.hpp"
+
+#include <array>
+#include <bit>
+#include <charconv>
+#include <csignal>
+#include <cstdlib>
+#include <optional>
+#include <thread>
+#include <utility>
+
+#include "core/error.hpp"
+#include "core/log.hpp"
+#include "core/text.hpp"
+
+namespace lockstep::run {
+namespace {
+
+constexpr std::array<std::pair<std::string_view, FaultKind>, 4> kinds = {
+    {{"kill", FaultKind::kill}, {"stop", FaultKind::stop}, {"sleep", FaultKind::sleep}, {"flip", FaultKind::flip}}};
+constexpr std::array<std::pair<std::string_view, FaultPoint>, 4> points = {{{"begin", FaultPoint::begin},
+                                                                            {"end", FaultPoint::end},
+                                                                            {"save", FaultPoint::save},
+                                                                            {"commit", FaultPoint::commit}}};
+
+template <class Value>
+std::optional<Value> value_of(std::string_view name, const std::array<std::pair<std::string_view, Value>, 4>& all) {
+  for (const auto& [known, value] : all)
+    if (name == known) return value;
+  return std::nullopt;
+}
+
+/// All of `text` as a number of at least `least`.
+template <class Number>
+std::optional<Number> number(std::string_view text, Number least) {
+  Number value{};
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  const bool whole = error == std::errc() && end == text.data() + text.size() && !text.empty();
+  return whole && value >= least ? std::optional(value) : std::nullopt;
+}
+
+/// Cuts `text` at the first `mark`: what is before it; `text` becomes what is behind it, empty without a mark.
+std::string_view cut(std::string_view& text, char mark) {
+  const std::size_t at = text.find(mark);
+  const std::string_view head = text.substr(0, at);
+  text = at == std::string_view::npos ? std::string_view() : text.substr(at + 1);
+  return head;
+}
+
+std::optional<Fault> parse(std::string_view text) {
+  std::string_view place = text;
+  std::string_view what = cut(place, '@');
+  const std::string_view name = cut(what, '=');  // `what` is now the seconds, if any
+  const std::string_view rank = cut(place, ':'), step = cut(place, ':'), point = place;
+  const auto kind = value_of(name, kinds);
+  if (!kind || !rank.starts_with("rank") || !step.starts_with("step")) return std::nullopt;
+  const auto r = number<int>(rank.substr(4), 0);
+  const auto s = number<std::int64_t>(step.substr(4), 1);
+  const auto p = point.empty() ? FaultPoint::begin : value_of(point, points);
+  if (!r || !s || !p) return std::nullopt;
+  Fault fault{.kind = *kind, .rank = *r, .step = *s, .point = *p};
+  const auto seconds = number<double>(what, 0.0);
+  if ((*kind == FaultKind::sleep) != seconds.has_value() || (seconds && *seconds > 1e6)) return std::nullopt;
+  if (*kind != FaultKind::sleep && !what.empty()) return std::nullopt;
+  if (seconds) fault.seconds = std::chrono::duration<double>(*seconds);
+  if (fault.point == FaultPoint::commit && fault.rank != 0) return std::nullopt;
+  const bool in_save = fault.point == FaultPoint::save || fault.point == FaultPoint::commit;
+  if (fault.kind == FaultKind::flip && in_save) return std::nullopt;
+  return fault;
+}
+
+/// The highest bit of the mantissa, so that no update rounds the difference away.
+void flip_first_parameter(engine::Engine& engine) {
+  const std::int64_t at = engine.layout().of(0).begin;
+  float value = 0;
+  engine.read_range("master", at, 1, &value);
+  value = std::bit_cast<float>(std::bit_cast<std::uint32_t>(value) ^ (1U << 22));
+  engine.write_range("master", at, 1, &value);
+}
+
+}  // namespace
+
+Faults::Faults(std::string_view text) : text_(text) {
+  for (std::string_view rest = text; !rest.empty();) {
+    const std::string_view one = cut(rest, ',');
+    const auto fault = parse(one);
+    if (!fault)
+      fail(ErrorKind::config,
+           "LOCKSTEP_FAULT: '{}' is no fault; expected KIND@rankR:stepS[:POINT] with KIND kill, stop, sleep=SECONDS or "
+           "flip, steps from 1, and POINT begin, end, save or commit (commit: rank 0 alone; flip: begin or end), "
+           "several separated by commas",
+           printable(one));
+    faults_.push_back(*fault);
+  }
+}
+
+Faults Faults::from_environment() {
+  const char* text = std::getenv("LOCKSTEP_FAULT");
+  return text == nullptr ? Faults() : Faults(text);
+}
+
+void Faults::strike_now(FaultPoint point, std::int64_t step, engine::Engine& engine) {
+  for (auto fault = faults_.begin(); fault != faults_.end();) {
+    if (fault->point != point || fault->step != step || fault->rank != engine.comm().rank()) {
+      ++fault;
+      continue;
+    }
+    const Fault due = *fault;
+    fault = faults_.erase(fault);
+    log::warning("LOCKSTEP_FAULT strikes at step {}", step);
+    if (due.kind == FaultKind::kill) (void)std::raise(SIGKILL);
+    if (due.kind == FaultKind::stop) (void)std::raise(SIGSTOP);
+    if (due.kind == FaultKind::sleep) std::this_thread::sleep_for(due.seconds);
+    if (due.kind == FaultKind::flip) flip_first_parameter(engine);
+  }
+}
+
+}  // namespace lockstep::run

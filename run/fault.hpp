@@ -1,0 +1,68 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "engine/engine.hpp"
+
+namespace lockstep::run {
+
+/// Where a fault may strike.
+enum class FaultPoint : std::uint8_t {
+  begin,   ///< before the step
+  end,     ///< after the step, before its metrics are written
+  save,    ///< as a save begins, before any file is written
+  commit,  ///< rank 0, between a checkpoint's tensors and its manifest
+};
+
+enum class FaultKind : std::uint8_t { kill, stop, sleep, flip };
+
+/// One fault made on purpose.
+struct Fault {
+  FaultKind kind = FaultKind::kill;
+  int rank = 0;
+  std::int64_t step = 1;  ///< counted from 1, as in metrics.jsonl
+  FaultPoint point = FaultPoint::begin;
+  std::chrono::duration<double> seconds{0};  ///< of sleep
+  bool operator==(const Fault&) const = default;
+};
+
+/// Faults that a run is to meet, so that a recovery can be rehearsed: the environment variable LOCKSTEP_FAULT, a list
+/// separated by commas of
+///
+///   KIND@rankR:stepS[:POINT]          POINT: begin (the default), end, save, commit
+///   KIND: kill                        SIGKILL to the process of rank R
+///         stop                        SIGSTOP to it: it hangs until somebody sends SIGCONT
+///         sleep=SECONDS               it does nothing for so long
+///         flip                        one mantissa bit of its first parameter; points begin and end
+///
+/// Without the variable there is nothing, and a step costs one comparison. A fault strikes once in a process; the run
+/// that goes on afterwards meets it again if it takes the same step with the same variable.
+class Faults {
+ public:
+  Faults() = default;
+  /// ErrorKind::config for a text that does not say what is meant.
+  explicit Faults(std::string_view text);
+  /// Those of the environment variable.
+  [[nodiscard]] static Faults from_environment();
+
+  [[nodiscard]] const std::vector<Fault>& all() const { return faults_; }
+  /// For the lines that a run begins with; empty without faults.
+  [[nodiscard]] const std::string& text() const { return text_; }
+
+  /// Lets what is due at this point of this rank's step happen.
+  void strike(FaultPoint point, std::int64_t step, engine::Engine& engine) {
+    if (!faults_.empty()) strike_now(point, step, engine);
+  }
+
+ private:
+  void strike_now(FaultPoint point, std::int64_t step, engine::Engine& engine);
+
+  std::string text_;
+  std::vector<Fault> faults_;
+};
+
+}  // namespace lockstep::run
