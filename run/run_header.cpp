@@ -67,6 +67,11 @@ void print_run_header(const RunParts& parts) {
   log::print("batch     {}\n", parts.batch.text);
   log::print("numbers   {} compute, fp32 master weights and moments; {}, gradient_clipping {}\n",
              to_string(engine.options().compute), engine.optimizer().name(), parts.job.config.gradient_clipping);
+  if (engine.options().compute == DType::bf16 && std::string_view(parts.rank.place.kernels->name).starts_with("cpu"))
+    log::print("          bf16 products {}\n",
+               parts.job.config.run.determinism == "invariant"
+                   ? "in fp32 instructions (determinism: invariant): bf16 saves memory here, not time"
+                   : expectation(current_bf16_products()));
   if (parts.capture.captured)
     log::print("graphs    steps are captured and launched as a whole (run.cuda_graph: auto)\n");
   else if (!parts.capture.why_not.empty())

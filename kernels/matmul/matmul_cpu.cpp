@@ -151,7 +151,7 @@ void matmul(const Exec& exec, const MatmulArgs& args) {
   if (args.dtype == DType::f32) return args.k == 0 ? only_bias<float, float>(args) : single(exec, args);
   if (args.dtype == DType::f16) return sixteen_bit<f16>(exec, args);
 #if defined(__AVX512F__)
-  // Only this instruction set may use AMX; the others widen, which is also what runs on a CPU without it.
+  // Only this instruction set has products of bf16 itself; the others widen, and so does a CPU where that is faster.
   // Its division of a product is the library's own, so invariant products are widened too.
   if (args.k > 0 && !exec.invariant && onednn_matmul_bf16(exec, args)) return;
 #endif

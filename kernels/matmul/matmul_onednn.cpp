@@ -16,6 +16,7 @@ namespace lockstep::kernels {
 namespace {
 
 dnnl_status_t call_sgemm(const Sgemm& args) {
+  limit_onednn();
   return dnnl_sgemm(args.transpose_a ? 'T' : 'N', args.transpose_b ? 'T' : 'N', args.m, args.n, args.k, 1.0F, args.a,
                     args.lda, args.b, args.ldb, args.beta, args.c, args.ldc);
 }
@@ -48,8 +49,7 @@ void onednn_sgemm_in_pieces(const Sgemm& args, int threads) {
 }
 
 bool onednn_matmul_bf16(const Exec& exec, const MatmulArgs& args) {
-  static const bool tiles = has_amx_bf16();
-  if (!tiles) return false;
+  if (current_bf16_products() == Bf16Products::widened) return false;
   // A caller without a context (a unit test) gets no packed weights: their life would outlast its buffers.
   thread_local OnednnContext fallback;
   OnednnContext& context = exec.context != nullptr ? *static_cast<OnednnContext*>(exec.context) : fallback;
@@ -88,8 +88,10 @@ bool onednn_matmul_bf16(const Exec& exec, const MatmulArgs& args) {
 }
 
 std::size_t packed_weight_bytes(const Exec& exec, const std::vector<MatmulArgs>& products) {
-  // As in matmul: only this table may use AMX, and not for invariant products.
-  if (exec.context == nullptr || exec.invariant || !has_amx_bf16() || exec.table != &cpu_table(Isa::avx512)) return 0;
+  // As in matmul: only this table has bf16 products, and not invariant ones.
+  if (exec.context == nullptr || exec.invariant || current_bf16_products() == Bf16Products::widened ||
+      exec.table != &cpu_table(Isa::avx512))
+    return 0;
   const ThreadLimit limit(exec.threads);
   try {
     return static_cast<OnednnContext*>(exec.context)->packed_bytes_of(products, exec.threads);

@@ -1,9 +1,11 @@
 #include "kernels/matmul/onednn_context.hpp"
 
 #include <algorithm>
+#include <cstdlib>
 #include <string_view>
 
 #include "core/error.hpp"
+#include "core/isa.hpp"
 
 namespace lockstep::kernels {
 namespace {
@@ -22,7 +24,35 @@ memory::desc matrix(std::int64_t rows, std::int64_t columns, std::int64_t leadin
   return {{rows, columns}, type, transpose ? memory::dims{1, leading} : memory::dims{leading, 1}};
 }
 
+dnnl_cpu_isa_t isa_limit() {
+  switch (current_isa()) {
+    case Isa::baseline:
+      return dnnl_cpu_isa_sse41;
+    case Isa::avx2:
+      return dnnl_cpu_isa_avx2;
+    case Isa::avx512:
+      break;
+  }
+  switch (current_bf16_products()) {
+    case Bf16Products::widened:
+      return dnnl_cpu_isa_avx512_core;
+    case Bf16Products::dot:
+      return dnnl_cpu_isa_avx512_core_bf16;
+    case Bf16Products::tiles:
+      break;
+  }
+  return dnnl_cpu_isa_all;
+}
+
+bool apply_isa_limit() {
+  if (std::getenv("LOCKSTEP_ISA") == nullptr && std::getenv("LOCKSTEP_BF16") == nullptr) return false;
+  check_onednn(dnnl_set_max_cpu_isa(isa_limit()), "dnnl_set_max_cpu_isa");
+  return true;
+}
+
 }  // namespace
+
+void limit_onednn() { [[maybe_unused]] static const bool limited = apply_isa_limit(); }
 
 void check_onednn(dnnl_status_t status, const char* call) {
   if (status != dnnl_success)
@@ -34,7 +64,7 @@ memory::desc weight_desc(const MatmulArgs& args, bool packed) {
   return matrix(args.k, args.n, args.ldb, args.transpose_b != 0, memory::data_type::bf16);
 }
 
-OnednnContext::OnednnContext() : engine_(dnnl::engine::kind::cpu, 0), stream_(engine_) {}
+OnednnContext::OnednnContext() : engine_((limit_onednn(), dnnl::engine::kind::cpu), 0), stream_(engine_) {}
 
 OnednnContext::Product OnednnContext::compile(const MatmulArgs& args) const {
   Product product;

@@ -68,6 +68,11 @@ class OnednnContext {
 /// args.b as the library describes it; with `packed`, in whatever layout it prefers.
 [[nodiscard]] dnnl::memory::desc weight_desc(const MatmulArgs& args, bool packed);
 
+/// Before the first call into the library: what LOCKSTEP_ISA and LOCKSTEP_BF16 keep from us it does not use either, so
+/// that a forced run computes what a lesser CPU would. Without them the library takes what the CPU has, or
+/// ONEDNN_MAX_CPU_ISA allows.
+void limit_onednn();
+
 /// Throws ErrorKind::environment with the library's words if `call` fails.
 void check_onednn(dnnl_status_t status, const char* call);
 
