@@ -2,13 +2,12 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cstdlib>
-#include <memory>
 #include <unordered_map>
 
 #include "core/error.hpp"
 #include "core/isa.hpp"
 #include "kernels/cpu/thread_limit.hpp"
+#include "kernels/matmul/host_memory.hpp"
 #include "kernels/matmul/onednn_context.hpp"
 #include "kernels/table.hpp"
 
@@ -101,18 +100,16 @@ std::size_t packed_weight_bytes(const Exec& exec, const std::vector<MatmulArgs>&
 }
 
 float* matmul_scratch(std::int64_t floats) {
-  struct Release {
-    void operator()(float* data) const noexcept { std::free(data); }
-  };
-  thread_local std::unique_ptr<float, Release> scratch;
+  thread_local HostMemory scratch;
   thread_local std::int64_t capacity = 0;
   if (floats > capacity) {
-    const std::size_t bytes = (static_cast<std::size_t>(floats) * sizeof(float) + 4095) / 4096 * 4096;
-    scratch.reset(static_cast<float*>(std::aligned_alloc(4096, bytes)));
+    const std::size_t bytes = static_cast<std::size_t>(floats) * sizeof(float);
+    scratch.reset();
+    scratch = host_memory(bytes);
     capacity = scratch ? floats : 0;
     if (!scratch) fail(ErrorKind::environment, "matmul: no memory for {} bytes of scratch", bytes);
   }
-  return scratch.get();
+  return reinterpret_cast<float*>(scratch.get());
 }
 
 }  // namespace lockstep::kernels
