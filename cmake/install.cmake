@@ -11,7 +11,8 @@ if(TARGET lockstep_cuda)
 endif()
 install(TARGETS lockstep_program RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 file(RELATIVE_PATH to_library ${CMAKE_INSTALL_FULL_BINDIR} ${CMAKE_INSTALL_FULL_LIBDIR})
-set_target_properties(lockstep_program PROPERTIES INSTALL_RPATH "$ORIGIN/${to_library}")
+# The second is where the build has it.
+lockstep_run_path(lockstep_program "$ORIGIN/${to_library}" "$ORIGIN/../lib")
 
 # Headers include each other from the root of the sources: core/view.hpp. Those of one implementation stay at home.
 foreach(layer core config kernels nn optim sched comm data job engine run)

@@ -91,7 +91,14 @@ function(lockstep_library)
   target_link_libraries(lockstep PUBLIC $<BUILD_INTERFACE:lockstep_options> fmt::fmt PRIVATE OpenMP::OpenMP_CXX MPI::MPI_CXX DNNL::dnnl
                                         nlohmann_json::nlohmann_json yaml-cpp ${LOCKSTEP_XXHASH} ZLIB::ZLIB ${LOCKSTEP_PCRE2} dl)
   target_compile_features(lockstep INTERFACE cxx_std_20)
-  set_target_properties(lockstep PROPERTIES BUILD_RPATH "$ORIGIN" INSTALL_RPATH "$ORIGIN")
+  lockstep_run_path(lockstep "$ORIGIN")
+endfunction()
+
+# What is installed has its final run path in the build already. To change it later CMake would fill the build's up with
+# ':', and an empty entry of a run path is the current folder: whoever can write there could give the program another
+# library (tools/check_run_paths.sh).
+function(lockstep_run_path target)
+  set_target_properties(${target} PROPERTIES BUILD_WITH_INSTALL_RPATH TRUE INSTALL_RPATH_USE_LINK_PATH TRUE INSTALL_RPATH "${ARGN}")
 endfunction()
 
 # lockstep_test(name sources...): one fat GoogleTest program a layer.

@@ -190,7 +190,10 @@ LoadedJob load(Node root, const std::string& name, const std::string& folder, co
   if (job.config.run.name.empty() && values.section("run").find("name") == nullptr)
     job.config.run.name = fs::path(name).stem().string();
   TextDataConfig& text = job.config.data.text;
-  const auto make_absolute = [&](std::string& file) { file = shown(fs::absolute(fs::path(folder) / file)); };
+  // A path that is missing has its own error.
+  const auto make_absolute = [&](std::string& file) {
+    if (!file.empty()) file = shown(fs::absolute(fs::path(folder) / file));
+  };
   const auto of_data = [&](const char* type, std::string& file) {
     if (job.config.data.type == type) make_absolute(file);
   };

@@ -659,4 +659,17 @@ TEST(JobTable, MutatedFilesNeverDoWorseThanAnError) {
 }
 
 }  // namespace
+
+TEST(Job, AFileInTheCurrentFolderIsToldItsErrorsToo) {
+  for (const std::string data : {"{type: text}", "{type: images}", "{type: csv}", "{type: tokens}", "{type: points}"}) {
+    const std::string text = "model: {type: mlp}\ndata: " + data + "\nrun: {steps: 10}\ntrain_batch_size: 8\n";
+    try {
+      (void)load_job_text("job.yaml", text, "", {});
+      ADD_FAILURE() << "accepted: " << data;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.kind(), ErrorKind::config) << data;
+      EXPECT_THAT(error.what(), HasSubstr("job.yaml:2:")) << data;
+    }
+  }
+}
 }  // namespace lockstep::job
