@@ -90,7 +90,8 @@ def torch_script(args, script, words):
     if args.python is None:
         raise Missing("no --python")
     told = last_json(run([args.python, os.path.join(HERE, script), *words, "--samples", str(args.samples)],
-                         env={"OMP_NUM_THREADS": str(args.threads)}))
+                         # The compiler's helpers would stay and compete with what they compiled.
+                         env={"OMP_NUM_THREADS": str(args.threads), "TORCHINDUCTOR_COMPILE_THREADS": "1"}))
     return told["samples"], told["version"]
 
 
