@@ -111,6 +111,12 @@ Bf16Products current_bf16_products() {
   return products;
 }
 
+std::string isa_for_bits(bool bf16_products) {
+  std::string text(to_string(current_isa()));
+  if (bf16_products) text.append(", bf16 products ").append(to_string(current_bf16_products()));
+  return text;
+}
+
 bool has_amx_bf16() { return current_bf16_products() == Bf16Products::tiles; }
 
 }  // namespace lockstep

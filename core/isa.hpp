@@ -1,5 +1,6 @@
 #pragma once
 
+#include <string>
 #include <string_view>
 
 namespace lockstep {
@@ -37,6 +38,10 @@ struct Bf16Features {
 /// The fastest way on this CPU with current_isa(), or what the environment variable LOCKSTEP_BF16 (widened | dot |
 /// tiles) asks for; ErrorKind::environment if the CPU, or LOCKSTEP_ISA, does not have it.
 [[nodiscard]] Bf16Products current_bf16_products();
+
+/// What bits depend on besides the build, for a run's records: "avx512"; where products of bf16 are computed as such
+/// and not always widened, "avx512, bf16 products tiles".
+[[nodiscard]] std::string isa_for_bits(bool bf16_products);
 
 /// Whether bf16 is multiplied in tiles: then a library's bf16 GEMM is several times its fp32 one.
 [[nodiscard]] bool has_amx_bf16();

@@ -40,7 +40,7 @@ void print_resume(const RunParts& parts) {
   if (const auto change = new_scaler(parts.beginning, parts.job.config))
     log::print("          {}: the checkpoint's loss scale {} is dropped, this job's {} holds; all else goes on\n",
                *change, from.step.scale, engine.options().scaler.initial_scale);
-  const std::string isa(to_string(current_isa()));
+  const std::string isa = isa_for_bits(engine.multiplies_bf16());
   const int ranks = parts.rank.comm.size(), threads = parts.rank.place.threads;
   if (from.world == ranks && from.threads == threads && from.isa == isa) return;
   const bool invariant = parts.job.config.run.determinism == "invariant" && from.isa == isa &&

@@ -90,6 +90,22 @@ TEST_F(InstructionSets, EveryWayToMultiplyBf16TrainsTheSameModelUpToItsRounding)
   }
 }
 
+TEST_F(InstructionSets, AResumeWithAnotherWayToMultiplyBf16SaysThatBitsDiffer) {
+  if (current_bf16_products() == Bf16Products::widened) GTEST_SKIP() << "this CPU has one way";
+  const std::string job = "--set bf16.enabled=true --set run.name=moved --set run.checkpoint.every=4 ";
+  (void)run("lockstep train job.yaml --set run.steps=4 " + job);
+  const Outcome same = run("lockstep train job.yaml --set run.steps=8 --set run.resume=auto " + job);
+  EXPECT_EQ(same.exit_code, 0) << same.all();
+  EXPECT_EQ(same.out.find("written by"), std::string::npos) << same.out;
+
+  const Outcome other =
+      run("lockstep train job.yaml --set run.steps=12 --set run.resume=auto " + job, {{"LOCKSTEP_BF16", "widened"}});
+
+  EXPECT_EQ(other.exit_code, 0) << other.all();
+  EXPECT_NE(other.out.find("bf16 products widened: the same up to rounding, not to the bit"), std::string::npos)
+      << other.out;
+}
+
 TEST_F(InstructionSets, AWayThatIsNotThereIsRefused) {
   for (const auto& [environment, text] : std::vector<std::pair<Environment, std::string>>{
            {{{"LOCKSTEP_BF16", "fast"}}, "expected widened, dot or tiles"},
