@@ -183,6 +183,8 @@ class Engine {
   [[nodiscard]] const nn::Plan& plan() const { return plan_; }
   [[nodiscard]] nn::Model& model() { return model_; }
   [[nodiscard]] const EngineOptions& options() const { return options_; }
+  /// Whether products are computed in bf16, if the device has a way to: not where they must be invariant.
+  [[nodiscard]] bool multiplies_bf16() const { return options_.compute == DType::bf16 && options_.leaves == 0; }
   [[nodiscard]] const optim::Optimizer& optimizer() const { return *optimizer_; }
   [[nodiscard]] comm::Communicator& comm() { return comm_; }
   /// What the kernels' table made for this engine: library handles (Exec::context).

@@ -72,16 +72,21 @@ Finding cpus(const DoctorOptions& options) {
 
 Finding instruction_sets(const DoctorOptions& options) {
   const std::string flags = cpu_info(options.root, "flags");
-  Finding finding{.what = "instruction set", .text = std::string(to_string(current_isa()))};
-  if (has_flag(flags, "amx_bf16") && current_isa() == Isa::avx512)
-    finding.text += ", AMX: bf16 products run in tiles, several times as fast as fp32";
-  else if (has_flag(flags, "avx512_bf16"))
-    finding.text += ", AVX512_BF16, no AMX";
-  else
-    finding.text += ", no bf16 products: bf16 saves memory, not time";
-  if (std::getenv("LOCKSTEP_ISA") != nullptr) {
+  const Bf16Features features = {.isa = current_isa(),
+                                 .avx512_bf16 = has_flag(flags, "avx512_bf16"),
+                                 .amx_bf16 = has_flag(flags, "amx_bf16"),
+                                 .amd = cpu_info(options.root, "vendor_id") == "AuthenticAMD"};
+  const char* const asked = std::getenv("LOCKSTEP_BF16");
+  Finding finding{
+      .what = "instruction set",
+      .text = fmt::format("{}{}; bf16 products {}", to_string(current_isa()),
+                          features.amx_bf16      ? ", AMX"
+                          : features.avx512_bf16 ? ", AVX512_BF16, no AMX"
+                                                 : "",
+                          expectation(asked != nullptr ? current_bf16_products() : fastest_bf16_products(features)))};
+  if (std::getenv("LOCKSTEP_ISA") != nullptr || asked != nullptr) {
     finding.kind = Finding::Kind::note;
-    finding.remedy = "LOCKSTEP_ISA asks for it; unset it for the best one";
+    finding.remedy = "LOCKSTEP_ISA or LOCKSTEP_BF16 asks for it; unset them for the best one";
   }
   return finding;
 }

@@ -9,6 +9,7 @@ namespace lockstep::run {
 namespace {
 
 SelectedPlace cpu_place(const std::string& name) {
+  (void)current_bf16_products();  // what LOCKSTEP_BF16 cannot have is refused before anything is computed
   return {.device = make_cpu_device(),
           .kernels = &kernels::cpu_table(),
           .text = fmt::format("{} {}", name, to_string(current_isa()))};

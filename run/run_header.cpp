@@ -40,7 +40,7 @@ void print_resume(const RunParts& parts) {
   if (const auto change = new_scaler(parts.beginning, parts.job.config))
     log::print("          {}: the checkpoint's loss scale {} is dropped, this job's {} holds; all else goes on\n",
                *change, from.step.scale, engine.options().scaler.initial_scale);
-  const std::string isa(to_string(current_isa()));
+  const std::string isa = isa_for_bits(engine.multiplies_bf16());
   const int ranks = parts.rank.comm.size(), threads = parts.rank.place.threads;
   if (from.world == ranks && from.threads == threads && from.isa == isa) return;
   const bool invariant = parts.job.config.run.determinism == "invariant" && from.isa == isa &&
@@ -81,6 +81,11 @@ void print_run_header(const RunParts& parts) {
   log::print("batch     {}\n", parts.batch.text);
   log::print("numbers   {} compute, fp32 master weights and moments; {}, gradient_clipping {}\n",
              to_string(engine.options().compute), engine.optimizer().name(), parts.job.config.gradient_clipping);
+  if (engine.options().compute == DType::bf16 && std::string_view(parts.rank.place.kernels->name).starts_with("cpu"))
+    log::print("          bf16 products {}\n",
+               parts.job.config.run.determinism == "invariant"
+                   ? "in fp32 instructions (determinism: invariant): bf16 saves memory here, not time"
+                   : expectation(current_bf16_products()));
   if (const nn::Cost& again = engine.plan().again; again.flops > 0)
     log::print("recompute {}: {:.0f} % more work\n", parts.job.config.model.gpt2.recompute,
                100 * again.flops / (engine.plan().forward.flops + engine.plan().backward.flops));

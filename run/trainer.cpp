@@ -367,7 +367,7 @@ class Training {
                          .micro_batch = batch_.micro,
                          .world = comm_.size(),
                          .threads = rank_.place.threads,
-                         .isa = std::string(to_string(current_isa())),
+                         .isa = isa_for_bits(engine_->multiplies_bf16()),
                          .job = job::effective_yaml(job_),
                          .metric = engine_->metric_state(),
                          .data = data_fingerprint(*dataset_)},

@@ -159,7 +159,7 @@ std::string Training::save(const std::string& client_state) {
                                               .micro_batch = batch_.micro,
                                               .world = comm_.size(),
                                               .threads = rank_.place.threads,
-                                              .isa = std::string(to_string(current_isa())),
+                                              .isa = isa_for_bits(engine_->multiplies_bf16()),
                                               .job = job::effective_yaml(job_.config),
                                               .metric = engine_->metric_state(),
                                               .data = own_data,

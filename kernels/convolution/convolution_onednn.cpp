@@ -7,6 +7,7 @@
 
 #include "core/error.hpp"
 #include "kernels/cpu/thread_limit.hpp"
+#include "kernels/matmul/onednn_context.hpp"
 
 namespace lockstep::kernels {
 namespace {
@@ -29,7 +30,7 @@ enum class Kind : std::int64_t { forward, input_grad, weight_grad };
 
 class Convolutions {
  public:
-  Convolutions() : engine_(dnnl::engine::kind::cpu, 0), stream_(engine_) {}
+  Convolutions() : engine_((limit_onednn(), dnnl::engine::kind::cpu), 0), stream_(engine_) {}
 
   Compiled& get(Kind kind, const ConvolutionShape& s, int threads) {
     const Key key = {static_cast<std::int64_t>(kind), s.batch, s.height, s.width, s.in, s.out, s.kernel, threads};

@@ -35,7 +35,8 @@ namespace kernels {
 void matmul(const Exec& exec, const MatmulArgs& args);
 
 /// Bytes that exec's context will keep for packed copies of the weights among `products`, which may be listed several
-/// times and need no buffers yet. 0 where nothing is packed: today all but bf16 on CPUs with AMX.
+/// times and need no buffers yet. 0 where nothing is packed: today all but
+/// bf16 on CPUs that multiply it as such (core/isa.hpp).
 [[nodiscard]] std::size_t packed_weight_bytes(const Exec& exec, const std::vector<MatmulArgs>& products);
 }  // namespace kernels
 

@@ -1,9 +1,11 @@
 #include "kernels/cpu/isa_namespace.hpp"
 #include "kernels/cpu/vector_math.hpp"
+#include "kernels/matmul/matmul_amx.hpp"
 #include "kernels/matmul/matmul_onednn.hpp"
 
-// The products themselves are oneDNN's. Compiled per instruction set are the passes around them: widening 16-bit
-// operands where the library has no fast 16-bit product, bias, and rounding to a 16-bit result.
+// The products themselves are oneDNN's, but for gradients of weights in AMX tiles (matmul_amx_cpu.cpp). Compiled per
+// instruction set are the passes around them: widening 16-bit operands where the library has no fast 16-bit product,
+// bias, and rounding to a 16-bit result.
 namespace lockstep::kernels::LOCKSTEP_ISA_NS {
 
 void matmul(const Exec& exec, const MatmulArgs& args);
@@ -151,9 +153,9 @@ void matmul(const Exec& exec, const MatmulArgs& args) {
   if (args.dtype == DType::f32) return args.k == 0 ? only_bias<float, float>(args) : single(exec, args);
   if (args.dtype == DType::f16) return sixteen_bit<f16>(exec, args);
 #if defined(__AVX512F__)
-  // Only this instruction set may use AMX; the others widen, which is also what runs on a CPU without it.
+  // Only this instruction set has products of bf16 itself; the others widen, and so does a CPU where that is faster.
   // Its division of a product is the library's own, so invariant products are widened too.
-  if (args.k > 0 && !exec.invariant && onednn_matmul_bf16(exec, args)) return;
+  if (args.k > 0 && !exec.invariant && (amx_weight_gradient(exec, args) || onednn_matmul_bf16(exec, args))) return;
 #endif
   sixteen_bit<bf16>(exec, args);
 }

@@ -2,13 +2,12 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cstdlib>
-#include <memory>
 #include <unordered_map>
 
 #include "core/error.hpp"
 #include "core/isa.hpp"
 #include "kernels/cpu/thread_limit.hpp"
+#include "kernels/matmul/host_memory.hpp"
 #include "kernels/matmul/onednn_context.hpp"
 #include "kernels/table.hpp"
 
@@ -16,6 +15,7 @@ namespace lockstep::kernels {
 namespace {
 
 dnnl_status_t call_sgemm(const Sgemm& args) {
+  limit_onednn();
   return dnnl_sgemm(args.transpose_a ? 'T' : 'N', args.transpose_b ? 'T' : 'N', args.m, args.n, args.k, 1.0F, args.a,
                     args.lda, args.b, args.ldb, args.beta, args.c, args.ldc);
 }
@@ -48,8 +48,7 @@ void onednn_sgemm_in_pieces(const Sgemm& args, int threads) {
 }
 
 bool onednn_matmul_bf16(const Exec& exec, const MatmulArgs& args) {
-  static const bool tiles = has_amx_bf16();
-  if (!tiles) return false;
+  if (current_bf16_products() == Bf16Products::widened) return false;
   // A caller without a context (a unit test) gets no packed weights: their life would outlast its buffers.
   thread_local OnednnContext fallback;
   OnednnContext& context = exec.context != nullptr ? *static_cast<OnednnContext*>(exec.context) : fallback;
@@ -88,8 +87,10 @@ bool onednn_matmul_bf16(const Exec& exec, const MatmulArgs& args) {
 }
 
 std::size_t packed_weight_bytes(const Exec& exec, const std::vector<MatmulArgs>& products) {
-  // As in matmul: only this table may use AMX, and not for invariant products.
-  if (exec.context == nullptr || exec.invariant || !has_amx_bf16() || exec.table != &cpu_table(Isa::avx512)) return 0;
+  // As in matmul: only this table has bf16 products, and not invariant ones.
+  if (exec.context == nullptr || exec.invariant || current_bf16_products() == Bf16Products::widened ||
+      exec.table != &cpu_table(Isa::avx512))
+    return 0;
   const ThreadLimit limit(exec.threads);
   try {
     return static_cast<OnednnContext*>(exec.context)->packed_bytes_of(products, exec.threads);
@@ -99,18 +100,16 @@ std::size_t packed_weight_bytes(const Exec& exec, const std::vector<MatmulArgs>&
 }
 
 float* matmul_scratch(std::int64_t floats) {
-  struct Release {
-    void operator()(float* data) const noexcept { std::free(data); }
-  };
-  thread_local std::unique_ptr<float, Release> scratch;
+  thread_local HostMemory scratch;
   thread_local std::int64_t capacity = 0;
   if (floats > capacity) {
-    const std::size_t bytes = (static_cast<std::size_t>(floats) * sizeof(float) + 4095) / 4096 * 4096;
-    scratch.reset(static_cast<float*>(std::aligned_alloc(4096, bytes)));
+    const std::size_t bytes = static_cast<std::size_t>(floats) * sizeof(float);
+    scratch.reset();
+    scratch = host_memory(bytes);
     capacity = scratch ? floats : 0;
     if (!scratch) fail(ErrorKind::environment, "matmul: no memory for {} bytes of scratch", bytes);
   }
-  return scratch.get();
+  return reinterpret_cast<float*>(scratch.get());
 }
 
 }  // namespace lockstep::kernels

@@ -25,8 +25,9 @@ void onednn_sgemm_in_pieces(const Sgemm& args, int threads);
 inline constexpr std::int64_t piece_rows = 128;
 inline constexpr std::int64_t piece_columns = 512;
 
-/// The whole of args with bf16 operands and fp32 accumulation in the library's tile kernels. False, and nothing done,
-/// if the CPU or the library has no fast one: then widen the operands and call onednn_sgemm.
+/// The whole of args with bf16 operands and fp32 accumulation in the library's bf16 kernels: AMX tiles or AVX512_BF16,
+/// as current_bf16_products() says. False, and nothing done, if the CPU or the library has no fast one: then widen the
+/// operands and call onednn_sgemm.
 [[nodiscard]] bool onednn_matmul_bf16(const Exec& exec, const MatmulArgs& args);
 
 /// Scratch memory of the calling thread, kept for its next call.

@@ -1,9 +1,11 @@
 #include "kernels/matmul/onednn_context.hpp"
 
 #include <algorithm>
+#include <cstdlib>
 #include <string_view>
 
 #include "core/error.hpp"
+#include "core/isa.hpp"
 
 namespace lockstep::kernels {
 namespace {
@@ -13,6 +15,7 @@ using dnnl::memory;
 // A model of 1.5 billion parameters packs 6 GB when every weight is kept in both directions; beyond this bound the
 // library packs on each call, which costs a tenth to a third of the product's time.
 constexpr std::size_t packed_bytes_limit = std::size_t{2} << 30;
+constexpr std::size_t piece_alignment = 64;
 // Evaluation with odd batches adds shapes; a training step uses some tens.
 constexpr std::size_t products_limit = 1024;
 
@@ -22,7 +25,35 @@ memory::desc matrix(std::int64_t rows, std::int64_t columns, std::int64_t leadin
   return {{rows, columns}, type, transpose ? memory::dims{1, leading} : memory::dims{leading, 1}};
 }
 
+dnnl_cpu_isa_t isa_limit() {
+  switch (current_isa()) {
+    case Isa::baseline:
+      return dnnl_cpu_isa_sse41;
+    case Isa::avx2:
+      return dnnl_cpu_isa_avx2;
+    case Isa::avx512:
+      break;
+  }
+  switch (current_bf16_products()) {
+    case Bf16Products::widened:
+      return dnnl_cpu_isa_avx512_core;
+    case Bf16Products::dot:
+      return dnnl_cpu_isa_avx512_core_bf16;
+    case Bf16Products::tiles:
+      break;
+  }
+  return dnnl_cpu_isa_all;
+}
+
+bool apply_isa_limit() {
+  if (std::getenv("LOCKSTEP_ISA") == nullptr && std::getenv("LOCKSTEP_BF16") == nullptr) return false;
+  check_onednn(dnnl_set_max_cpu_isa(isa_limit()), "dnnl_set_max_cpu_isa");
+  return true;
+}
+
 }  // namespace
+
+void limit_onednn() { [[maybe_unused]] static const bool limited = apply_isa_limit(); }
 
 void check_onednn(dnnl_status_t status, const char* call) {
   if (status != dnnl_success)
@@ -34,7 +65,7 @@ memory::desc weight_desc(const MatmulArgs& args, bool packed) {
   return matrix(args.k, args.n, args.ldb, args.transpose_b != 0, memory::data_type::bf16);
 }
 
-OnednnContext::OnednnContext() : engine_(dnnl::engine::kind::cpu, 0), stream_(engine_) {}
+OnednnContext::OnednnContext() : engine_((limit_onednn(), dnnl::engine::kind::cpu), 0), stream_(engine_) {}
 
 OnednnContext::Product OnednnContext::compile(const MatmulArgs& args) const {
   Product product;
@@ -97,21 +128,45 @@ std::size_t OnednnContext::packed_bytes_of(const std::vector<MatmulArgs>& produc
     layouts.push_back(wanted);
     total += wanted.get_size();
   }
+  std::size_t pieces = 0;
+  for (const auto& [key, layouts] : counted) pieces += layouts.size();
+  if (!arena_) arena_bytes_ = std::max(arena_bytes_, total + pieces * piece_alignment);
   return total;
 }
 
+char* OnednnContext::take_place(std::size_t bytes) {
+  if (const auto left = left_places_.find(bytes); left != left_places_.end()) {
+    char* const place = left->second;
+    left_places_.erase(left);
+    packed_bytes_ -= bytes;
+    return place;
+  }
+  if (!arena_ && arena_bytes_ > 0) {
+    arena_ = host_memory(arena_bytes_);
+    if (!arena_) arena_bytes_ = 0;
+  }
+  const std::size_t begin = (arena_used_ + piece_alignment - 1) / piece_alignment * piece_alignment;
+  if (begin + bytes > arena_bytes_) return nullptr;
+  arena_used_ = begin + bytes;
+  return arena_.get() + begin;
+}
+
 bool OnednnContext::make_room(std::size_t bytes) {
-  if (packed_bytes_ + bytes <= packed_bytes_limit) return true;
+  if (packed_bytes_ + bytes <= packed_bytes_limit || left_places_.contains(bytes)) return true;
   std::size_t count = 0;
   for (const auto& [key, list] : weights_) count += list.size();
   for (auto& [key, list] : weights_)
     std::erase_if(list, [&](const PackedWeight& weight) {
       const bool stale = weight.last_use + 4 * count < uses_;
-      if (stale) packed_bytes_ -= weight.packed.get_desc().get_size();
+      const std::size_t size = weight.packed.get_desc().get_size();
+      if (stale && weight.place != nullptr)
+        left_places_.emplace(size, weight.place);
+      else if (stale)
+        packed_bytes_ -= size;
       return stale;
     });
   std::erase_if(weights_, [](const auto& entry) { return entry.second.empty(); });
-  return packed_bytes_ + bytes <= packed_bytes_limit;
+  return packed_bytes_ + bytes <= packed_bytes_limit || left_places_.contains(bytes);
 }
 
 memory OnednnContext::packed_weight(const MatmulArgs& args, const Product& product) {
@@ -127,7 +182,8 @@ memory OnednnContext::packed_weight(const MatmulArgs& args, const Product& produ
     if (!make_room(wanted.get_size())) return {};
     PackedWeight fresh;
     fresh.source = memory(weight_desc(args, false), engine_, nullptr);
-    fresh.packed = memory(wanted, engine_);
+    fresh.place = take_place(wanted.get_size());
+    fresh.packed = fresh.place != nullptr ? memory(wanted, engine_, fresh.place) : memory(wanted, engine_);
     fresh.reorder = dnnl::reorder(fresh.source, fresh.packed);
     packed_bytes_ += wanted.get_size();
     auto& list = weights_[key];

@@ -1,3 +1,5 @@
+#include <sys/resource.h>
+
 #include <algorithm>
 #include <chrono>
 #include <optional>
@@ -45,6 +47,25 @@ void take_step(engine::Engine& engine, const data::HostBatch& samples) {
   }
   engine.step();
   (void)engine.results();
+}
+
+/// Pages that this process had to be given, so far.
+std::int64_t page_faults() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return usage.ru_minflt + usage.ru_majflt;
+}
+
+/// Of one step, once everything has been allocated: a mean over some.
+double page_faults_a_step(engine::Engine& engine, const data::HostBatch& samples) {
+  constexpr int steps = 4;
+  const std::int64_t before = page_faults();
+  for (int i = 0; i < steps; ++i) {
+    take_step(engine, samples);
+    engine.drain();
+    (void)engine.results();
+  }
+  return static_cast<double>(page_faults() - before) / steps;
 }
 
 /// Times between steps that follow one another with results read late, as in training: nobody waits for a step, only
@@ -127,6 +148,7 @@ Report bench_step(RankContext& rank, const job::LoadedJob& loaded, const StepSha
   if (immediate) {
     tasks.push_back(std::move(task));
     report.lines = measure(rank, bench.stream(), std::move(tasks), sampling);
+    report.figures["page_faults_a_step"] = page_faults_a_step(engine, samples);
   } else {
     report.lines = measure(rank, bench.stream(), std::move(tasks), sampling);
     report.lines.push_back(measure_running_steps(rank, engine, samples, std::move(task), sampling));

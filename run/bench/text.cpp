@@ -77,7 +77,7 @@ Machine machine_of(const RankContext& rank) {
           .build = std::string(build_id()).substr(0, 12),
           .device = rank.place.device->name(),
           .cpu = cpu_name(),
-          .isa = fmt::format("{}{}", to_string(current_isa()), has_amx_bf16() ? " amx_bf16" : ""),
+          .isa = fmt::format("{}, bf16 products {}", to_string(current_isa()), to_string(current_bf16_products())),
           .host = host_name(),
           .comm = rank.comm.name(),
           .ranks = rank.comm.size(),

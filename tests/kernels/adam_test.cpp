@@ -223,38 +223,56 @@ void expect_shards_to_join(const Session& session, bool sharded_gradient) {
 TEST_P(Adam, ShardsOfTwoRanksJoinToTheWholeUpdate) { expect_shards_to_join(session(), false); }
 TEST_P(Adam, AShardedGradientUpdatesAWholeMaster) { expect_shards_to_join(session(), true); }
 
-/// Tiles of every length around a vector and a block's piece, whose shards begin at any index.
-TEST_P(Adam, TilesOfAnyLengthAndShardsAtAnyIndex) {
+/// Tiles of every length around a vector and a block's piece, whose shards begin at any index; all of it `rounds`
+/// times.
+std::vector<Tile> tiles_of_any_length(int rounds) {
   constexpr std::uint32_t lengths[] = {1, 2, 3, 4, 5, 7, 8, 1023, 1024, 1025, 4099, 6, 16};
   std::vector<Tile> list;
   std::uint64_t begin = 0, shard = 3;
-  for (const std::uint32_t length : lengths) {
-    list.push_back({begin, shard, length, static_cast<std::uint32_t>(list.size() % 2)});
-    begin += (length + 3) / 4 * 4;
-    shard += length;
-  }
-  const auto update = [&](const Session& session) {
-    const Array<float> p(session, normal_values<float>(begin, 1)), m(session, normal_values<float>(shard, 2, 0.1));
-    const Array<float> v(session, std::vector<float>(shard, 0.25F)), g(session, normal_values<float>(begin, 4));
-    const Array<std::uint16_t> copy(session, begin);
-    const Array<GroupStep> steps(session, groups);
-    const Array<StepState> state(session, std::vector<StepState>{scaled_state()});
-    const Array<Tile> tiles(session, list);
-    kernels::adam(session.exec(), {.master = p.data(),
-                                   .master_extent = Extent::full,
-                                   .m = m.data(),
-                                   .v = v.data(),
-                                   .param16 = copy.data(),
-                                   .grad = {.source = {g.data()}},
-                                   .tiles = tiles.data(),
-                                   .tile_count = static_cast<std::uint32_t>(list.size()),
-                                   .groups = steps.data(),
-                                   .state = state.data()});
-    return Result{p.host(), m.host(), v.host(), copy.host(), DType::bf16};
-  };
-  const auto body = [&] { return update(session()); };
-  expect_equal(body(), update(reference_));
+  for (int round = 0; round < rounds; ++round)
+    for (const std::uint32_t length : lengths) {
+      list.push_back({begin, shard, length, static_cast<std::uint32_t>(list.size() % 2)});
+      begin += (length + 3) / 4 * 4;
+      shard += length;
+    }
+  return list;
+}
+
+Result update_of(const Session& session, const std::vector<Tile>& list, DType copy_dtype = DType::bf16) {
+  const std::uint64_t begin = list.back().begin + list.back().count,
+                      shard = list.back().shard_begin + list.back().count;
+  const Array<float> p(session, normal_values<float>(begin, 1)), m(session, normal_values<float>(shard, 2, 0.1));
+  const Array<float> v(session, std::vector<float>(shard, 0.25F)), g(session, normal_values<float>(begin, 4));
+  const Array<std::uint16_t> copy(session, begin);
+  const Array<GroupStep> steps(session, groups);
+  const Array<StepState> state(session, std::vector<StepState>{scaled_state()});
+  const Array<Tile> tiles(session, list);
+  kernels::adam(session.exec(), {.master = p.data(),
+                                 .master_extent = Extent::full,
+                                 .m = m.data(),
+                                 .v = v.data(),
+                                 .param16 = copy.data(),
+                                 .param16_dtype = copy_dtype,
+                                 .grad = {.source = {g.data()}},
+                                 .tiles = tiles.data(),
+                                 .tile_count = static_cast<std::uint32_t>(list.size()),
+                                 .groups = steps.data(),
+                                 .state = state.data()});
+  return Result{p.host(), m.host(), v.host(), copy.host(), copy_dtype};
+}
+
+TEST_P(Adam, TilesOfAnyLengthAndShardsAtAnyIndex) {
+  const std::vector<Tile> list = tiles_of_any_length(1);
+  const auto body = [&] { return update_of(session(), list); };
+  expect_equal(body(), update_of(reference_, list));
   under_thread_orders(session(), body, expect_equal);
+}
+
+/// From some number of tiles on, CPUs write the copy past their caches, by whole cache lines where it lies on them.
+TEST_P(Adam, ManyTilesAndTheirCopyToo) {
+  const std::vector<Tile> list = tiles_of_any_length(session().emulated() ? 3 : 20);
+  for (const DType dtype : {DType::bf16, DType::f16})
+    expect_equal(update_of(session(), list, dtype), update_of(reference_, list, dtype));
 }
 
 TEST_P(Adam, LeavesPaddingAlone) {

@@ -135,6 +135,17 @@ TEST_P(Matmul, PassesTheBoundsOfTheWideningBlocks) {
   expect_right_in_every_type({.m = 1027, .n = 3, .k = 5, .transpose_a = true, .transpose_b = true, .bias = true});
 }
 
+/// Gradients of weights: whole blocks and edges of every panel, into which our own tile kernel cuts them.
+TEST_P(Matmul, GradientsOfWeightsAreRightAtTheEdgesOfPanels) {
+  const bool plain = GetParam().kind != Backend::Kind::cpu;  // whose loops take long
+  for (const bool accumulate : {false, true}) {
+    expect_right<bf16, float>({.m = 64, .n = 96, .k = 300, .transpose_a = true, .accumulate = accumulate});
+    expect_right<bf16, float>({.m = 65, .n = 33, .k = 513, .transpose_a = true, .accumulate = accumulate, .spare = 3});
+    if (!plain)
+      expect_right<bf16, float>({.m = 34, .n = 1570, .k = 270, .transpose_a = true, .accumulate = accumulate});
+  }
+}
+
 TEST_P(Matmul, EmptySumIsTheBiasAndAnEmptyResultIsNothing) {
   expect_right_in_every_type({.m = 3, .n = 5, .k = 0, .bias = true});
   expect_right_in_every_type({.m = 3, .n = 5, .k = 0, .accumulate = true});
@@ -228,7 +239,8 @@ TEST_P(Matmul, PackedWeightsTakeWhatWasSaidBefore) {
   args.c = c.data();
   kernels::matmul(exec(), args);
 
-  const bool packs = has_amx_bf16() && exec().table == &kernels::cpu_table(Isa::avx512);
+  const bool packs =
+      current_bf16_products() != Bf16Products::widened && exec().table == &kernels::cpu_table(Isa::avx512);
   EXPECT_EQ(bytes > 0, packs) << "elsewhere nothing is packed";
   if (exec().context != nullptr && !session().on_gpu()) {
     EXPECT_EQ(static_cast<const kernels::OnednnContext*>(exec().context)->packed_bytes(), bytes);
@@ -280,6 +292,17 @@ std::vector<float> product_of(const Session& session, const Exec& exec, std::int
                          .dtype = dtype_of<T>,
                          .c_dtype = DType::f32});
   return c.host();
+}
+
+TEST_P(Matmul, GradientsOfWeightsInTilesHaveTheSameBitsOnAnyNumberOfThreads) {
+  if (!has_amx_bf16() || exec().table != &kernels::cpu_table(Isa::avx512)) GTEST_SKIP() << "no tiles here";
+  Exec exec = session().exec();
+  exec.threads = 1;
+  const auto first = product_of<bf16>(session(), exec, 200, 130, 700, true, false);
+  for (const int threads : {2, 3, 8}) {
+    exec.threads = threads;
+    EXPECT_EQ(product_of<bf16>(session(), exec, 200, 130, 700, true, false), first) << threads << " threads";
+  }
 }
 
 template <class T>
@@ -368,7 +391,7 @@ TEST_P(Matmul, RefusesImpossibleArguments) {
 
 INSTANTIATE_TEST_SUITE_P(Kernels, Matmul, all_backends(), backend_name);
 
-/// The library packs bf16 weights on every CPU with AVX-512; our products ask it to where they have tiles too.
+/// The library packs bf16 weights on every CPU with AVX-512; our products ask it to where it multiplies bf16 as such.
 class PackedWeights : public ::testing::Test {
  protected:
   void SetUp() override {

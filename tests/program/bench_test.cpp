@@ -87,6 +87,20 @@ TEST_F(Bench, OfAllOnOneRankSaysWhatItLeavesOut) {
   EXPECT_THAT(alone.err, HasSubstr("start it with mpirun -n 2"));
 }
 
+/// After the first steps everything is there: primitives, packed weights, scratch memory, threads. Memory that came and
+/// went with each step would cost a fault each time; a thread's stack may still grow by a page.
+TEST_F(Bench, AStepThatHasBeenTakenBeforeFaultsNoPage) {
+  for (const std::string more : {"--set bf16.enabled=true", "--set bf16.enabled=false"}) {
+    const Outcome outcome =
+        run("lockstep bench step --json bench.json --threads 2 --samples 2 --peak 64 --classes 64 "
+            "--set model.n_layer=2 --set model.n_head=2 --set model.n_embd=64 " +
+            more);
+    ASSERT_EQ(outcome.exit_code, 0) << outcome.all();
+    const auto json = nlohmann::json::parse(text_of(path("bench.json")));
+    EXPECT_LT(json["benches"][0]["figures"].at("page_faults_a_step"), 1.0) << more;
+  }
+}
+
 TEST_F(Bench, MistakesHaveTheCodesOfTheOtherCommands) {
   EXPECT_EQ(run("lockstep bench").exit_code, 2);
   EXPECT_EQ(run("lockstep bench optimizer --device gpu").exit_code, 2);

@@ -47,7 +47,7 @@ TEST(Doctor, SaysWhatIsMissingAndHowToMendIt) {
   put(root + "/sys/kernel/mm/transparent_hugepage/enabled", "always madvise [never]\n");
   const std::vector<Finding> findings = examine({.root = root, .folder = folder / "missing", .launch = false});
   EXPECT_THAT(find(findings, "CPUs").text, HasSubstr("Test CPU"));
-  EXPECT_THAT(find(findings, "instruction set").text, HasSubstr("AVX512_BF16, no AMX"));
+  EXPECT_THAT(find(findings, "instruction set").text, HasSubstr("AVX512_BF16, no AMX; bf16 products"));
   EXPECT_EQ(find(findings, "memory").kind, Finding::Kind::note);
   EXPECT_THAT(find(findings, "memory").remedy, HasSubstr("echo madvise"));
   EXPECT_EQ(find(findings, "/dev/shm").kind, Finding::Kind::problem);
