@@ -169,7 +169,7 @@ TEST_F(Signals, SeveralAtOnceAreOneWishAndEachKindSaves) {
 TEST_F(Signals, Usr1SavesAndGoesOnAndUsr2SavesAndFinishes) {
   // Without checkpoints of its own accord: any that appears was asked for.
   Program program(endless("mpirun -n 2 ") + " --set run.checkpoint.every=0", options());
-  ASSERT_TRUE(program.wait_for("step  "));
+  ASSERT_TRUE(program.wait_for("val_loss"));
 
   program.signal(SIGUSR1);
   EXPECT_TRUE(program.wait_for("checkpoint runs/r/checkpoints/step-"));
@@ -185,7 +185,7 @@ TEST_F(Signals, Usr1SavesAndGoesOnAndUsr2SavesAndFinishes) {
 TEST_F(Signals, FilesInTheRunFolderAskForTheSameAndAreRemoved) {
   // Without checkpoints of its own accord: any that appears was asked for.
   Program program(endless("mpirun -n 2 ") + " --set run.checkpoint.every=0", options());
-  ASSERT_TRUE(program.wait_for("step  "));
+  ASSERT_TRUE(program.wait_for("val_loss"));
 
   write_text(path("runs/r/SAVE"), "");
   EXPECT_TRUE(program.wait_for("checkpoint runs/r/checkpoints/step-"));
