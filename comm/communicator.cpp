@@ -78,10 +78,10 @@ class Single final : public Communicator {
             .needs_progress = false};
   }
   void progress() override {}
-  void barrier() override {}
   void abort(std::string_view /*why*/, int /*exit_code*/) noexcept override {}
 
  private:
+  void do_barrier() override {}
   Pending do_all_reduce(Buffer /*data*/, Reduce /*op*/, StreamRef after) override { return mark(after); }
   Pending do_reduce_scatter(Buffer /*data*/, const Parts& /*parts*/, Reduce /*op*/, StreamRef after) override {
     return mark(after);
@@ -169,9 +169,13 @@ Pending Communicator::start_all_reduce(Buffer data, Reduce op, StreamRef after) 
   check_buffer(data, "all_reduce");
   check_reducible(data, "all_reduce");
   if (nothing_to_do(data)) return {};
-  return start_in_pieces(data.count, [&](std::size_t begin, std::size_t length) {
-    return do_all_reduce(data.part(begin, length), op, after);
-  });
+  return recorded(
+      {.call = Call::all_reduce, .dtype = data.dtype, .op = static_cast<std::uint8_t>(op), .elements = data.count},
+      [&] {
+        return start_in_pieces(data.count, [&](std::size_t begin, std::size_t length) {
+          return do_all_reduce(data.part(begin, length), op, after);
+        });
+      });
 }
 
 Pending Communicator::start_reduce_scatter(Buffer data, std::span<const std::size_t> offsets, Reduce op,
@@ -180,15 +184,21 @@ Pending Communicator::start_reduce_scatter(Buffer data, std::span<const std::siz
   check_reducible(data, "reduce_scatter");
   check_offsets(offsets, size(), data.count, "reduce_scatter");
   if (nothing_to_do(data)) return {};
-  return start_in_parts(data.count, offsets,
-                        [&](const Parts& parts) { return do_reduce_scatter(data, parts, op, after); });
+  return recorded(
+      {.call = Call::reduce_scatter, .dtype = data.dtype, .op = static_cast<std::uint8_t>(op), .elements = data.count},
+      [&] {
+        return start_in_parts(data.count, offsets,
+                              [&](const Parts& parts) { return do_reduce_scatter(data, parts, op, after); });
+      });
 }
 
 Pending Communicator::start_all_gather(Buffer data, std::span<const std::size_t> offsets, StreamRef after) {
   check_buffer(data, "all_gather");
   check_offsets(offsets, size(), data.count, "all_gather");
   if (nothing_to_do(data)) return {};
-  return start_in_parts(data.count, offsets, [&](const Parts& parts) { return do_all_gather(data, parts, after); });
+  return recorded({.call = Call::all_gather, .dtype = data.dtype, .elements = data.count}, [&] {
+    return start_in_parts(data.count, offsets, [&](const Parts& parts) { return do_all_gather(data, parts, after); });
+  });
 }
 
 Pending Communicator::start_broadcast(Buffer data, int root, StreamRef after) {
@@ -196,8 +206,10 @@ Pending Communicator::start_broadcast(Buffer data, int root, StreamRef after) {
   if (root < 0 || root >= size())
     fail(ErrorKind::internal, "broadcast: root {} is not a rank of this group of {}", root, size());
   if (nothing_to_do(data)) return {};
-  return start_in_pieces(data.count, [&](std::size_t begin, std::size_t length) {
-    return do_broadcast(data.part(begin, length), root, after);
+  return recorded({.call = Call::broadcast, .dtype = data.dtype, .root = root, .elements = data.count}, [&] {
+    return start_in_pieces(data.count, [&](std::size_t begin, std::size_t length) {
+      return do_broadcast(data.part(begin, length), root, after);
+    });
   });
 }
 
@@ -222,11 +234,67 @@ Pending Communicator::start_all_to_all(Buffer send, std::span<const std::size_t>
     return {};
   }
   // Only the two ends know how long a part is, so backends cut the parts, not the whole.
-  return do_all_to_all(send, send_offsets, receive, receive_offsets, after);
+  return recorded({.call = Call::all_to_all, .dtype = send.dtype},
+                  [&] { return do_all_to_all(send, send_offsets, receive, receive_offsets, after); });
+}
+
+/// Starts a collective between its two lines in the recorder.
+template <class Start>
+Pending Communicator::recorded(const Signature& signature, Start start) {
+  if (check_signatures_ && size() > 1) compare_signatures(signature);
+  if (track_ == nullptr) return start();
+  const std::uint64_t number = track_->begin(signature);
+  // A backend may wait for something in here too.
+  track_->begin_wait(number);
+  const Pending pending = start();
+  if (pending.id == 0)
+    track_->end(number);
+  else
+    open_.push_back({pending.id, number});
+  track_->begin_wait(0);
+  return pending;
+}
+
+void Communicator::compare_signatures(const Signature& own) {
+  ++compared_;
+  static_assert(sizeof(Signature) == 16);
+  const auto ranks = static_cast<std::size_t>(size());
+  std::vector<Signature> all(ranks);
+  all[static_cast<std::size_t>(rank())] = own;
+  std::vector<std::size_t> offsets(ranks + 1);
+  for (std::size_t r = 0; r < offsets.size(); ++r) offsets[r] = r * sizeof(Signature);
+  const Buffer bytes{all.data(), offsets.back(), DType::u8, Memory::host};
+  const Pending pending = do_all_gather(bytes, share_of_parts(offsets, 0, 1), {});
+  if (pending.id != 0) do_wait(pending, {});
+  for (std::size_t r = 1; r < ranks; ++r)
+    if (all[r] != all[0])
+      fail(ErrorKind::desync,
+           "collective number {}: rank 0 asks for {}, rank {} for {}; all ranks must issue the same collectives in the "
+           "same order",
+           compared_, describe(all[0]), r, describe(all[r]));
+}
+
+void Communicator::barrier() {
+  (void)recorded({.call = Call::barrier}, [&] {
+    do_barrier();
+    return Pending{};
+  });
 }
 
 void Communicator::wait(Pending pending, StreamRef stream) {
   if (pending.id == 0) return;
+  const auto open =
+      track_ == nullptr ? open_.end() : std::ranges::find(open_, pending.id, [](const Open& o) { return o.pending; });
+  if (open == open_.end()) return wait_for_pieces(pending, stream);
+  const std::uint64_t number = open->number;
+  open_.erase(open);
+  track_->begin_wait(number);
+  // Left open if this throws: the collective that a rank gave up in is what the recorder is for.
+  wait_for_pieces(pending, stream);
+  track_->end(number);
+}
+
+void Communicator::wait_for_pieces(Pending pending, StreamRef stream) {
   const auto joined = joined_.find(pending.id);
   if (joined == joined_.end()) return do_wait(pending, stream);
   for (const Pending piece : joined->second) do_wait(piece, stream);

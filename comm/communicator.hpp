@@ -10,6 +10,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "comm/flight_recorder.hpp"
 #include "core/device.hpp"
 #include "core/view.hpp"
 
@@ -107,10 +108,22 @@ class Communicator {
   /// whatever is in their buffers.
   virtual void check() {}
 
-  virtual void barrier() = 0;
+  void barrier();
   /// Ends the whole job: every rank's waits fail, with `why` where it can reach them. Called once, by whoever caught
   /// the error and has told of it: nothing is printed here.
   virtual void abort(std::string_view why, int exit_code) noexcept = 0;
+
+  /// From here on every collective of this object leaves a line in `track`, which must outlive it. Of communicators
+  /// that work through another one only the outermost is recorded.
+  void record_in(FlightTrack* track) noexcept { track_ = track; }
+  /// For messages and the recorder: the step that what follows belongs to.
+  void at_step(std::int64_t step) noexcept {
+    if (track_ != nullptr) track_->at_step(step);
+  }
+  /// For debugging: before each collective the ranks compare what they are about to do, and a difference is
+  /// ErrorKind::desync on every rank, with both, in place of a hang or of numbers without sense. Each collective then
+  /// waits for one of 16 bytes a rank. To be set on all ranks alike.
+  void check_signatures(bool check) noexcept { check_signatures_ = check; }
 
   /// Memory for flat buffers of `device`: shared with the ranks of this host where the backend can.
   [[nodiscard]] virtual std::unique_ptr<FlatArena> make_arena(DeviceApi& device, std::size_t bytes);
@@ -139,6 +152,10 @@ class Communicator {
   template <class Start>
   Pending start_in_parts(std::size_t count, std::span<const std::size_t> offsets, Start start);
   Pending join(std::vector<Pending> pieces);
+  template <class Start>
+  Pending recorded(const Signature& signature, Start start);
+  void compare_signatures(const Signature& own);
+  void wait_for_pieces(Pending pending, StreamRef stream);
   [[nodiscard]] bool nothing_to_do(const Buffer& data) const;
   void gather_bytes(void* values, std::size_t bytes_each);
   virtual Pending do_all_reduce(Buffer data, Reduce op, StreamRef after) = 0;
@@ -147,9 +164,20 @@ class Communicator {
   virtual Pending do_broadcast(Buffer data, int root, StreamRef after) = 0;
   virtual Pending do_all_to_all(Buffer send, std::span<const std::size_t> send_offsets, Buffer receive,
                                 std::span<const std::size_t> receive_offsets, StreamRef after) = 0;
+  virtual void do_barrier() = 0;
   virtual void do_wait(Pending pending, StreamRef stream) = 0;
   virtual bool do_test(Pending pending) = 0;
 
+  /// A collective of the recorder that has not been waited for.
+  struct Open {
+    std::uint64_t pending;
+    std::uint64_t number;
+  };
+
+  FlightTrack* track_ = nullptr;
+  bool check_signatures_ = false;
+  std::vector<Open> open_;
+  std::uint64_t compared_ = 0;
   std::size_t max_piece_;
   std::uint64_t joined_count_ = 0;
   std::map<std::uint64_t, std::vector<Pending>> joined_;  ///< pieces of the collectives that were cut

@@ -107,7 +107,7 @@ class LocalCommunicator final : public Communicator {
 
   void check() override { group_->throw_if_aborted(); }
 
-  void barrier() override {
+  void do_barrier() override {
     const Pending pending = start({.kind = Collective::barrier}, {});
     do_wait(pending, {});
   }

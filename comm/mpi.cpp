@@ -24,6 +24,9 @@ constexpr std::size_t max_in_flight = 4;
 // often as it comes back.
 constexpr int looks_per_clock = 64;
 
+// Who waits looks at the roll call many times a second; a rank that computes does not answer however long one asks.
+constexpr Seconds roll_call_patience{0.5};
+
 class MpiCommunicator final : public Communicator {
  public:
   MpiCommunicator(const MpiEnvironment& environment, const MpiOptions& options)
@@ -73,7 +76,7 @@ class MpiCommunicator final : public Communicator {
     }
   }
 
-  void barrier() override {
+  void do_barrier() override {
     if (size() > 1) do_wait(enqueue(barrier_task(context_, ++last_number_)), {});
   }
 
@@ -147,7 +150,7 @@ class MpiCommunicator final : public Communicator {
   /// Collectives complete in order but for a few, so the oldest one is the one that holds up the rest.
   [[noreturn]] void fail_hang() {
     // Those that answer are waiting too; only if all do is the fault with whom this rank waits for.
-    std::vector<int> late = roll_call_->absent(Seconds(1));
+    std::vector<int> late = roll_call_->absent(roll_call_patience);
     const MpiTask& oldest = *tasks_.front();
     if (late.empty()) late = oldest.awaited();
     std::string names;

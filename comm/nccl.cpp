@@ -146,7 +146,7 @@ class NcclCommunicator final : public Communicator {
     watchdog_.check();
     with_host([this] { host_->check(); });
   }
-  void barrier() override {
+  void do_barrier() override {
     check();
     with_host([this] { host_->barrier(); });
   }

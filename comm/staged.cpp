@@ -83,7 +83,7 @@ class Staged final : public Communicator {
 
   void check() override { host_.check(); }
 
-  void barrier() override {
+  void do_barrier() override {
     start_all();
     host_.barrier();
   }

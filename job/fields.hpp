@@ -317,6 +317,16 @@ void comm(Config& c, V& v) {
                         .min = 0,
                         .max = 1e8,
                         .min_open = true});
+  v.field(c.warn_s, {.name = "warn_s",
+                     .doc = "A rank that waits for a collective for so long says which ranks are missing; 0: never.",
+                     .unit = "seconds",
+                     .min = 0,
+                     .max = 1e8});
+  v.field(
+      c.check_collectives,
+      {.name = "check_collectives",
+       .doc = "For debugging a program of one's own: before each collective the ranks compare what they are about to "
+              "do, and a difference ends the job with exit code 7 and both. Slow."});
 }
 
 template <class Config, class V>

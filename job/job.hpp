@@ -147,6 +147,9 @@ struct CommConfig {
   std::string intra_host = "shared";
   bool share_gpu = false;
   double timeout_s = 600;
+  double warn_s = 60;            ///< 0: no warnings
+  double start_timeout_s = 120;  ///< of MPI_Init and MPI_Finalize
+  bool check_collectives = false;
   bool operator==(const CommConfig&) const = default;
 };
 

@@ -12,13 +12,16 @@
 #include "comm/nccl_loader.hpp"
 #include "comm/run_ranks.hpp"
 #include "comm/staged.hpp"
+#include "comm/watchdog.hpp"
 #include "core/error.hpp"
+#include "core/host.hpp"
 #include "core/isa.hpp"
 #include "core/log.hpp"
 #include "core/text.hpp"
 #include "run/affinity.hpp"
 #include "run/agreement.hpp"
 #include "run/launcher.hpp"
+#include "run/run_folder.hpp"
 #include "run/stop_signals.hpp"
 
 namespace lockstep::run {
@@ -96,11 +99,24 @@ int run_single(const Start& start, const Body& body, const PlaceOf& place_of) {
   }
 }
 
+comm::Watchdog::Options watch_options(const Start& start) {
+  // Before the ranks have agreed nothing is written.
+  if (!start.job) return {.folder = {}, .host = host_name()};
+  return {.warn = comm::Seconds(start.job->config.comm.warn_s),
+          .abort = comm::Seconds(start.job->config.comm.timeout_s),
+          .start = comm::Seconds(start.job->config.comm.start_timeout_s),
+          .folder = {},
+          .host = host_name()};
+}
+
 int run_local(const Start& start, const Body& body, const PlaceOf& place_of) {
   if (start.failure) return tell_start_failure(*start.failure);
   const job::JobConfig& job = start.job->config;
   const int ranks = static_cast<int>(job.comm.ranks);
   const int threads = threads_for(job, std::max(1, widen_and_share(0, 1).share / ranks));
+  const auto table = std::make_shared<comm::FlightTable>(ranks);
+  comm::Watchdog watchdog(table, watch_options(start));
+  watchdog.use_folder(run_folder(job));
   const auto run_rank = [&](const std::shared_ptr<comm::LocalGroup>& group, int rank) {
     log::set_rank(rank, ranks);
     const SelectedPlace place = place_of(job, {.rank = rank, .ranks = ranks});
@@ -109,6 +125,10 @@ int run_local(const Start& start, const Body& body, const PlaceOf& place_of) {
     comm::run_as_rank(group, rank, options, [&](comm::Communicator& local) {
       const auto staged = place.host_reads_memory ? nullptr : comm::make_staged(local, *place.device);
       comm::Communicator& comm = staged != nullptr ? *staged : local;
+      comm::FlightTrack& track = table->track(rank);
+      track.sit_down(rank, getpid(), comm::Phase::running);
+      comm.record_in(&track);
+      comm.check_signatures(job.comm.check_collectives);
       RankContext context{.comm = comm,
                           .place = place.with_threads(threads),
                           .world_source = "comm.ranks",
@@ -123,7 +143,9 @@ int run_local(const Start& start, const Body& body, const PlaceOf& place_of) {
     comm::run_rank_threads(ranks, run_rank);
     return 0;
   } catch (...) {
-    return tell(failure_of(std::current_exception()));
+    Failure failure = failure_of(std::current_exception());
+    if (failure.kind == ErrorKind::hang) failure.text += watchdog.after_hang();
+    return tell(failure);
   }
 }
 
@@ -173,29 +195,46 @@ void require_known_launcher() {
 class MpiRank {
  public:
   /// Collective.
-  MpiRank(const Start& start, const PlaceOf& place_of) {
-    if (mpi_.world_size() == 1) require_known_launcher();
-    const auto control = comm::make_mpi(mpi_, {.timeout = comm::Seconds(60), .oversubscribed = true});
+  MpiRank(const Start& start, const PlaceOf& place_of)
+      : table_(comm::FlightTable::of_process(launcher_rank())), watchdog_(table_, watch_options(start)) {
+    mpi_.emplace();
+    watchdog_.enter(comm::Phase::running);
+    begin(start, place_of);
+  }
+  MpiRank(const MpiRank&) = delete;
+  MpiRank& operator=(const MpiRank&) = delete;
+  ~MpiRank() {
+    ending_.reset();
+    watchdog_.enter(comm::Phase::ending);
+    mpi_.reset();
+    watchdog_.enter(comm::Phase::gone);
+  }
+
+  /// Collective, once MPI is up.
+  void begin(const Start& start, const PlaceOf& place_of) {
+    if (mpi_->world_size() == 1) require_known_launcher();
+    const auto control = comm::make_mpi(*mpi_, {.timeout = comm::Seconds(60), .oversubscribed = true});
     std::optional<Failure> no_place;
     try {
       if (start.job) {
-        place_ = place_of(start.job->config, {.rank = mpi_.host_rank(), .ranks = mpi_.host_size()});
-        if (by_nccl(start.job->config, place_, mpi_.world_size())) (void)comm::load_nccl();
+        place_ = place_of(start.job->config, {.rank = mpi_->host_rank(), .ranks = mpi_->host_size()});
+        if (by_nccl(start.job->config, place_, mpi_->world_size())) (void)comm::load_nccl();
       }
     } catch (...) {
       no_place = failure_of(std::current_exception());
     }
-    if (const auto failure = agree(*control, start, place_, no_place, mpi_.host_names())) {
+    if (const auto failure = agree(*control, start, place_, no_place, mpi_->host_names())) {
       if (control->rank() == 0) (void)(start.failure ? tell_start_failure(*failure) : tell(*failure));
       refused_ = exit_code(failure->kind);
       return;
     }
     job_ = start.job->config;
-    const Cpus cpus = widen_and_share(mpi_.host_rank(), mpi_.host_size());
+    watchdog_.use_folder(run_folder(job_));
+    const Cpus cpus = widen_and_share(mpi_->host_rank(), mpi_->host_size());
     threads_ = threads_for(job_, cpus.share);
-    oversubscribed_ = user_bound() ? mpi_.oversubscribed(threads_) : mpi_.host_size() * threads_ > cpus.host;
-    ending_ = comm::make_mpi(mpi_, {.timeout = last_words(job_), .oversubscribed = true});
-    log::set_rank(mpi_.world_rank(), mpi_.world_size());
+    oversubscribed_ = user_bound() ? mpi_->oversubscribed(threads_) : mpi_->host_size() * threads_ > cpus.host;
+    ending_ = comm::make_mpi(*mpi_, {.timeout = last_words(job_), .oversubscribed = true});
+    log::set_rank(mpi_->world_rank(), mpi_->world_size());
     log::debug("pid {}, {} CPUs allowed, {} threads, {}", getpid(), allowed_cpus(), threads_, to_string(current_isa()));
   }
 
@@ -204,27 +243,35 @@ class MpiRank {
 
   /// Collective. What it throws is for end().
   [[nodiscard]] RankComm make_comm() const {
-    return make_rank_comm(job_,
-                          comm::make_mpi(mpi_, {.timeout = comm::Seconds(job_.comm.timeout_s),
-                                                .oversubscribed = oversubscribed_,
-                                                .library_order = job_.run.determinism == "fast"}),
-                          place_);
+    RankComm ranks = make_rank_comm(job_,
+                                    comm::make_mpi(*mpi_, {.timeout = comm::Seconds(job_.comm.timeout_s),
+                                                           .oversubscribed = oversubscribed_,
+                                                           .library_order = job_.run.determinism == "fast"}),
+                                    place_);
+    ranks.get().record_in(&table_->own());
+    ranks.get().check_signatures(job_.comm.check_collectives);
+    return ranks;
   }
   [[nodiscard]] RankContext context(comm::Communicator& comm) const {
-    const std::set<std::string> hosts(mpi_.host_names().begin(), mpi_.host_names().end());
+    const std::set<std::string> hosts(mpi_->host_names().begin(), mpi_->host_names().end());
     const std::string where = fmt::format(" on {}", counted(static_cast<std::int64_t>(hosts.size()), "host"));
     return {.comm = comm,
             .place = place_.with_threads(threads_),
             .world_source = "from MPI",
             .summary = summary_of(comm, threads_, where, place_),
-            .host_ranks = mpi_.host_size(),
+            .host_ranks = mpi_->host_size(),
             .device_ranks = place_.sharing};
   }
   /// The ranks' last words.
-  [[nodiscard]] int end(const Failure& failure) const { return end_together(*ending_, failure, mpi_.host_names()); }
+  [[nodiscard]] int end(Failure failure) {
+    if (failure.kind == ErrorKind::hang) failure.text += watchdog_.after_hang();
+    return end_together(*ending_, failure, mpi_->host_names());
+  }
 
  private:
-  comm::MpiEnvironment mpi_;
+  std::shared_ptr<comm::FlightTable> table_;
+  comm::Watchdog watchdog_;
+  std::optional<comm::MpiEnvironment> mpi_;
   SelectedPlace place_;
   job::JobConfig job_;
   int threads_ = 1;
@@ -234,7 +281,7 @@ class MpiRank {
 };
 
 int run_mpi(const Start& start, const Body& body, const PlaceOf& place_of) {
-  const MpiRank rank(start, place_of);
+  MpiRank rank(start, place_of);
   if (rank.refused()) return *rank.refused();
   std::optional<Failure> failure;
   try {

@@ -88,6 +88,7 @@ class Training {
     last_step_ = job_.run.steps;
     for (std::int64_t step = first; step < last_step_; ++step) {
       wishes.pass_on(*engine_);
+      comm_.at_step(step + 1);
       faults_.strike(FaultPoint::begin, step + 1, *engine_);
       train_step();
       faults_.strike(FaultPoint::end, step + 1, *engine_);

@@ -79,6 +79,7 @@ void Training::together(std::string_view what, const std::function<void()>& work
 }
 
 void Training::step() {
+  comm_.at_step(step_count_ + 1);
   engine_->step();
   ++step_count_;
   collect();

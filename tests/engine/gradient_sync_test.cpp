@@ -21,7 +21,7 @@ class RecordingCommunicator final : public comm::Communicator {
     return {.host_memory = true, .ordered_sum = true};
   }
   void progress() override {}
-  void barrier() override {}
+  void do_barrier() override {}
   void abort(std::string_view /*why*/, int /*exit_code*/) noexcept override {}
 
   std::vector<const float*> reduced;  ///< start of every all-reduce, in order
