@@ -3,10 +3,14 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
+
+#include "core/text.hpp"
+#include "core/utf8.hpp"
 
 namespace lockstep::fuzz {
 
@@ -17,6 +21,9 @@ void promise(bool kept, std::string_view what) {
 void check_refusal(const Error& error, std::string_view place) {
   const std::string_view text = error.what();
   if (error.kind() == ErrorKind::internal) throw Finding(fmt::format("an internal error: {}", text));
+  const bool clean = std::ranges::all_of(text, [](char c) { return c == '\n' || c == '\t' || (c & 0xE0) != 0; });
+  if (!clean || text.find('\x7F') != text.npos || each_character(text, [](char32_t) {}) != text.size())
+    throw Finding(fmt::format("an error whose text has control bytes or is no UTF-8: {}", printable(text)));
   if (text.find(place) == text.npos) throw Finding(fmt::format("an error that does not name {}: {}", place, text));
 }
 

@@ -32,7 +32,8 @@ class Finding : public std::logic_error {
 /// Throws a Finding unless `kept`.
 void promise(bool kept, std::string_view what);
 
-/// Throws a Finding if this is no way to refuse a file: an error of our own making, or one that does not say where.
+/// Throws a Finding if this is no way to refuse a file: an error of our own making, one that does not say where, or one
+/// with bytes that a terminal obeys or cannot show.
 void check_refusal(const Error& error, std::string_view place);
 
 /// Calls read(), which may refuse with an Error whose text has `place` in it. True if it did not.

@@ -90,6 +90,8 @@ TEST(FuzzTargets, AReaderThatBreaksItsPromiseIsAFinding) {
   EXPECT_FALSE(reading([] { fail(ErrorKind::data, "a.txt:3: is empty"); }));
   EXPECT_THROW(reading([] { fail(ErrorKind::internal, "a.txt: a broken promise"); }), Finding);
   EXPECT_THROW(reading([] { fail(ErrorKind::data, "it is empty"); }), Finding);
+  EXPECT_THROW(reading([] { fail(ErrorKind::data, "a.txt: \x1B[2J"); }), Finding);
+  EXPECT_THROW(reading([] { fail(ErrorKind::data, "a.txt: \xFF"); }), Finding);
   EXPECT_THROW(reading([] { promise(false, "no end"); }), Finding);
   EXPECT_THROW(reading([] { throw std::out_of_range("a.txt"); }), std::out_of_range);
 }
