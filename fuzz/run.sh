@@ -59,8 +59,9 @@ for target in "${targets[@]}"; do
   [[ -d fuzz/regressions/$target ]] && inputs+=("fuzz/regressions/$target")
   longest=$(sed -n "s/.*{\"$target\", [a-z_]*, \([0-9]*\)}.*/\1/p" fuzz/targets.cpp)
   status=0
-  # An input may take 5 seconds and 1 GiB in all; one allocation no more than 128 MiB.
-  TMPDIR=$scratch nice -n 19 "build/fuzz/bin/fuzz_$target" "${amount[@]}" -max_len="${longest:?}" -timeout=5 -rss_limit_mb=1024 \
+  # An input may take 30 seconds of the clock, since a nice process may wait for a CPU that long, and 1 GiB in all; one
+  # allocation no more than 128 MiB.
+  TMPDIR=$scratch nice -n 19 "build/fuzz/bin/fuzz_$target" "${amount[@]}" -max_len="${longest:?}" -timeout=30 -rss_limit_mb=1024 \
     -malloc_limit_mb=128 -print_final_stats=1 -close_fd_mask=1 -artifact_prefix="$found/" "${inputs[@]}" 2>"$log" || status=$?
   executions=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")
   seconds=$(sed -n 's/^Done [0-9]* runs in \([0-9]*\) second.*/\1/p' "$log")
