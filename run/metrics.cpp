@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "core/error.hpp"
+#include "core/json.hpp"
 #include "core/log.hpp"
 #include "core/text.hpp"
 
@@ -48,7 +49,7 @@ MetricsScan scan_metrics(const std::string& path, std::int64_t keep_steps) {
     const bool whole = !in.eof();  // its line end was there
     bytes += static_cast<std::int64_t>(line.size()) + (whole ? 1 : 0);
     ++number;
-    const auto object = nlohmann::json::parse(line, nullptr, false);
+    const auto object = parse_json(line);
     if (!object.is_object() || !object.contains("step")) {
       if (bad_lines++ == 0) first_bad = number;
       continue;  // stays if a good line follows

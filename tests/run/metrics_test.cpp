@@ -138,6 +138,16 @@ TEST(MetricsFile, ABadLineDropsNoneBehindIt) {
   EXPECT_EQ(testing::text_of(file.path), lines_of({1}) + bad + lines_of({2, 3, 4}));
 }
 
+TEST(MetricsFile, AValueNestedWithoutEndIsABadLine) {
+  const ScratchFolder scratch;
+  const std::size_t depth = 200'000;
+  const std::string nested = std::string(depth, '[') + std::string(depth, ']');
+  testing::write_text(scratch / "metrics.jsonl", R"({"step": )" + nested + "}\n{\"step\": 2}\n");
+  const MetricsScan scan = scan_metrics(scratch / "metrics.jsonl", 9);
+  EXPECT_EQ(scan.bad_lines, 1);
+  EXPECT_EQ(scan.first_bad, 1);
+}
+
 TEST(MetricsFile, AStepThatIsNoNumberIsAnErrorOfTheData) {
   for (const char* step : {"\"5\"", "5.5", "null", "[5]"}) {
     const Kept file(lines_of({1}) + "{\"step\":" + step + "}\n" + lines_of({3}));
