@@ -285,6 +285,17 @@ void run(Config& c, V& v) {
                   "more than dynamic loss scaling takes to come down from 2^126.",
            .unit = "steps",
            .min = 0});
+  v.field(c.memory_limit,
+          {.name = "memory_limit",
+           .default_text = "what is free",
+           .doc = "The most that a rank may take, its process's program and data among it; of a GPU, of the GPU's "
+                  "memory. A job whose plan needs more ends with exit code 8 before it allocates anything; "
+                  "train_micro_batch_size_per_gpu: auto stays below it.",
+           .unit = "GiB",
+           .nullable = true,
+           .min = 0,
+           .max = 1e6,
+           .min_open = true});
 }
 
 template <class Config, class V>

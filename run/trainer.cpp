@@ -6,6 +6,7 @@
 #include <functional>
 #include <span>
 #include <thread>
+#include <utility>
 
 #include "comm/heartbeat.hpp"
 #include "core/error.hpp"
@@ -21,7 +22,9 @@
 #include "run/hf_model.hpp"
 #include "run/memory.hpp"
 #include "run/metrics.hpp"
+#include "run/micro_batch.hpp"
 #include "run/monitors.hpp"
+#include "run/process_memory.hpp"
 #include "run/progress.hpp"
 #include "run/resume.hpp"
 #include "run/run_folder.hpp"
@@ -39,7 +42,6 @@ class Training {
  public:
   Training(const job::LoadedJob& job, const std::string& resume, RankContext& rank)
       : loaded_(job),
-        job_(job.config),
         rank_(rank),
         comm_(rank.comm),
         drill_(drill_from_environment()),
@@ -57,8 +59,11 @@ class Training {
       beginning_ = find_beginning(folder_, resume);
     });
     share_beginning(beginning_, comm_);
+    const std::string why_micro = beginning_.manifest ? "" : settle_micro_batch(loaded_, *model_, rank_);
     batch_ = batch_for(job_, beginning_, rank_);
-    options_ = engine_options(job, *model_, batch_, comm_.rank(), rank_.place.device->immediate());
+    explain_micro_batch(batch_, why_micro);
+    if (job_.micro_batch_is_auto()) loaded_.config.train_micro_batch_size_per_gpu = batch_.micro;
+    options_ = engine_options(loaded_, *model_, batch_, comm_.rank(), rank_.place.device->immediate());
     capture_ = choose_capture(job_, *rank_.place.device);
     options_.captured = capture_.captured;
     require_same_run(beginning_, job_, *dataset_, *model_, options_);
@@ -72,7 +77,7 @@ class Training {
   TrainResult run() {
     const std::int64_t first = beginning_.first_step();
     if (beginning_.manifest && first >= job_.run.steps) return already_complete();
-    require_memory(memory_question(), comm_);
+    planned_ = require_memory(memory_question(), comm_);
     make_engine();
     together("opening the run's folder", [&] {
       if (is_root()) open_folder();
@@ -98,6 +103,7 @@ class Training {
           end || done == save_after_ || (job_.run.checkpoint.every > 0 && done % job_.run.checkpoint.every == 0);
       const bool all = evaluate || save || done == last_step_;
       if (all) engine_->drain();
+      if (all) look_at_memory();
       record(engine_->results(), evaluate ? done : 0, progress);
       // A step that ended the run comes by itself, behind those before it.
       const bool asked = !all && (done == save_after_ || done == last_step_);  // the wish has only just been seen
@@ -126,6 +132,7 @@ class Training {
       result.val_loss = evaluation_->loss;
       result.val_accuracy = evaluation_->accuracy;
     }
+    if (is_root()) print_memory();
     if (is_root())
       log::print("done: {} ({}) in {}{}; run folder {}\n", counted(job_.run.steps, "step"),
                  counted(result.updates, "update"),
@@ -144,6 +151,24 @@ class Training {
     comm::run_with_heartbeat(comm_, what, here, heartbeat());
   }
   [[nodiscard]] comm::Seconds heartbeat() const { return comm::Seconds(std::min(1.0, job_.comm.timeout_s / 4)); }
+
+  /// Collective: what the ranks' processes take now, that of the largest.
+  void look_at_memory() {
+    memory_.look();
+    std::vector<std::uint64_t> all(static_cast<std::size_t>(comm_.size()));
+    all[static_cast<std::size_t>(comm_.rank())] = memory_.bytes();
+    comm_.all_gather_values(std::span(all));
+    most_memory_ = peak_memory_ = *std::ranges::max_element(all);
+  }
+
+  /// Beside what the plan says of a process.
+  void print_memory() const {
+    if (peak_memory_ == 0) return;
+    const std::size_t planned = planned_process_bytes(job_, planned_, rank_.host_ranks, rank_.process_ranks,
+                                                      rank_.place.device->memory() == Memory::host);
+    log::print("memory    at most {} in a process (PSS), planned {}\n", human_bytes(static_cast<double>(peak_memory_)),
+               human_bytes(static_cast<double>(planned)));
+  }
 
   /// Each rank reads its own copy of the data; a host with another one would train on it unnoticed.
   void require_equal_data() {
@@ -271,6 +296,7 @@ class Training {
                     .step_ms = seconds * 1e3,
                     .val_loss = {},
                     .val_accuracy = {}};
+      if (most_memory_ > 0 && &r == &results.back()) m.memory_bytes = std::exchange(most_memory_, 0);
       if (m.step == evaluate) {
         evaluation_ = engine::evaluate_all(*engine_, *dataset_);
         if (evaluation_) {
@@ -383,8 +409,8 @@ class Training {
     if (!text.empty()) progress.note(text);
   }
 
-  const job::LoadedJob& loaded_;
-  const job::JobConfig& job_;
+  job::LoadedJob loaded_;  ///< with the micro-batch that was chosen, where the job says auto
+  const job::JobConfig& job_ = loaded_.config;
   RankContext& rank_;
   comm::Communicator& comm_;
   Drill drill_;
@@ -405,6 +431,10 @@ class Training {
 
   std::optional<data::Prefetch> batches_;
   StepClock clock_;
+  MemoryNeed planned_;
+  PeakMemory memory_;
+  std::uint64_t most_memory_ = 0;  ///< to be written with the latest step
+  std::uint64_t peak_memory_ = 0;  ///< of all ranks' processes
   StepState state_;
   std::optional<engine::Evaluation> evaluation_;  ///< the last one
   std::int64_t skipped_in_a_row_ = 0;
