@@ -66,6 +66,7 @@ class Checks {
     run_name();
     precision();
     batch();
+    trace();
     comm();
     optimizer();
     groups();
@@ -207,6 +208,19 @@ class Checks {
     if (config_.fp16.enabled && config_.fp16.hysteresis == 0)
       diagnostics_.warning(values_.section("fp16").position_of("hysteresis"),
                            "with hysteresis 0 the loss scale never falls, as in DeepSpeed; 1 halves it at once");
+  }
+
+  void trace() {
+    const auto& steps = config_.run.trace.steps;
+    if (steps && steps->front() > steps->back())
+      diagnostics_.error(
+          values_.section("run").section("trace").position_of("steps"),
+          fmt::format("run.trace.steps: the first, {}, is after the last, {}", steps->front(), steps->back()),
+          "write [first, last]");
+    if (steps && config_.run.steps > 0 && steps->front() > config_.run.steps)
+      diagnostics_.error(
+          values_.section("run").section("trace").position_of("steps"),
+          fmt::format("run.trace.steps begins at {}, but the run has {} steps", steps->front(), config_.run.steps));
   }
 
   void batch() {

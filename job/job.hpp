@@ -123,6 +123,11 @@ struct CheckpointConfig {
   bool operator==(const CheckpointConfig&) const = default;
 };
 
+struct TraceConfig {
+  std::optional<std::vector<std::int64_t>> steps = {};  ///< the first and the last; nothing: no trace
+  bool operator==(const TraceConfig&) const = default;
+};
+
 struct RunConfig {
   std::string name;  ///< after loading never empty: the job file's name if it was not given
   std::string output_dir = "runs";
@@ -136,7 +141,9 @@ struct RunConfig {
   std::int64_t log_every = 10;    ///< 0: no line
   CheckpointConfig checkpoint;
   std::string resume = "auto";
-  std::int64_t max_skipped_steps = 200;     ///< in a row; 0: any number
+  std::int64_t max_skipped_steps = 200;  ///< in a row; 0: any number
+  bool profile = false;
+  TraceConfig trace = {};
   std::optional<double> memory_limit = {};  ///< GiB of a rank; nothing: what is free
   bool operator==(const RunConfig&) const = default;
 };

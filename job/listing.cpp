@@ -132,6 +132,7 @@ std::vector<Line> list_all(const JobConfig& config) {
 std::vector<Line> list(const JobConfig& config) {
   std::vector<Line> lines = list_all(config);
   std::erase_if(lines, [](const Line& line) { return line.has_no_value; });
+  drop_empty_blocks(lines);
   return lines;
 }
 

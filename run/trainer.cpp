@@ -20,6 +20,7 @@
 #include "run/drill.hpp"
 #include "run/fault.hpp"
 #include "run/hf_model.hpp"
+#include "run/host_speed.hpp"
 #include "run/memory.hpp"
 #include "run/metrics.hpp"
 #include "run/micro_batch.hpp"
@@ -31,6 +32,7 @@
 #include "run/run_header.hpp"
 #include "run/run_starts.hpp"
 #include "run/setup.hpp"
+#include "run/step_probe.hpp"
 #include "run/wishes.hpp"
 
 namespace lockstep::run {
@@ -78,6 +80,7 @@ class Training {
     const std::int64_t first = beginning_.first_step();
     if (beginning_.manifest && first >= job_.run.steps) return already_complete();
     planned_ = require_memory(memory_question(), comm_);
+    make_probe();
     make_engine();
     together("opening the run's folder", [&] {
       if (is_root()) open_folder();
@@ -94,8 +97,11 @@ class Training {
     for (std::int64_t step = first; step < last_step_; ++step) {
       wishes.pass_on(*engine_);
       faults_.strike(FaultPoint::begin, step + 1, *engine_);
+      if (probe_) probe_->begin_step(step + 1, job_.run.profile && step >= first + 2);
       train_step();
+      if (probe_) probe_->end_step();
       faults_.strike(FaultPoint::end, step + 1, *engine_);
+      if (trace_is_due(step + 1)) write_trace(progress);
       const std::int64_t done = step + 1;
       const bool end = done == job_.run.steps;
       const bool evaluate = job_.run.eval_every > 0 && (end || done % job_.run.eval_every == 0);
@@ -132,6 +138,7 @@ class Training {
       result.val_loss = evaluation_->loss;
       result.val_accuracy = evaluation_->accuracy;
     }
+    if (is_root() && job_.run.profile) log::print("{}", profile_text(*probe_, ceilings_));
     if (is_root()) print_memory();
     if (is_root())
       log::print("done: {} ({}) in {}{}; run folder {}\n", counted(job_.run.steps, "step"),
@@ -159,6 +166,38 @@ class Training {
     all[static_cast<std::size_t>(comm_.rank())] = memory_.bytes();
     comm_.all_gather_values(std::span(all));
     most_memory_ = peak_memory_ = *std::ranges::max_element(all);
+  }
+
+  /// Watches the steps, if the job asks for it.
+  void make_probe() {
+    const auto& traced = job_.run.trace.steps;
+    if (!job_.run.profile && !traced) return;
+    if (!rank_.place.device->immediate())
+      fail(ErrorKind::config,
+           "run.{}: a GPU does its work after the host has asked for it, so that the host's clock says nothing of its "
+           "parts; take run.device: cpu, or look at the run with nsys (docs/gpu.md)",
+           job_.run.profile ? "profile" : "trace");
+    probe_.emplace(traced ? traced->front() : 0, traced ? traced->back() : 0);
+    if (job_.run.profile) {
+      comm_.barrier();  // all ranks measure at once, as they compute
+      ceilings_ = {.flops_per_s = product_speed(rank_.place, compute_dtype(job_)),
+                   .bytes_per_s = memory_speed(rank_.place)};
+    }
+    options_.probe = &*probe_;
+    probed_.emplace(comm_, *probe_);
+  }
+
+  [[nodiscard]] bool trace_is_due(std::int64_t done) const {
+    const auto& traced = job_.run.trace.steps;
+    return traced && done == std::min(traced->back(), job_.run.steps) && done >= traced->front();
+  }
+
+  /// Collective.
+  void write_trace(Progress& progress) {
+    const std::string trace = gather_trace(*probe_, comm_);
+    if (!is_root()) return;
+    files::replace_text_file(folder_ + "/trace.json", trace);
+    progress.note("trace " + folder_ + "/trace.json");
   }
 
   /// Beside what the plan says of a process.
@@ -257,7 +296,7 @@ class Training {
   void train_step() {
     clock_.begin_step();
     for (std::int64_t i = 0; i < engine_->options().grad_accum; ++i) {
-      const data::HostBatch& samples = batches_->next();
+      const data::HostBatch& samples = next_batch();
       clock_.lap(&StepTimes::data);
       engine_->forward(samples);
       clock_.lap(&StepTimes::forward);
@@ -266,6 +305,11 @@ class Training {
     }
     engine_->step();
     clock_.lap(&StepTimes::step);
+  }
+
+  const data::HostBatch& next_batch() {
+    const ProbeScope scope(probe_ ? &*probe_ : nullptr, Activity::data, "samples");
+    return batches_->next();
   }
 
   /// This rank's micro-batches from step `first` on are made ahead. Ranks take consecutive parts of a step's samples.
@@ -431,6 +475,17 @@ class Training {
 
   std::optional<data::Prefetch> batches_;
   StepClock clock_;
+  std::optional<StepProbe> probe_;
+  Ceilings ceilings_;
+  /// The communicator, which outlives the probe, forgets it.
+  struct Probed {
+    Probed(comm::Communicator& of, Probe& probe) : comm(of) { comm.set_probe(&probe); }
+    Probed(const Probed&) = delete;
+    Probed& operator=(const Probed&) = delete;
+    ~Probed() { comm.set_probe(nullptr); }
+    comm::Communicator& comm;
+  };
+  std::optional<Probed> probed_;
   MemoryNeed planned_;
   PeakMemory memory_;
   std::uint64_t most_memory_ = 0;  ///< to be written with the latest step
