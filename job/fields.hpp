@@ -223,6 +223,16 @@ void checkpoint(Config& c, V& v) {
 }
 
 template <class Config, class V>
+void guard(Config& c, V& v) {
+  v.field(c.every, {.name = "every",
+                    .doc = "Every so many steps, and before each checkpoint, parameters, moments, lr and counters are "
+                           "compared over the ranks; what one rank alone holds must not change until the next "
+                           "update. A difference ends the run with exit code 7. 0: never.",
+                    .unit = "steps",
+                    .min = 0});
+}
+
+template <class Config, class V>
 void run(Config& c, V& v) {
   v.field(c.name, {.name = "name",
                    .default_text = "the job file's name",
@@ -274,6 +284,8 @@ void run(Config& c, V& v) {
           {.name = "log_every", .doc = "A progress line every so many steps; 0: none.", .unit = "steps", .min = 0});
   v.section(About{"checkpoint", "When checkpoints are written and how many stay."}, c.checkpoint,
             [](auto& inner, V& w) { checkpoint(inner, w); });
+  v.section(About{"guard", "What is watched while a run is under way."}, c.guard,
+            [](auto& inner, V& w) { guard(inner, w); });
   v.field(c.resume,
           {.name = "resume",
            .doc = "auto goes on from the newest valid checkpoint of the run's folder; never moves an existing "

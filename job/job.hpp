@@ -128,6 +128,11 @@ struct TraceConfig {
   bool operator==(const TraceConfig&) const = default;
 };
 
+struct GuardConfig {
+  std::int64_t every = 200;  ///< attempted steps; 0: never
+  bool operator==(const GuardConfig&) const = default;
+};
+
 struct RunConfig {
   std::string name;  ///< after loading never empty: the job file's name if it was not given
   std::string output_dir = "runs";
@@ -140,6 +145,7 @@ struct RunConfig {
   std::int64_t eval_every = 200;  ///< 0: never
   std::int64_t log_every = 10;    ///< 0: no line
   CheckpointConfig checkpoint;
+  GuardConfig guard;
   std::string resume = "auto";
   std::int64_t max_skipped_steps = 200;  ///< in a row; 0: any number
   bool profile = false;

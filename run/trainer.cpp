@@ -17,6 +17,7 @@
 #include "engine/evaluate.hpp"
 #include "run/agreement.hpp"
 #include "run/checkpoint_store.hpp"
+#include "run/drift_guard.hpp"
 #include "run/drill.hpp"
 #include "run/fault.hpp"
 #include "run/hf_model.hpp"
@@ -107,7 +108,7 @@ class Training {
       const bool evaluate = job_.run.eval_every > 0 && (end || done % job_.run.eval_every == 0);
       const bool save =
           end || done == save_after_ || (job_.run.checkpoint.every > 0 && done % job_.run.checkpoint.every == 0);
-      const bool all = evaluate || save || done == last_step_;
+      const bool all = evaluate || save || guard_->due(done) || done == last_step_;
       if (all) engine_->drain();
       if (all) look_at_memory();
       record(engine_->results(), evaluate ? done : 0, progress);
@@ -115,7 +116,9 @@ class Training {
       const bool asked = !all && (done == save_after_ || done == last_step_);  // the wish has only just been seen
       if (asked) engine_->drain();
       if (all || asked) record(engine_->results(), 0, progress);
-      if (save || done == save_after_ || done == last_step_) {
+      const bool saves = save || done == save_after_ || done == last_step_;
+      if (saves || guard_->due(done)) look_for_drift(done);
+      if (saves) {
         save_checkpoint(progress);
         wishes.saved(Clock::now() - step_began_, progress);
         step_began_ = Clock::now();
@@ -267,6 +270,7 @@ class Training {
     }
     if (const auto metric = metric_to_go_on(beginning_, engine_->metric_state())) engine_->set_metric_state(*metric);
     require_equal_parameters(comm_, *engine_);
+    guard_.emplace(*engine_, job_.run.guard.every);
   }
 
   /// Rank 0.
@@ -303,6 +307,7 @@ class Training {
       engine_->backward();
       clock_.lap(&StepTimes::backward);
     }
+    if (guard_->armed()) together("looking for drift", [&] { guard_->require_unchanged(); });
     engine_->step();
     clock_.lap(&StepTimes::step);
   }
@@ -310,6 +315,13 @@ class Training {
   const data::HostBatch& next_batch() {
     const ProbeScope scope(probe_ ? &*probe_ : nullptr, Activity::data, "samples");
     return batches_->next();
+  }
+
+  /// Before a checkpoint too: what is saved was equal on all ranks.
+  void look_for_drift(std::int64_t done) {
+    const auto began = Clock::now();
+    guard_->compare(done);
+    step_began_ += Clock::now() - began;
   }
 
   /// This rank's micro-batches from step `first` on are made ahead. Ranks take consecutive parts of a step's samples.
@@ -467,6 +479,7 @@ class Training {
   engine::EngineOptions options_;
   Capture capture_;
   std::optional<engine::Engine> engine_;
+  std::optional<DriftGuard> guard_;
   std::optional<CheckpointStore> store_;
   // On rank 0:
   std::optional<RunLock> lock_;
