@@ -508,6 +508,23 @@ TEST(JobTable, EveryKeyRefusesTheWrongKindOfValue) {
   }
 }
 
+TEST(Job, MemoryLimitProfileAndTraceAreRead) {
+  const JobConfig config =
+      load(small, {"run.memory_limit=2.5", "run.profile=true", "run.trace={steps: [3, 5]}",
+                   "train_micro_batch_size_per_gpu=auto"})
+          .config;
+  EXPECT_EQ(config.run.memory_limit, 2.5);
+  EXPECT_TRUE(config.run.profile);
+  EXPECT_EQ(config.run.trace.steps, (std::vector<std::int64_t>{3, 5}));
+  EXPECT_TRUE(config.micro_batch_is_auto());
+  EXPECT_EQ(load_job_text("job.yaml", effective_yaml(config), "/folder").config, config);
+  EXPECT_FALSE(load(small).config.micro_batch_is_auto());
+  expect_refused("run.memory_limit=0", "run.memory_limit");
+  expect_refused("run.trace.steps=[3]", "run.trace.steps");
+  expect_refused("run.trace.steps=[0, 3]", "run.trace.steps");
+  expect_refused("train_micro_batch_size_per_gpu=many", "train_micro_batch_size_per_gpu");
+}
+
 TEST(JobTable, DefaultsAreLegalValues) {
   for (const Key& key : keys_of_good()) {
     const Field& field = *key.field;
