@@ -227,6 +227,7 @@ Pending Communicator::start_all_to_all(Buffer send, std::span<const std::size_t>
 
 void Communicator::wait(Pending pending, StreamRef stream) {
   if (pending.id == 0) return;
+  const ProbeScope scope(probe_, Activity::communication, "wait");
   const auto joined = joined_.find(pending.id);
   if (joined == joined_.end()) return do_wait(pending, stream);
   for (const Pending piece : joined->second) do_wait(piece, stream);

@@ -36,6 +36,7 @@ std::string to_json(const StepMetrics& m) {
       number(m.grad_norm), number(m.loss_scale), m.skipped, m.item, m.items_per_s, m.step_ms);
   if (m.val_loss) line += fmt::format(R"(,"val_loss":{})", number(*m.val_loss));
   if (m.val_accuracy) line += fmt::format(R"(,"val_accuracy":{})", number(*m.val_accuracy));
+  if (m.memory_bytes) line += fmt::format(R"(,"memory_bytes":{})", *m.memory_bytes);
   return line + "}";
 }
 

@@ -51,8 +51,10 @@ TEST(Metrics, ALineHasSamplesASecondAndTheValidationLossWhereThereIsOne) {
   StepMetrics metrics = metrics_of(1);
   metrics.item = "samples";
   metrics.val_loss = 2.5;
+  metrics.memory_bytes = 7000;
   const json line = json::parse(to_json(metrics));
   EXPECT_EQ(line["val_loss"], 2.5);
+  EXPECT_EQ(line["memory_bytes"], 7000);
   EXPECT_TRUE(line.contains("samples_per_s"));
   EXPECT_FALSE(line.contains("tokens_per_s"));
 }
