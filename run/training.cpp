@@ -9,8 +9,8 @@
 #include "core/log.hpp"
 #include "core/text.hpp"
 #include "files/durable_folder.hpp"
-#include "run/micro_batch.hpp"
 #include "run/agreement.hpp"
+#include "run/micro_batch.hpp"
 #include "run/resume.hpp"
 #include "run/setup.hpp"
 

@@ -509,10 +509,9 @@ TEST(JobTable, EveryKeyRefusesTheWrongKindOfValue) {
 }
 
 TEST(Job, MemoryLimitProfileAndTraceAreRead) {
-  const JobConfig config =
-      load(small, {"run.memory_limit=2.5", "run.profile=true", "run.trace={steps: [3, 5]}",
-                   "train_micro_batch_size_per_gpu=auto"})
-          .config;
+  const JobConfig config = load(small, {"run.memory_limit=2.5", "run.profile=true", "run.trace={steps: [3, 5]}",
+                                        "train_micro_batch_size_per_gpu=auto"})
+                               .config;
   EXPECT_EQ(config.run.memory_limit, 2.5);
   EXPECT_TRUE(config.run.profile);
   EXPECT_EQ(config.run.trace.steps, (std::vector<std::int64_t>{3, 5}));
