@@ -304,7 +304,7 @@ void run(Config& c, V& v) {
   v.section(About{"trace", "A picture of some steps of all ranks, for ui.perfetto.dev. For CPUs."}, c.trace,
             [](auto& inner, V& w) {
               w.field(inner.steps, {.name = "steps",
-                                    .default_text = "none",
+                                    .default_text = "no steps",
                                     .doc = "The first and the last step whose parts are written to trace.json in the "
                                            "run's folder.",
                                     .nullable = true,
