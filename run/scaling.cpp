@@ -149,8 +149,10 @@ std::string scaling_report(const job::LoadedJob& asked, const ScalingOptions& op
       known.latency_s * 1e6, known.bytes_per_s * 1e-9, basis, "ranks", "messages", "sent", "compute ms", "exchange ms",
       "serial ms", "overlap ms", "weak", "measured ms");
   for (const int ranks : options.ranks) {
-    const ScalingPoint point = predict(known, ranks);
     const auto found = measured.find(ranks);
+    ScalingModel here = known;
+    if (found == measured.end()) here.slots = 0;  // more ranks than that are on more hosts
+    const ScalingPoint point = predict(here, ranks);
     text += fmt::format("  {:>6}{:>10}{:>11}{:>12}{:>12}{:>12}{:>12}{:>8.0f}%{:>12}\n", ranks, point.messages,
                         point.bytes > 0 ? human_bytes(point.bytes) : "0", milliseconds(point.compute_s),
                         milliseconds(point.exchange_s), milliseconds(point.serial_s), milliseconds(point.overlapped_s),

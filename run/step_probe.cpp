@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <iterator>
+#include <utility>
 
 #include "core/error.hpp"
 
@@ -70,6 +71,13 @@ std::string profile_text(const StepProbe& probe, const Ceilings& ceilings) {
   const std::int64_t steps = probe.counted_steps();
   if (steps == 0) return "profile   no step was measured: the first two of a run are left out\n";
   const double step = probe.counted_seconds() / static_cast<double>(steps);
+  // In training the loss of a head is computed with its gradient, chunk by chunk, in backward.
+  std::map<StepProbe::Key, StepProbe::Total> totals = probe.totals();
+  if (const auto forward = totals.find({Activity::forward, "head_loss"}); forward != totals.end()) {
+    StepProbe::Total& backward = totals[{Activity::backward, "head_loss"}];
+    backward.flops += std::exchange(forward->second.flops, 0);
+    backward.bytes += std::exchange(forward->second.bytes, 0);
+  }
   std::string text = fmt::format(
       "profile   {:.2f} ms a step, the mean of {}; of this rank, against {:.3g} TFLOP/s and {:.3g} GB/s measured "
       "before\n"
@@ -90,7 +98,7 @@ std::string profile_text(const StepProbe& probe, const Ceilings& ceilings) {
     StepProbe::Total sum;
     std::vector<std::pair<std::string, StepProbe::Total>> parts;
     double least = 0;
-    for (const auto& [key, total] : probe.totals()) {
+    for (const auto& [key, total] : totals) {
       if (key.first != activity || total.calls == 0) continue;
       parts.emplace_back(key.second, total);
       sum.seconds += total.seconds;

@@ -48,7 +48,10 @@ TEST_F(Profile, PartsAddUpToTheStepInEveryStageAndWithRecompute) {
   for (const char* how : {"--set zero_optimization.stage=0", "--set zero_optimization.stage=1",
                           "--set zero_optimization.stage=2 --set model.recompute=block",
                           "--set zero_optimization.stage=3 --set model.recompute=selective"}) {
-    const Outcome outcome = run(std::string("mpirun -n 2 lockstep train gpt.yaml --resume never ") + how);
+    const Outcome outcome =
+        run(std::string("mpirun -n 2 lockstep train gpt.yaml --resume never --set run.trace.steps=null "
+                        "--set model.n_embd=192 --set model.block_size=64 ") +
+            how);
     ASSERT_EQ(outcome.exit_code, 0) << outcome.all();
 
     const std::string table = outcome.out.substr(outcome.out.find("profile   "));
