@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <cstdio>
+
 #include "apps/arguments.hpp"
 #include "run/launch.hpp"
 #include "run/launcher.hpp"
@@ -39,6 +41,7 @@ BenchCommand::BenchCommand(CLI::App& app, std::function<void(int)> done) : done_
     command
         ->add_option("--peak", peak_, "edge of the large products that are the ceiling (default: 2048, on a GPU 8192)")
         ->check(between<std::int64_t>(1, 100'000));
+  add_scaling(*bench);
   add_examples(*bench, "lockstep bench step job.yaml --samples 5",
                "mpirun -n 2 lockstep bench allreduce --bytes 1048576");
 }
@@ -73,6 +76,35 @@ void BenchCommand::add_step_sizes(CLI::App& command) {
       .add_option("--classes", options_.step.classes,
                   "symbols of the step's random data; the job's data file is then not read")
       ->check(between(2, 10'000'000));
+}
+
+void BenchCommand::add_scaling(CLI::App& bench) {
+  auto* scaling = bench.add_subcommand(
+      "scaling", "predict a job's step on more ranks than there are, from what one and two of them take");
+  scaling->add_option("job", job_, "job file")->required();
+  scaling->add_flag("--simulate", simulate_, "no rank is started elsewhere: steps are worked out")->required();
+  scaling->add_option("--at", at_, "numbers of ranks (repeatable; default: 1, 2, 4, 8, 64 and 1024)")
+      ->check(between(1, 1'000'000));
+  scaling->add_option("--compute-ms", scaling_.compute_ms, "a step of one rank alone (default: measured here)")
+      ->check(between(1e-6, 1e9));
+  scaling->add_option("--latency-us", scaling_.latency_us, "of a message (default: measured here)")
+      ->check(between(1e-6, 1e9));
+  scaling->add_option("--gigabytes-per-s", scaling_.gigabytes_per_s, "that a rank sends (default: measured here)")
+      ->check(between(1e-6, 1e9));
+  scaling->add_option("--samples", scaling_.samples, "steps measured at each number of ranks")
+      ->check(between(3, 1'000'000));
+  scaling->add_option("--set", set_, "override a field of the job (repeatable)")
+      ->allow_extra_args(false)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  scaling->callback([this] {
+    if (!at_.empty()) scaling_.ranks = at_;
+    const std::string text = run::scaling_report(load(), scaling_);
+    std::fwrite(text.data(), 1, text.size(), stdout);
+    done_(0);
+  });
+  add_examples(
+      *scaling, "lockstep bench scaling job.yaml --simulate --samples 3",
+      "lockstep bench scaling job.yaml --simulate --compute-ms 100 --latency-us 10 --gigabytes-per-s 50 --at 64");
 }
 
 CLI::App* BenchCommand::add(CLI::App& bench, const std::string& name, const std::string& doc,

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "run/bench/bench.hpp"
+#include "run/scaling.hpp"
 
 namespace lockstep {
 
@@ -26,6 +27,7 @@ class BenchCommand {
   void add_gemm_sizes(CLI::App& command);
   void add_attention_sizes(CLI::App& command);
   void add_step_sizes(CLI::App& command);
+  void add_scaling(CLI::App& bench);
   [[nodiscard]] int run(const std::vector<std::string>& what);
   /// The job file with the options that are keys of it, or the usual job.
   [[nodiscard]] job::LoadedJob load() const;
@@ -36,6 +38,9 @@ class BenchCommand {
   std::vector<std::string> set_;
   std::string device_;
   std::int64_t threads_ = 0, ranks_ = 0, peak_ = 0;
+  run::ScalingOptions scaling_;
+  std::vector<int> at_;
+  bool simulate_ = false;
   std::function<void(int)> done_;
 };
 

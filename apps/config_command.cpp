@@ -13,6 +13,7 @@
 #include "run/errors.hpp"
 #include "run/launch.hpp"
 #include "run/memory.hpp"
+#include "run/micro_batch.hpp"
 #include "run/place.hpp"
 #include "run/setup.hpp"
 
@@ -41,17 +42,25 @@ std::unique_ptr<nn::Model> model_of(const job::JobConfig& job) {
 }
 
 /// Goes as far as `lockstep train` does before it allocates anything. Returns remarks.
-std::vector<std::string> check_as_train_does(const job::JobConfig& job, std::int64_t asked) {
+std::vector<std::string> check_as_train_does(const job::LoadedJob& loaded, std::int64_t asked) {
+  job::LoadedJob settled = loaded;
+  const job::JobConfig& job = settled.config;
   const Ranks ranks = ranks_of(job, asked);
   if (job.comm.backend == "local" && asked > 1) run::refuse_nested_ranks();
-  (void)run::select_place(job, {});
+  const run::SelectedPlace place = run::select_place(job, {});
   const bool custom = job.model.type == "custom";
   const auto model = custom ? nullptr : model_of(job);
   std::vector<std::string> remarks;
   if (custom) remarks.emplace_back("model.type custom: its parameters are known to the program that brings it");
   try {
-    const job::BatchSizes batch = run::batch_sizes(job, ranks.number, ranks.source);
-    if (ranks.said) remarks.push_back("batch: " + batch.text);
+    std::string why_micro;
+    if (model != nullptr)
+      why_micro = run::settle_micro_batch(settled, *model, *place.kernels, *place.device,
+                                          static_cast<int>(ranks.number), ranks.source);
+    job::BatchSizes batch;
+    if (!job.micro_batch_is_auto()) batch = run::batch_sizes(job, ranks.number, ranks.source);
+    run::explain_micro_batch(batch, why_micro);
+    if ((ranks.said || !why_micro.empty()) && !batch.text.empty()) remarks.push_back("batch: " + batch.text);
   } catch (const Error& error) {
     if (ranks.said) throw;
     remarks.push_back(
@@ -100,7 +109,7 @@ std::string config_text(const ConfigOptions& options) {
   if (options.show == ConfigOptions::Show::reference) return config::reference_markdown(job::job_section());
   if (options.show == ConfigOptions::Show::schema) return config::json_schema(job::job_section());
   const job::LoadedJob job = job::load_job(options.job, options.overrides);
-  const std::vector<std::string> remarks = check_as_train_does(job.config, options.ranks);
+  const std::vector<std::string> remarks = check_as_train_does(job, options.ranks);
   return as_comments(job::deepspeed_lines(job), "  ") + as_comments(job.warnings, "") + as_comments(remarks, "") +
          memory(job, options.ranks) + body(job.config, options.show);
 }

@@ -21,6 +21,7 @@
 #include "apps/lr_command.hpp"
 #include "apps/lr_curve.hpp"
 #include "apps/lr_find_command.hpp"
+#include "apps/preview_command.hpp"
 #include "core/error.hpp"
 #include "core/log.hpp"
 #include "core/utf8.hpp"
@@ -157,6 +158,7 @@ class Commands {
     add_train(app);
     add_lr(app);
     add_lr_find(app);
+    add_preview(app);
     add_config(app);
     add_explain(app);
     add_import(app);
@@ -242,6 +244,17 @@ class Commands {
     find->callback([&] { code_ = lr_find_command(job_, sweep_, plot_); });
     add_examples(*find, "lockstep lr-find job.yaml --plot find.svg",
                  "mpirun -n 2 lockstep lr-find job.yaml --from 1e-5 --steps 60");
+  }
+
+  void add_preview(CLI::App& app) {
+    auto* preview =
+        app.add_subcommand("preview", "say what a job will take on so many ranks: memory, bytes, time, rates");
+    job_.add_to(preview);
+    preview->add_option("-n,--ranks", ranks_, "for N ranks on this machine, as mpirun -n N starts them")
+        ->check(between<std::int64_t>(1, 100'000));
+    preview->add_flag("--json", json_, "the numbers as one JSON object");
+    preview->callback([&] { code_ = preview_command(job_.load(), ranks_, json_); });
+    add_examples(*preview, "lockstep preview job.yaml -n 4", "lockstep preview job.yaml --json");
   }
 
   void add_config(CLI::App& app) {
@@ -402,6 +415,7 @@ class Commands {
   JobOptions job_;
   std::string resume_, format_ = "text", plot_, key_, run_, name_, folder_ = ".", shell_, other_run_, import_, output_;
   std::int64_t updates_ = 0, ranks_ = 0;
+  bool json_ = false;
   std::vector<std::pair<ConfigOptions::Show, std::string>> shown_;
   run::GenerateOptions generate_;
   std::optional<BenchCommand> bench_;

@@ -47,7 +47,9 @@ function(lockstep_layer name)
       list(APPEND objects $<TARGET_OBJECTS:lockstep_kernels_emu>)
     endif()
   endif()
-  set_property(GLOBAL APPEND PROPERTY LOCKSTEP_OBJECTS ${objects})
+  if(NOT name IN_LIST LOCKSTEP_LEAVE_OUT)
+    set_property(GLOBAL APPEND PROPERTY LOCKSTEP_OBJECTS ${objects})
+  endif()
 endfunction()
 
 # What program and CUDA module compare before they talk (cmake/build_id.cmake), made anew by every build.
@@ -111,9 +113,15 @@ function(lockstep_safetensors_library)
   set_target_properties(lockstep_safetensors_only PROPERTIES EXPORT_NAME safetensors OUTPUT_NAME lockstep_safetensors)
 endfunction()
 
+# A test's own code is compiled once and runs for a moment: -O3 of it takes half as long again and finds nothing more.
+function(lockstep_test_options target)
+  target_compile_options(${target} PRIVATE $<$<CONFIG:Release>:-O1>)
+endfunction()
+
 # lockstep_test(name sources...): one fat GoogleTest program a layer.
 function(lockstep_test name)
   add_executable(${name} ${ARGN})
+  lockstep_test_options(${name})
   target_link_libraries(${name} PRIVATE lockstep GTest::gtest_main GTest::gmock nlohmann_json::nlohmann_json
                                         MPI::MPI_CXX OpenMP::OpenMP_CXX dl lockstep_test_support)
   gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST NO_PRETTY_VALUES PROPERTIES TIMEOUT 300 LABELS ${name})

@@ -283,6 +283,7 @@ void Communicator::barrier() {
 
 void Communicator::wait(Pending pending, StreamRef stream) {
   if (pending.id == 0) return;
+  const ProbeScope scope(probe_, Activity::communication, "wait");
   const auto open =
       track_ == nullptr ? open_.end() : std::ranges::find(open_, pending.id, [](const Open& o) { return o.pending; });
   if (open == open_.end()) return wait_for_pieces(pending, stream);

@@ -12,6 +12,7 @@
 
 #include "comm/flight_recorder.hpp"
 #include "core/device.hpp"
+#include "core/probe.hpp"
 #include "core/view.hpp"
 
 namespace lockstep::comm {
@@ -99,6 +100,8 @@ class Communicator {
   /// Host memory: blocks until done. Device memory: makes `stream` wait. Throws ErrorKind::hang after the deadline
   /// (the default one is an option of the backend).
   void wait(Pending pending, StreamRef stream = {});
+  /// Is told of every wait from now on, as communication; null: nobody. It must live until then.
+  void set_probe(Probe* probe) { probe_ = probe; }
   /// True once the collective is complete; never blocks. wait() must be called all the same.
   [[nodiscard]] bool test(Pending pending);
 
@@ -181,6 +184,7 @@ class Communicator {
   std::size_t max_piece_;
   std::uint64_t joined_count_ = 0;
   std::map<std::uint64_t, std::vector<Pending>> joined_;  ///< pieces of the collectives that were cut
+  Probe* probe_ = nullptr;
 };
 
 /// A group of one: every collective is the identity (all_to_all copies). Works without MPI. For collectives on device

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <sstream>
+#include <unordered_map>
 
 #include "config/bytes.hpp"
 #include "config/json_comments.hpp"
@@ -109,6 +110,7 @@ class TreeBuilder : public YAML::EventHandler {
     bool key_is_bad = false;
     std::string key = {};
     Position key_position = {};
+    std::unordered_map<std::string, int> lines = {};  ///< of the keys so far
   };
 
   void open(Node::Kind kind, const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor) {
@@ -156,12 +158,10 @@ class TreeBuilder : public YAML::EventHandler {
       diagnostics_.error(node.position, "a key must be a single word");
     } else if (node.text == "<<" && !node.quoted) {
       diagnostics_.error(node.position, "merge keys (<<) are not supported", "write the values out");
-    } else if (const auto first = std::find_if(level.node.members.begin(), level.node.members.end(),
-                                               [&](const Member& m) { return m.key == node.text; });
-               first != level.node.members.end()) {
+    } else if (const auto [first, is_new] = level.lines.try_emplace(node.text, node.position.line); !is_new) {
       diagnostics_.error(node.position,
                          fmt::format("duplicate key '{}': given in line {} and again in line {}", node.text,
-                                     first->key_position.line, node.position.line),
+                                     first->second, node.position.line),
                          "remove one of the two");
     } else {
       level.key_is_bad = false;

@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -50,9 +51,11 @@ std::string read_text_file(const std::string& path, std::size_t most) {
   if (!S_ISREG(status.st_mode))
     fail(ErrorKind::config, "{}: is {}, not a file; name a file that holds the text", printable(path),
          kind_of(status.st_mode));
-  std::string content(most, '\0');
+  // What the system says of a file's length is a guess: some of its own files have none.
+  std::string content(std::min(most, std::max<std::size_t>(static_cast<std::size_t>(status.st_size), 4095) + 1), '\0');
   std::size_t size = 0;
   while (size < most) {
+    if (size == content.size()) content.resize(std::min(most, 2 * size));
     const ssize_t got = ::read(file.number(), content.data() + size, most - size);
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) fail(ErrorKind::config, "{}: cannot be read: {}", printable(path), std::strerror(errno));

@@ -12,6 +12,7 @@
 #include <unordered_map>
 
 #include "core/error.hpp"
+#include "core/json.hpp"
 #include "core/text.hpp"
 #include "core/utf8.hpp"
 #include "data/regular_file.hpp"
@@ -115,17 +116,17 @@ class Bpe::Words {
   mutable std::unordered_map<std::string, std::vector<std::int32_t>> seen;
 };
 
-Bpe::Bpe(const std::string& vocab, const std::string& merges)
-    : words_(std::make_unique<Words>()), pieces_(std::make_unique<Pieces>()) {
+Bpe::Bpe(const std::string& vocab, const std::string& merges) : words_(std::make_unique<Words>()) {
   read_vocabulary(vocab);
   read_merges(merges);
+  pieces_ = std::make_unique<Pieces>();
 }
 
 Bpe::~Bpe() = default;
 
 void Bpe::read_vocabulary(const std::string& path) {
   const std::string name = printable(path);
-  const auto object = nlohmann::json::parse(read_text(path, "data.vocab"), nullptr, false);
+  const auto object = parse_json(read_text(path, "data.vocab"));
   if (!object.is_object()) fail(ErrorKind::data, "data.vocab: {} is no JSON object of tokens and their numbers", name);
   bytes_of_.resize(object.size());
   std::vector<bool> taken(object.size(), false);

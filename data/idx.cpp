@@ -7,6 +7,7 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
 #include <memory>
 
 #include "core/error.hpp"
@@ -25,7 +26,18 @@ class Input {
     file_.reset(gzopen(path.c_str(), "rb"));
     if (file_ == nullptr)
       fail(ErrorKind::data, "{}: cannot be opened: {}", path_, errno == 0 ? "no memory" : std::strerror(errno));
-    gzbuffer(file_.get(), 1U << 17);
+    std::error_code error;
+    bytes_ = static_cast<std::int64_t>(std::filesystem::file_size(path, error));
+    if (error) fail(ErrorKind::data, "{}: is no file of a known length: {}", path_, error.message());
+    gzbuffer(file_.get(), static_cast<unsigned>(std::clamp<std::int64_t>(bytes_, 1 << 12, 1 << 17)));
+  }
+
+  /// Refuses a header that announces more than any file of this length holds, before memory is taken for it.
+  void require_room(std::int64_t elements) const {
+    constexpr std::int64_t most_from_a_byte = 1032;  // of deflate, by zlib's technical notes
+    if (elements / most_from_a_byte > bytes_)
+      fail(ErrorKind::data, "{}: its header announces {} elements, but its {} bytes hold at most {} even if compressed",
+           path_, elements, bytes_, bytes_ * most_from_a_byte);
   }
 
   /// Exactly `count` bytes; `what` they are is for the message.
@@ -93,6 +105,7 @@ class Input {
     void operator()(gzFile file) const noexcept { (void)gzclose_r(file); }
   };
   std::string path_;
+  std::int64_t bytes_ = 0;  ///< of the file as it lies there
   std::unique_ptr<std::remove_pointer_t<gzFile>, Close> file_;
 };
 
@@ -105,7 +118,8 @@ IdxArray read_idx(const std::string& path) {
   IdxArray array{.shape = input.shape(), .values = {}};
   std::int64_t elements = 1;
   for (const std::int64_t size : array.shape) elements *= size;
-  // A header that lies about a small file must not take all memory before the file's end is met.
+  input.require_room(elements);
+  // A header that lies about a large file must not take all memory before the file's end is met.
   constexpr std::int64_t piece = std::int64_t{1} << 26;
   for (std::int64_t done = 0; done < elements; done += piece) {
     const std::int64_t count = std::min(piece, elements - done);

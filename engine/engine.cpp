@@ -239,10 +239,14 @@ void Engine::forward_pass(int micro) {
   nn::Workspace& workspace = workspace_.emplace(d.workspace.data(), d.workspace.bytes());
   options.workspace = &workspace;
   options.expected = &plan_.ops;
+  options.probe = options_.probe;
   options.loss = d.losses() + (leaf_sums_ != nullptr ? leaf_sums_->own().begin + micro : 0);
   options.state = Device::at<const StepState>(d.state);
   if (comm_.size() > 1 && comm_.capabilities().needs_progress && !d.graphs.capturing())
-    options.after_op = [this] { comm_.progress(); };
+    options.after_op = [this] {
+      const ProbeScope scope(options_.probe, Activity::communication, "progress");
+      comm_.progress();
+    };
   pass_.emplace(std::move(options));
   model_.loss(*pass_, batch_);
 }
@@ -280,12 +284,16 @@ void Engine::update() {
       .source = {buffers_.grad()}, .count = 1, .dtype = DType::f32, .extent = buffers_.extents().grad};
 
   sync_.finish(d.stream.ref);
+  const auto owned = static_cast<double>(map_.sharded() ? map_.shard_elements() : layout_.size());
   if (map_.sharded()) d.api.fill_zero(d.norm_sums->data(), d.norm_sums->bytes(), d.stream.ref);
-  kernels::grad_leaf_sums(exec, {.grad = grad,
-                                 .leaves = Device::at<const NormLeaf>(d.norm_leaves),
-                                 .leaf_count = d.norm_leaf_count,
-                                 .sums = d.norms(),
-                                 .bad = Device::at<std::int64_t>(d.norm_bad)});
+  {
+    const ProbeScope scope(options_.probe, Activity::optimizer, "gradient norm", 2 * owned, 4 * owned);
+    kernels::grad_leaf_sums(exec, {.grad = grad,
+                                   .leaves = Device::at<const NormLeaf>(d.norm_leaves),
+                                   .leaf_count = d.norm_leaf_count,
+                                   .sums = d.norms(),
+                                   .bad = Device::at<std::int64_t>(d.norm_bad)});
+  }
   // Each leaf's sum comes from its owner; the others add zero to it, which changes no bit.
   if (map_.sharded())
     d.graphs.outside([this] {
@@ -324,7 +332,11 @@ void Engine::update() {
                          .state = Device::at<StepState>(d.state),
                          .group_steps = Device::at<GroupStep>(d.groups),
                          .result = d.steps.result()});
-  if (d.tile_count > 0)
+  if (d.tile_count > 0) {
+    // Master and moments are read and written, the gradient is read, a 16-bit copy written; FLOPs are Adam's.
+    const double touched =
+        12 + 8 * static_cast<double>(optimizer_->moments().size()) + (options_.compute == DType::f32 ? 0 : 2);
+    const ProbeScope scope(options_.probe, Activity::optimizer, "update", 15 * owned, touched * owned);
     optimizer_->update(exec,
                        {.master = buffers_.master(),
                         .master_extent = buffers_.extents().master,
@@ -340,6 +352,7 @@ void Engine::update() {
                         .groups = Device::at<const GroupStep>(d.groups),
                         .state = Device::at<const StepState>(d.state)},
                        buffers_.moments());
+  }
   if (values_ != nullptr) values_->updated(d.stream.ref);
 }
 

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "comm/communicator.hpp"
+#include "core/probe.hpp"
 #include "data/dataset.hpp"
 #include "engine/flat_buffers.hpp"
 #include "engine/flat_layout.hpp"
@@ -63,6 +64,7 @@ struct EngineOptions {
   bool captured = false;
   /// Libraries may time several ways to do a product and keep the fastest (Exec::tune): no promise of equal bits.
   bool tune = false;
+  Probe* probe = nullptr;  ///< told of a step's parts, but for those of `comm` (Communicator::set_probe); null: nobody
   /// How long the host waits for the device before it takes it for hung: ErrorKind::hang. 0: for ever.
   double wait_timeout_s = 600;
 };

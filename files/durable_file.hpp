@@ -16,8 +16,8 @@ namespace lockstep::files {
 /// Bytes that are in memory at once, whatever a file's size.
 inline constexpr std::size_t file_piece = std::size_t{4} << 20;
 
-/// The disk is full, a quota is used up, or the device has failed (ENOSPC, EDQUOT, EIO): the one kind of error that training
-/// survives, because the next save may find it mended.
+/// The disk is full, a quota is used up, or the device has failed (ENOSPC, EDQUOT, EIO): the one kind of error that
+/// training survives, because the next save may find it mended.
 class DiskTrouble : public Error {
  public:
   explicit DiskTrouble(const std::string& what) : Error(ErrorKind::checkpoint, what) {}

@@ -17,9 +17,9 @@ struct Status {
   std::uint64_t bytes = 0;  ///< of a file
 };
 
-/// Every operation on files that must be whole after a crash, as the system offers it. Above this interface nothing of a
-/// checkpoint touches the disk, so a test can put another disk here: one that loses power after any operation, or that
-/// is full.
+/// Every operation on files that must be whole after a crash, as the system offers it. Above this interface nothing of
+/// a checkpoint touches the disk, so a test can put another disk here: one that loses power after any operation, or
+/// that is full.
 ///
 /// Calls return what the system's return, and -errno where those fail. A call may do less than it was asked to (a short
 /// write, EINTR): the caller goes on. Descriptors are this object's own numbers. Thread-safe.

@@ -66,6 +66,7 @@ class Checks {
     run_name();
     precision();
     batch();
+    trace();
     comm();
     optimizer();
     groups();
@@ -178,7 +179,7 @@ class Checks {
                       points.samples, points.features, human_bytes(bytes), human_bytes(most_bytes)),
           fmt::format("with {} features at most {}", points.features,
                       static_cast<std::int64_t>(most_bytes / sizeof(float)) / points.features));
-    const std::int64_t micro = config_.train_micro_batch_size_per_gpu.value_or(1);
+    const std::int64_t micro = std::max<std::int64_t>(1, config_.train_micro_batch_size_per_gpu.value_or(1));
     constexpr double most_symbols = 2147483647;
     const double symbols = static_cast<double>(micro) * static_cast<double>(config_.model.gpt2.block_size);
     if (config_.model.type == "gpt2" && symbols > most_symbols)
@@ -209,11 +210,45 @@ class Checks {
                            "with hysteresis 0 the loss scale never falls, as in DeepSpeed; 1 halves it at once");
   }
 
+  void trace() {
+    const auto& steps = config_.run.trace.steps;
+    if (steps && steps->front() > steps->back())
+      diagnostics_.error(
+          values_.section("run").section("trace").position_of("steps"),
+          fmt::format("run.trace.steps: the first, {}, is after the last, {}", steps->front(), steps->back()),
+          "write [first, last]");
+    if (steps && config_.run.steps > 0 && steps->front() > config_.run.steps)
+      diagnostics_.error(
+          values_.section("run").section("trace").position_of("steps"),
+          fmt::format("run.trace.steps begins at {}, but the run has {} steps", steps->front(), config_.run.steps));
+  }
+
   void batch() {
     const auto& train = config_.train_batch_size;
-    const auto& micro = config_.train_micro_batch_size_per_gpu;
+    const auto& given_micro = config_.train_micro_batch_size_per_gpu;
     const auto& accumulation = config_.gradient_accumulation_steps;
     const bool any_bad = diagnostics_.error_count() > 0;
+    if (config_.micro_batch_is_auto()) {
+      const auto place = values_.position_of("train_micro_batch_size_per_gpu");
+      if (!train && !any_bad)
+        diagnostics_.error(place,
+                           "train_micro_batch_size_per_gpu: auto needs train_batch_size: how many samples a "
+                           "step has must not follow from a machine's memory",
+                           "add train_batch_size: the samples of one step over all ranks");
+      if (accumulation)
+        diagnostics_.error(place,
+                           fmt::format("train_micro_batch_size_per_gpu: auto, but gradient_accumulation_steps "
+                                       "{} and train_batch_size leave one size only",
+                                       *accumulation),
+                           "leave one of the two out");
+      if (config_.run.determinism == "invariant")
+        diagnostics_.error(place,
+                           "train_micro_batch_size_per_gpu: auto with run.determinism: invariant: a step's sums "
+                           "are defined by its micro-batches, which must not follow from a machine's memory",
+                           "give a number");
+      return;
+    }
+    const std::optional<std::int64_t> micro = given_micro;
     if (!train && !micro && !any_bad) {
       const bool named = values_.values.contains("train_batch_size");
       diagnostics_.error(values_.position_of(named ? "train_batch_size" : "gradient_accumulation_steps"),

@@ -86,6 +86,13 @@ void check_data_types(const Node& node, const std::string& path, Diagnostics& di
 
 bool may_be_auto(const std::string& key) { return key == "total_num_steps" || key == "total_steps"; }
 
+/// A step's samples are known, and so auto can only mean: as many at a time as fit.
+bool is_auto_micro_batch(const Node& root, const std::string& name) {
+  const Node* const train = root.find("train_batch_size");
+  return name == "train_micro_batch_size_per_gpu" && train != nullptr && train->kind == Node::Kind::scalar &&
+         train->text != "auto";
+}
+
 /// Goes through all blocks of the file, so that `visit(block, path of the block)` can remove members.
 void each_block(Node& node, const std::string& path, const std::function<void(Node&, const std::string&)>& visit) {
   if (node.kind != Node::Kind::map) return;
@@ -185,7 +192,7 @@ void filter_deepspeed(Node& root, const std::vector<std::string>& engine_keys, D
       }
       if (value.kind == Node::Kind::scalar && value.text == "auto") {
         report.autos.push_back({name, value.position});
-        return !may_be_auto(member.key);
+        return !may_be_auto(member.key) && !is_auto_micro_batch(root, name);
       }
       const ForeignKey* key = find_foreign(name);
       if (key == nullptr) return is_unknown(member, path, engine_keys, diagnostics);

@@ -222,11 +222,14 @@ void engine_keys(Config& c, V& v) {
            .max = 1e9});
   v.field(c.train_micro_batch_size_per_gpu, {.name = "train_micro_batch_size_per_gpu",
                                              .default_text = "derived",
-                                             .doc = "Samples of one rank in one forward and backward pass.",
+                                             .doc = "Samples of one rank in one forward and backward pass. auto: "
+                                                    "the most that fit run.memory_limit and divide a rank's share "
+                                                    "of train_batch_size, chosen at the start and kept on resume.",
                                              .unit = "samples",
                                              .nullable = true,
                                              .min = 1,
-                                             .max = 1e6});
+                                             .max = 1e6,
+                                             .or_auto = true});
   v.field(c.gradient_accumulation_steps, {.name = "gradient_accumulation_steps",
                                           .default_text = "derived",
                                           .doc = "Micro-batches of one optimizer step.",

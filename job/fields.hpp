@@ -223,6 +223,16 @@ void checkpoint(Config& c, V& v) {
 }
 
 template <class Config, class V>
+void guard(Config& c, V& v) {
+  v.field(c.every, {.name = "every",
+                    .doc = "Every so many steps, and before each checkpoint, parameters, moments, lr and counters are "
+                           "compared over the ranks; what one rank alone holds must not change until the next "
+                           "update. A difference ends the run with exit code 7. 0: never.",
+                    .unit = "steps",
+                    .min = 0});
+}
+
+template <class Config, class V>
 void run(Config& c, V& v) {
   v.field(c.name, {.name = "name",
                    .default_text = "the job file's name",
@@ -274,6 +284,8 @@ void run(Config& c, V& v) {
           {.name = "log_every", .doc = "A progress line every so many steps; 0: none.", .unit = "steps", .min = 0});
   v.section(About{"checkpoint", "When checkpoints are written and how many stay."}, c.checkpoint,
             [](auto& inner, V& w) { checkpoint(inner, w); });
+  v.section(About{"guard", "What is watched while a run is under way."}, c.guard,
+            [](auto& inner, V& w) { guard(inner, w); });
   v.field(c.resume,
           {.name = "resume",
            .doc = "auto goes on from the newest valid checkpoint of the run's folder; never moves an existing "
@@ -285,6 +297,32 @@ void run(Config& c, V& v) {
                   "more than dynamic loss scaling takes to come down from 2^126.",
            .unit = "steps",
            .min = 0});
+  v.field(c.profile,
+          {.name = "profile",
+           .doc = "At the end of the run: where a step's time went (forward, backward by kind of operation, "
+                  "communication, optimizer, data, other), with the share of the machine's limit of each. For CPUs."});
+  v.section(About{"trace", "A picture of some steps of all ranks, for ui.perfetto.dev. For CPUs."}, c.trace,
+            [](auto& inner, V& w) {
+              w.field(inner.steps, {.name = "steps",
+                                    .default_text = "no steps",
+                                    .doc = "The first and the last step whose parts are written to trace.json in the "
+                                           "run's folder.",
+                                    .nullable = true,
+                                    .min = 1,
+                                    .max = 1e12,
+                                    .length = 2});
+            });
+  v.field(c.memory_limit,
+          {.name = "memory_limit",
+           .default_text = "what is free",
+           .doc = "The most that a rank may take, its process's program and data among it; of a GPU, of the GPU's "
+                  "memory. A job whose plan needs more ends with exit code 8 before it allocates anything; "
+                  "train_micro_batch_size_per_gpu: auto stays below it.",
+           .unit = "GiB",
+           .nullable = true,
+           .min = 0,
+           .max = 1e6,
+           .min_open = true});
 }
 
 template <class Config, class V>

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/error.hpp"
+#include "core/json.hpp"
 #include "core/text.hpp"
 
 namespace lockstep::job {
@@ -25,7 +26,7 @@ class Reader {
     std::ifstream file(folder + "/config.json", std::ios::binary);
     if (!file) fail(ErrorKind::config, "{} cannot be opened", path_);
     const std::string text((std::istreambuf_iterator<char>(file)), {});
-    object_ = Json::parse(text, nullptr, false);
+    object_ = parse_json(text);
     if (!object_.is_object()) fail(ErrorKind::config, "{} is no JSON object", path_);
   }
 

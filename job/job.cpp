@@ -62,7 +62,13 @@ class Fill {
   template <class T>
   void field(T& member, const Field& field) {
     const ParamValue* value = values_.find(field.name);
-    if (value != nullptr && !value->is_null()) assign(member, *value);
+    if (value == nullptr || value->is_null()) return;
+    if constexpr (std::is_same_v<T, std::optional<std::int64_t>>)
+      if (field.or_auto && field.nullable && *value == ParamValue("auto")) {
+        member = 0;  // neither absent nor a number: somebody chooses one
+        return;
+      }
+    assign(member, *value);
   }
 
   template <class Config, class Visit>

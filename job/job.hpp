@@ -123,6 +123,16 @@ struct CheckpointConfig {
   bool operator==(const CheckpointConfig&) const = default;
 };
 
+struct TraceConfig {
+  std::optional<std::vector<std::int64_t>> steps = {};  ///< the first and the last; nothing: no trace
+  bool operator==(const TraceConfig&) const = default;
+};
+
+struct GuardConfig {
+  std::int64_t every = 200;  ///< attempted steps; 0: never
+  bool operator==(const GuardConfig&) const = default;
+};
+
 struct RunConfig {
   std::string name;  ///< after loading never empty: the job file's name if it was not given
   std::string output_dir = "runs";
@@ -135,8 +145,12 @@ struct RunConfig {
   std::int64_t eval_every = 200;  ///< 0: never
   std::int64_t log_every = 10;    ///< 0: no line
   CheckpointConfig checkpoint;
+  GuardConfig guard;
   std::string resume = "auto";
   std::int64_t max_skipped_steps = 200;  ///< in a row; 0: any number
+  bool profile = false;
+  TraceConfig trace = {};
+  std::optional<double> memory_limit = {};  ///< GiB of a rank; nothing: what is free
   bool operator==(const RunConfig&) const = default;
 };
 
@@ -275,7 +289,7 @@ struct JobConfig {
   RunConfig run;
   CommConfig comm;
   std::optional<std::int64_t> train_batch_size;
-  std::optional<std::int64_t> train_micro_batch_size_per_gpu;
+  std::optional<std::int64_t> train_micro_batch_size_per_gpu;  ///< 0: auto, until run/micro_batch.hpp has chosen one
   std::optional<std::int64_t> gradient_accumulation_steps;
   double gradient_clipping = 1.0;  ///< global L2 norm; 0: off
   std::optional<std::int64_t> steps_per_print;
@@ -293,6 +307,7 @@ struct JobConfig {
   std::vector<ParameterGroupConfig> parameter_groups;
   bool operator==(const JobConfig&) const = default;
 
+  [[nodiscard]] bool micro_batch_is_auto() const { return train_micro_batch_size_per_gpu == 0; }
   /// Whether the progress line of a step stays, counted as run.steps is.
   [[nodiscard]] bool prints_at(std::int64_t step) const {
     const std::int64_t every = print_every();

@@ -109,8 +109,8 @@ class List {
   }
   template <class T>
   static std::optional<ParamValue> value_of(const std::optional<T>& v, const Field& field) {
+    if (field.or_auto && (field.nullable ? v == T(0) : !v)) return ParamValue("auto");
     if (v) return value_of(*v, field);
-    if (field.or_auto) return ParamValue("auto");
     return std::nullopt;
   }
   template <class T>
@@ -132,6 +132,7 @@ std::vector<Line> list_all(const JobConfig& config) {
 std::vector<Line> list(const JobConfig& config) {
   std::vector<Line> lines = list_all(config);
   std::erase_if(lines, [](const Line& line) { return line.has_no_value; });
+  drop_empty_blocks(lines);
   return lines;
 }
 

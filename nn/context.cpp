@@ -46,6 +46,8 @@ void Context::begin(std::string_view name, const Shape& out, Cost forward, Cost 
   const int position = next_op_++;
   const bool again = region_ != nullptr && region_->again;
   if (planning()) ops_.push_back({std::string(name), out, forward, backward, again});
+  if (options_.probe != nullptr && !planning())
+    options_.probe->begin(again ? Activity::recompute : Activity::forward, name, forward.flops, forward.bytes);
   if (options_.expected == nullptr) return;
   const std::vector<OpPlan>& expected = *options_.expected;
   const auto index = static_cast<std::size_t>(position);
@@ -62,7 +64,8 @@ void Context::begin(std::string_view name, const Shape& out, Cost forward, Cost 
 }
 
 void Context::end(std::function<void(Context&)> backward) {
-  if (recording()) tape_.push_back({std::move(backward), true});
+  if (recording()) tape_.push_back({std::move(backward), true, next_op_ - 1});
+  if (options_.probe != nullptr && !planning()) options_.probe->end();
   if (!planning() && options_.after_op) options_.after_op();
 }
 
@@ -173,8 +176,14 @@ void Context::backward() {
     // Off the tape before it runs: what it captured is freed as soon as it is done.
     Record record = std::move(tape.back());
     tape.pop_back();
+    const bool probed = options_.probe != nullptr && record.is_op && options_.expected != nullptr;
+    if (probed) {
+      const OpPlan& op = options_.expected->at(static_cast<std::size_t>(record.op));
+      options_.probe->begin(Activity::backward, op.name, op.backward.flops, op.backward.bytes);
+    }
     record.backward(*this);
     record.backward = nullptr;
+    if (probed) options_.probe->end();
     if (record.is_op && !planning() && options_.after_op) options_.after_op();
   }
 }

@@ -8,6 +8,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "core/probe.hpp"
 #include "kernels/table.hpp"
 #include "nn/parameter.hpp"
 #include "nn/plan.hpp"
@@ -33,6 +34,7 @@ struct ContextOptions {
   std::int64_t* correct = nullptr;                ///< device; evaluation adds right answers to it
   const StepState* state = nullptr;               ///< device; its scale multiplies the loss gradient. Null: 1
   std::uint64_t seed = 1;                         ///< of dropout
+  Probe* probe = nullptr;                         ///< told of each forward and backward operation; null: nobody
   std::function<void()> after_op =
       {};  ///< e.g. lets collectives progress; called after each forward and backward operation
 };
@@ -137,6 +139,7 @@ class Context {
   struct Record {
     std::function<void(Context&)> backward;
     bool is_op = true;  ///< false: a unit's marker
+    int op = -1;        ///< of the plan's operations
   };
   void acquire(int unit, Phase phase);
   void release(int unit, Phase phase);

@@ -7,6 +7,7 @@
 #include <span>
 
 #include "core/text.hpp"
+#include "run/state_sums.hpp"
 
 namespace lockstep::run {
 namespace {
@@ -44,28 +45,6 @@ std::string differences(const std::string& first, const std::string& other, std:
     if (value_in(a, key) != value_in(b, key))
       text += fmt::format("\n  {}: rank 0 has {}, rank {} has {}", key, value_in(a, key), rank, value_in(b, key));
   return text;
-}
-
-/// A hash for each parameter of this rank.
-std::vector<std::uint64_t> hashes_of(engine::Engine& engine) {
-  constexpr std::int64_t piece = std::int64_t{1} << 20;
-  std::vector<float> values(static_cast<std::size_t>(piece));
-  std::vector<std::uint64_t> hashes;
-  XXH3_state_t* const state = XXH3_createState();
-  require(state != nullptr, "agreement: no memory for a hash");
-  for (std::size_t p = 0; p < engine.model().parameters().size(); ++p) {
-    const nn::ParameterSpec& spec = engine.model().parameters()[p];
-    const std::int64_t begin = engine.layout().of(static_cast<nn::ParamId>(p)).begin;
-    XXH3_64bits_reset(state);
-    for (std::int64_t at = 0; at < spec.elements(); at += piece) {
-      const std::int64_t count = std::min(piece, spec.elements() - at);
-      engine.read_range("master", begin + at, count, values.data());
-      XXH3_64bits_update(state, values.data(), static_cast<std::size_t>(count) * sizeof(float));
-    }
-    hashes.push_back(XXH3_64bits_digest(state));
-  }
-  XXH3_freeState(state);
-  return hashes;
 }
 
 }  // namespace
@@ -124,7 +103,7 @@ std::optional<Failure> compare_places(comm::Communicator& control, const std::st
 void require_equal_parameters(comm::Communicator& comm, engine::Engine& engine) {
   // Of a divided master each value is on one rank only.
   if (comm.size() == 1 || !engine.replicated("master")) return;
-  const std::vector<std::uint64_t> own = hashes_of(engine);
+  const std::vector<std::uint64_t> own = parameter_sums(engine, "master");
   std::vector<std::uint64_t> first = own;
   comm.broadcast({first.data(), first.size() * sizeof(std::uint64_t), DType::u8, Memory::host}, 0);
   std::vector<std::int64_t> differing(static_cast<std::size_t>(comm.size()), -1);

@@ -70,8 +70,14 @@ std::optional<Fault> parse(std::string_view text) {
 }
 
 /// The highest bit of the mantissa, so that no update rounds the difference away.
+/// Of a divided parameter buffer, the first that this rank holds.
 void flip_first_parameter(engine::Engine& engine) {
-  const std::int64_t at = engine.layout().of(0).begin;
+  std::int64_t at = engine.layout().of(0).begin;
+  if (!engine.replicated("master")) {
+    const std::vector<engine::FlatRange> own = engine.own_ranges("master");
+    if (own.empty()) return;
+    at = own.front().begin;
+  }
   float value = 0;
   engine.read_range("master", at, 1, &value);
   value = std::bit_cast<float>(std::bit_cast<std::uint32_t>(value) ^ (1U << 22));

@@ -8,6 +8,7 @@
 #include <set>
 
 #include "core/error.hpp"
+#include "core/json.hpp"
 #include "core/log.hpp"
 #include "core/text.hpp"
 #include "files/durable_folder.hpp"
@@ -32,7 +33,7 @@ std::vector<std::string> weight_files(const std::string& folder) {
                    "AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(DIR)"
                  : "");
   }
-  const auto object = nlohmann::json::parse(files::read_text_file(index, longest_json), nullptr, false);
+  const auto object = parse_json(files::read_text_file(index, longest_json));
   if (!object.is_object() || !object.contains("weight_map") || !object["weight_map"].is_object())
     fail(ErrorKind::checkpoint, "{}: has no weight_map", printable(index));
   std::set<std::string> names;

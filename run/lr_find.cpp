@@ -9,6 +9,7 @@
 #include "run/agreement.hpp"
 #include "run/checkpoint_store.hpp"
 #include "run/memory.hpp"
+#include "run/micro_batch.hpp"
 #include "run/resume.hpp"
 #include "run/run_folder.hpp"
 #include "run/setup.hpp"
@@ -150,7 +151,8 @@ LrFound sweep_lr(engine::Engine& engine, const std::function<void(std::int64_t)>
   return found;
 }
 
-LrFound find_lr(const job::LoadedJob& loaded, const LrFindOptions& options, RankContext& rank) {
+LrFound find_lr(const job::LoadedJob& asked, const LrFindOptions& options, RankContext& rank) {
+  job::LoadedJob loaded = asked;
   const job::JobConfig& job = loaded.config;
   comm::Communicator& comm = rank.comm;
   std::unique_ptr<data::Dataset> dataset;
@@ -162,6 +164,7 @@ LrFound find_lr(const job::LoadedJob& loaded, const LrFindOptions& options, Rank
   });
   share_beginning(beginning, comm);
   const auto model = make_model(job, dataset->shape());
+  if (!beginning.manifest) (void)settle_micro_batch(loaded, *model, rank);
   const job::BatchSizes batch = batch_for(job, beginning, rank);
   const engine::EngineOptions engine_settings =
       engine_options(loaded, *model, batch, comm.rank(), rank.place.device->immediate());

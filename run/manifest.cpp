@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "core/json.hpp"
 #include "core/text.hpp"
 
 namespace lockstep::run {
@@ -175,7 +176,7 @@ std::string canonical(const json& object, int indent = -1) {
 
 /// Parsed, its hash compared and taken off.
 json checked_object(const std::string& text, const std::string& place) {
-  json object = json::parse(text, nullptr, false);
+  json object = parse_json(text);
   if (!object.is_object()) damaged(place, "is no manifest: its text is damaged");
   const json version = object.value("format_version", json());
   const bool ours = version == manifest_version;

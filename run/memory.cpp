@@ -16,6 +16,8 @@
 #include "kernels/flat.hpp"
 #include "optim/optimizer.hpp"
 #include "run/memory_advice.hpp"
+#include "run/micro_batch.hpp"
+#include "run/process_memory.hpp"
 #include "run/setup.hpp"
 
 namespace lockstep::run {
@@ -186,9 +188,42 @@ MemoryNeed memory_need(nn::Model& model, const KernelTable& kernels, bool immedi
         {.table = &kernels, .device = device.get(), .context = context.get(), .invariant = options.leaves > 0},
         products);
   }
+  const auto whole_pages = [&](std::size_t bytes, std::size_t count = 1) {
+    constexpr std::size_t page = std::size_t{2} << 20;
+    const std::size_t one = count == 0 ? 0 : bytes / count;
+    if (one >= page) need.rounding += count * ((one + page - 1) / page * page - one);
+  };
+  for (const std::size_t bytes :
+       {state.parameters, state.masters, state.gradients, state.windows, state.gathered, need.activations})
+    whole_pages(bytes);
+  whole_pages(state.moments, moments);
   need.flops = plan.forward.flops + plan.backward.flops + plan.again.flops;
+  need.owned = pieces.own;
+  need.moments = static_cast<std::int64_t>(moments);
   if (ranks > 1) need.buckets = static_cast<std::size_t>(pieces.bucket_count);
   return need;
+}
+
+std::uint64_t job_limit(const job::JobConfig& job, const MemoryNeed& need, int host_ranks, int process_ranks,
+                        bool on_device) {
+  if (!job.run.memory_limit) return FreeMemory::unlimited;
+  const auto limit = static_cast<std::uint64_t>(*job.run.memory_limit * 1024 * 1024 * 1024);
+  const auto threads = static_cast<std::uint64_t>(process_ranks);
+  const std::uint64_t besides =
+      on_device ? 0 : planned_process_bytes(job, need, host_ranks, process_ranks, true) / threads - need.total();
+  return limit > besides ? limit - besides : 0;
+}
+
+std::uint64_t MemoryQuestion::left(const FreeMemory& free, const MemoryNeed& need) const {
+  return std::min(free.of_rank(sharing(), sharing_process()),
+                  job_limit(job.config, need, host_ranks, process_ranks, on_device()));
+}
+
+std::string MemoryQuestion::limit(const FreeMemory& free, const MemoryNeed& need) const {
+  if (left(free, need) < free.of_rank(sharing(), sharing_process()))
+    return fmt::format("run.memory_limit {} GiB, the process's program and data among it",
+                       *job.config.run.memory_limit);
+  return free.limit(sharing(), sharing_process());
 }
 
 namespace {
@@ -197,7 +232,7 @@ std::int64_t stage_of(const MemoryQuestion& question) { return question.job.conf
 
 std::string memory_line(const MemoryNeed& need, const FreeMemory& free, const MemoryQuestion& question) {
   const bool one = question.batch.world == 1;
-  const std::uint64_t left = free.of_rank(question.sharing(), question.sharing_process());
+  const std::uint64_t left = question.left(free, need);
   std::string line =
       fmt::format("memory    {}{} (activations {}{})", bytes_text(need.total()), one ? "" : " a rank",
                   bytes_text(need.activations), need.packed == 0 ? "" : ", packed weights " + bytes_text(need.packed));
@@ -211,13 +246,13 @@ std::string memory_line(const MemoryNeed& need, const FreeMemory& free, const Me
 
 std::optional<std::string> memory_shortage(const MemoryNeed& need, const FreeMemory& free,
                                            const MemoryQuestion& question) {
-  const std::uint64_t left = free.of_rank(question.sharing(), question.sharing_process());
+  const std::uint64_t left = question.left(free, need);
   if (need.total() <= left) return std::nullopt;
   const auto sharing = static_cast<std::uint64_t>(question.sharing());
   const char* const shared = question.on_device() ? "GPU" : "host";
   const std::string parts = fmt::format("weights, gradients and moments {}, activations {}", bytes_text(need.state),
                                         bytes_text(need.activations));
-  const std::string limit = free.limit(question.sharing(), question.sharing_process());
+  const std::string limit = question.limit(free, need);
   std::string text;
   if (sharing == 1)
     text = fmt::format("the job needs {} of memory ({}), but {} are free (limit: {})", bytes_text(need.total()), parts,
@@ -229,13 +264,13 @@ std::optional<std::string> memory_shortage(const MemoryNeed& need, const FreeMem
   return text + "\n" + memory_advice(free, question);
 }
 
-void require_memory(const MemoryQuestion& question, comm::Communicator& comm) {
+MemoryNeed require_memory(const MemoryQuestion& question, comm::Communicator& comm) {
   const MemoryNeed need = memory_need(
       question.model, question.kernels, question.device.immediate(), comm.rank(), comm.size(),
       engine_options(question.job, question.model, question.batch, comm.rank(), question.device.immediate()));
   const FreeMemory free = question.free();
   if (comm.rank() == 0) log::print("{}\n", memory_line(need, free, question));
-  const std::uint64_t left = free.of_rank(question.sharing(), question.sharing_process());
+  const std::uint64_t left = question.left(free, need);
   // Every rank has looked before one allocates, or the last would see what the others have left.
   std::vector<std::int64_t> margins(static_cast<std::size_t>(comm.size()));
   constexpr std::uint64_t most = std::numeric_limits<std::int64_t>::max();
@@ -244,6 +279,7 @@ void require_memory(const MemoryQuestion& question, comm::Communicator& comm) {
       static_cast<std::int64_t>(std::min<std::uint64_t>(need.total(), most));
   comm.all_gather_values(std::span(margins));
   require_agreed(margins, memory_shortage(need, free, question).value_or(""), comm);
+  return need;
 }
 
 void with_memory_advice(const MemoryQuestion& question, const std::function<void()>& make) {
@@ -255,39 +291,52 @@ void with_memory_advice(const MemoryQuestion& question, const std::function<void
   }
 }
 
-void require_memory_for_data(const job::JobConfig& job, const FreeMemory& free, const RankContext& rank) {
-  const std::uint64_t left = free.of_rank(rank.host_ranks, rank.process_ranks);
+namespace {
+
+struct DataNeed {
   std::uint64_t bytes = 0;
   std::string what;
+};
+
+DataNeed data_need(const job::JobConfig& job) {
   if (job.data.type == "clusters") {
     const job::ClustersDataConfig& points = job.data.clusters;
-    bytes = static_cast<std::uint64_t>(points.samples) * static_cast<std::uint64_t>(points.features) * sizeof(float);
-    what = fmt::format("data.samples: {} points of {} features", points.samples, points.features);
-  } else if (job.data.type == "tokens") {
-    return;  // mapped: the system takes its memory back when others need it
-  } else if (job.data.type == "images") {
-    bytes = static_cast<std::uint64_t>(data::image_bytes(image_options(job)));
-    what = "the images of data.path: " + printable(job.data.images.path);
-  } else {
-    const std::string& path = job.data.type == "csv" ? job.data.csv.path : job.data.text.path;
-    std::error_code none;
-    if (!std::filesystem::is_regular_file(path, none)) return;  // whoever reads it says why
-    bytes = std::filesystem::file_size(path, none);
-    what = "data.path: " + printable(path);
+    return {static_cast<std::uint64_t>(points.samples) * static_cast<std::uint64_t>(points.features) * sizeof(float),
+            fmt::format("data.samples: {} points of {} features", points.samples, points.features)};
   }
-  if (bytes <= left) return;
+  // Tokens are mapped: the system takes their memory back when others need it.
+  if (job.data.type == "tokens" || job.data.type == "custom") return {};
+  if (job.data.type == "images")
+    return {static_cast<std::uint64_t>(data::image_bytes(image_options(job))),
+            "the images of data.path: " + printable(job.data.images.path)};
+  const std::string& path = job.data.type == "csv" ? job.data.csv.path : job.data.text.path;
+  std::error_code none;
+  if (!std::filesystem::is_regular_file(path, none)) return {};  // whoever reads it says why
+  return {std::filesystem::file_size(path, none), "data.path: " + printable(path)};
+}
+
+}  // namespace
+
+std::uint64_t data_bytes(const job::JobConfig& job) { return data_need(job).bytes; }
+
+void require_memory_for_data(const job::JobConfig& job, const FreeMemory& free, const RankContext& rank) {
+  const std::uint64_t left = free.of_rank(rank.host_ranks, rank.process_ranks);
+  const DataNeed need = data_need(job);
+  if (need.bytes <= left) return;
   fail(ErrorKind::environment,
        "{} take {} of memory on each rank, but {} are free for each (limit: {}). Use less data, fewer ranks on this "
        "host, or a machine with more memory",
-       what, bytes_text(bytes), bytes_text(left), free.limit(rank.host_ranks, rank.process_ranks));
+       need.what, bytes_text(need.bytes), bytes_text(left), free.limit(rank.host_ranks, rank.process_ranks));
 }
 
-std::string memory_forecast(const job::LoadedJob& loaded, int ranks) {
+std::string memory_forecast(const job::LoadedJob& asked, int ranks) {
+  job::LoadedJob loaded = asked;
   const job::JobConfig& job = loaded.config;
   try {
     const auto model = make_model(job, data_shape(job));
     const bool threads = job.comm.backend != "mpi" && job.comm.ranks > 1;
     const SelectedPlace place = select_place(job, {});
+    (void)settle_micro_batch(loaded, *model, *place.kernels, *place.device, ranks, threads ? "comm.ranks" : "from MPI");
     const MemoryQuestion question{.job = loaded,
                                   .model = *model,
                                   .kernels = *place.kernels,

@@ -24,6 +24,10 @@ struct MemoryNeed {
   double flops = 0;             ///< of a micro-batch
   std::size_t exchange = 0;     ///< bytes that a rank hands to the communicator each step
   std::size_t buckets = 0;      ///< in which it does so with the gradient
+  std::size_t rounding = 0;     ///< not in total(): buffers of host memory end on whole huge pages
+
+  std::int64_t owned = 0;    ///< elements that this rank updates
+  std::int64_t moments = 0;  ///< numbers that the optimizer keeps for each
 
   /// What `state` consists of.
   struct State {
@@ -61,6 +65,10 @@ struct MemoryQuestion {
   [[nodiscard]] bool on_device() const { return device.memory() == Memory::device; }
   /// What the job's memory is taken from, and the ranks that share it.
   [[nodiscard]] FreeMemory free() const { return on_device() ? free_memory_of(device) : free_memory(); }
+  /// Of `free` what is left for the MemoryNeed of one rank, run.memory_limit minded.
+  [[nodiscard]] std::uint64_t left(const FreeMemory& free, const MemoryNeed& need) const;
+  /// What that is bounded by.
+  [[nodiscard]] std::string limit(const FreeMemory& free, const MemoryNeed& need) const;
   [[nodiscard]] int sharing() const { return on_device() ? device_ranks : host_ranks; }
   [[nodiscard]] int sharing_process() const { return on_device() ? 1 : process_ranks; }
 };
@@ -74,11 +82,16 @@ struct MemoryQuestion {
                                                          const MemoryQuestion& question);
 
 /// Collective, and the first that a rank does before it allocates: rank 0 prints the memory line, and if some rank has
-/// too little, all of them end with ErrorKind::environment. Of a GPU it is the GPU's memory that counts.
-void require_memory(const MemoryQuestion& question, comm::Communicator& comm);
+/// too little, all of them end with ErrorKind::environment. Of a GPU it is the GPU's memory that counts. Returns this
+/// rank's need.
+MemoryNeed require_memory(const MemoryQuestion& question, comm::Communicator& comm);
 
 /// Runs `make`, which allocates what the job needs. Where the device has less than it said, the error names what fits.
 void with_memory_advice(const MemoryQuestion& question, const std::function<void()>& make);
+
+/// Bytes that the job's data take in each process, as far as they can be told before they are read: 0 of what is
+/// mapped, and of a file that is not there.
+[[nodiscard]] std::uint64_t data_bytes(const job::JobConfig& job);
 
 /// ErrorKind::environment if the job's data alone do not fit: asked before they are read or made.
 void require_memory_for_data(const job::JobConfig& job, const FreeMemory& free, const RankContext& rank);

@@ -10,18 +10,7 @@
 #include "run/setup.hpp"
 
 namespace lockstep::run {
-namespace {
 
-/// Another way to run the same job.
-struct Variant {
-  std::int64_t ranks;
-  bool bf16;
-  bool exact;
-  std::int64_t micro;      ///< 0: as the job says
-  std::int64_t stage = 0;  ///< of ZeRO; 0: as the job says
-};
-
-/// Divisors of n below `limit`, largest first.
 std::vector<std::int64_t> divisors_below(std::int64_t n, std::int64_t limit) {
   std::vector<std::int64_t> divisors;
   for (std::int64_t d = 1; d * d <= n; ++d) {
@@ -33,6 +22,17 @@ std::vector<std::int64_t> divisors_below(std::int64_t n, std::int64_t limit) {
   std::ranges::sort(divisors, std::greater<>());
   return divisors;
 }
+
+namespace {
+
+/// Another way to run the same job.
+struct Variant {
+  std::int64_t ranks;
+  bool bf16;
+  bool exact;
+  std::int64_t micro;      ///< 0: as the job says
+  std::int64_t stage = 0;  ///< of ZeRO; 0: as the job says
+};
 
 class Advice {
  public:
@@ -111,7 +111,8 @@ class Advice {
   /// What it needs, if that is there.
   std::optional<std::size_t> fits(const Variant& variant) {
     try {
-      const std::size_t needed = need_of(variant);
+      const MemoryNeed need = need_of(variant);
+      const std::size_t needed = need.total();
       const std::int64_t world = question_.batch.world;
       const auto sharing = static_cast<int>((variant.ranks * question_.sharing() + world - 1) / world);
       const int sharing_process = question_.sharing_process() > 1 ? static_cast<int>(variant.ranks) : 1;
@@ -120,14 +121,16 @@ class Advice {
         smallest_ = words(variant);
         ranks_of_least_ = variant.ranks;
       }
-      if (needed > free_.of_rank(sharing, sharing_process)) return std::nullopt;
+      const std::uint64_t limit =
+          job_limit(job(), need, std::max(sharing, sharing_process), sharing_process, question_.on_device());
+      if (needed > std::min(free_.of_rank(sharing, sharing_process), limit)) return std::nullopt;
       return needed;
     } catch (const Error&) {
       return std::nullopt;  // the batch cannot be shared out like that
     }
   }
 
-  [[nodiscard]] std::size_t need_of(const Variant& variant) const {
+  [[nodiscard]] MemoryNeed need_of(const Variant& variant) const {
     job::LoadedJob changed = question_.job;
     if (variant.bf16) changed.config.bf16.enabled = true;
     if (variant.stage > 0) changed.config.zero_optimization.stage = variant.stage;
@@ -140,8 +143,7 @@ class Advice {
     const job::BatchSizes batch = batch_sizes(changed.config, variant.ranks, "advice");
     return memory_need(question_.model, question_.kernels, question_.device.immediate(), 0,
                        static_cast<int>(variant.ranks),
-                       engine_options(changed, question_.model, batch, 0, question_.device.immediate()))
-        .total();
+                       engine_options(changed, question_.model, batch, 0, question_.device.immediate()));
   }
 
   [[nodiscard]] std::string words(const Variant& variant) const {

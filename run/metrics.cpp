@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "core/error.hpp"
+#include "core/json.hpp"
 #include "core/log.hpp"
 #include "core/text.hpp"
 
@@ -35,6 +36,7 @@ std::string to_json(const StepMetrics& m) {
       number(m.grad_norm), number(m.loss_scale), m.skipped, m.item, m.items_per_s, m.step_ms);
   if (m.val_loss) line += fmt::format(R"(,"val_loss":{})", number(*m.val_loss));
   if (m.val_accuracy) line += fmt::format(R"(,"val_accuracy":{})", number(*m.val_accuracy));
+  if (m.memory_bytes) line += fmt::format(R"(,"memory_bytes":{})", *m.memory_bytes);
   return line + "}";
 }
 
@@ -48,7 +50,7 @@ MetricsScan scan_metrics(const std::string& path, std::int64_t keep_steps) {
     const bool whole = !in.eof();  // its line end was there
     bytes += static_cast<std::int64_t>(line.size()) + (whole ? 1 : 0);
     ++number;
-    const auto object = nlohmann::json::parse(line, nullptr, false);
+    const auto object = parse_json(line);
     if (!object.is_object() || !object.contains("step")) {
       if (bad_lines++ == 0) first_bad = number;
       continue;  // stays if a good line follows

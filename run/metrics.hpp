@@ -23,7 +23,8 @@ struct StepMetrics {
   const char* item = "tokens";  ///< tokens | samples: names the key tokens_per_s or samples_per_s
   double step_ms = 0;
   std::optional<double> val_loss;
-  std::optional<double> val_accuracy = {};  ///< of classifiers, where val_loss is
+  std::optional<double> val_accuracy = {};         ///< of classifiers, where val_loss is
+  std::optional<std::uint64_t> memory_bytes = {};  ///< the most of a process so far (PeakMemory), where it was asked
 };
 
 /// One JSON object, without the line end. Numbers are shortest round-trip decimals; what is not finite is null.

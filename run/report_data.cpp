@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/error.hpp"
+#include "core/json.hpp"
 #include "core/text.hpp"
 
 namespace lockstep::run {
@@ -43,7 +44,7 @@ double number_of(const json& object, const char* key) {
 }
 
 std::optional<MetricsRow> row_of(const std::string& line, std::string& item) {
-  const json object = json::parse(line, nullptr, false);
+  const json object = parse_json(line);
   if (!object.is_object() || !object.contains("step") || !object["step"].is_number_integer()) return {};
   MetricsRow row{.step = object["step"].get<std::int64_t>(),
                  .update = 0,

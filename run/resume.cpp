@@ -178,7 +178,8 @@ job::BatchSizes batch_for(const job::JobConfig& job, Beginning& beginning, const
          "ranks that work: {}",
          train, micro, world, rank.world_source, works);
   }
-  if (job.train_batch_size.value_or(train) != train || job.train_micro_batch_size_per_gpu.value_or(micro) != micro)
+  if (job.train_batch_size.value_or(train) != train ||
+      (!job.micro_batch_is_auto() && job.train_micro_batch_size_per_gpu.value_or(micro) != micro))
     beginning.remarks.push_back(fmt::format(
         "the checkpoint's train_batch_size {} and micro-batch {} stay; this job's numbers would need a new run", train,
         micro));

@@ -58,7 +58,8 @@ void require_same_run(const Beginning& beginning, const job::JobConfig& job, con
 void open_run_folder(const std::string& folder, const CheckpointStore& store, Beginning& beginning);
 
 /// A checkpoint's batch and micro-batch win over the job's: the same samples go into each step, however many ranks
-/// share them out. ErrorKind::checkpoint where that cannot be, with the numbers of ranks that can.
+/// share them out. ErrorKind::checkpoint where that cannot be, with the numbers of ranks that can. A job that says auto
+/// must have been settled unless there is a checkpoint.
 [[nodiscard]] job::BatchSizes batch_for(const job::JobConfig& job, Beginning& beginning, const RankContext& rank);
 
 }  // namespace lockstep::run

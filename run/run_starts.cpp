@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/error.hpp"
+#include "core/json.hpp"
 #include "core/text.hpp"
 #include "kernels/cuda_loader.hpp"
 
@@ -43,7 +44,7 @@ std::vector<RunStart> read_starts(const std::string& run_folder) {
   std::vector<RunStart> starts;
   std::ifstream in(run_folder + file_name, std::ios::binary);
   for (std::string line; std::getline(in, line);) {
-    const json object = json::parse(line, nullptr, false);
+    const json object = parse_json(line);
     if (!object.is_object() || !object.contains("step") || !object["step"].is_number_integer()) continue;
     const auto text = [&](const char* key) {
       const auto found = object.find(key);

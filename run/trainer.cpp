@@ -6,6 +6,7 @@
 #include <functional>
 #include <span>
 #include <thread>
+#include <utility>
 
 #include "comm/heartbeat.hpp"
 #include "core/error.hpp"
@@ -16,18 +17,23 @@
 #include "engine/evaluate.hpp"
 #include "run/agreement.hpp"
 #include "run/checkpoint_store.hpp"
+#include "run/drift_guard.hpp"
 #include "run/drill.hpp"
 #include "run/fault.hpp"
 #include "run/hf_model.hpp"
+#include "run/host_speed.hpp"
 #include "run/memory.hpp"
 #include "run/metrics.hpp"
+#include "run/micro_batch.hpp"
 #include "run/monitors.hpp"
+#include "run/process_memory.hpp"
 #include "run/progress.hpp"
 #include "run/resume.hpp"
 #include "run/run_folder.hpp"
 #include "run/run_header.hpp"
 #include "run/run_starts.hpp"
 #include "run/setup.hpp"
+#include "run/step_probe.hpp"
 #include "run/wishes.hpp"
 
 namespace lockstep::run {
@@ -39,7 +45,6 @@ class Training {
  public:
   Training(const job::LoadedJob& job, const std::string& resume, RankContext& rank)
       : loaded_(job),
-        job_(job.config),
         rank_(rank),
         comm_(rank.comm),
         drill_(drill_from_environment()),
@@ -57,8 +62,11 @@ class Training {
       beginning_ = find_beginning(folder_, resume);
     });
     share_beginning(beginning_, comm_);
+    const std::string why_micro = beginning_.manifest ? "" : settle_micro_batch(loaded_, *model_, rank_);
     batch_ = batch_for(job_, beginning_, rank_);
-    options_ = engine_options(job, *model_, batch_, comm_.rank(), rank_.place.device->immediate());
+    explain_micro_batch(batch_, why_micro);
+    if (job_.micro_batch_is_auto()) loaded_.config.train_micro_batch_size_per_gpu = batch_.micro;
+    options_ = engine_options(loaded_, *model_, batch_, comm_.rank(), rank_.place.device->immediate());
     capture_ = choose_capture(job_, *rank_.place.device);
     options_.captured = capture_.captured;
     require_same_run(beginning_, job_, *dataset_, *model_, options_);
@@ -72,7 +80,8 @@ class Training {
   TrainResult run() {
     const std::int64_t first = beginning_.first_step();
     if (beginning_.manifest && first >= job_.run.steps) return already_complete();
-    require_memory(memory_question(), comm_);
+    planned_ = require_memory(memory_question(), comm_);
+    make_probe();
     make_engine();
     together("opening the run's folder", [&] {
       if (is_root()) open_folder();
@@ -90,21 +99,27 @@ class Training {
       wishes.pass_on(*engine_);
       comm_.at_step(step + 1);
       faults_.strike(FaultPoint::begin, step + 1, *engine_);
+      if (probe_) probe_->begin_step(step + 1, job_.run.profile && step >= first + 2);
       train_step();
+      if (probe_) probe_->end_step();
       faults_.strike(FaultPoint::end, step + 1, *engine_);
+      if (trace_is_due(step + 1)) write_trace(progress);
       const std::int64_t done = step + 1;
       const bool end = done == job_.run.steps;
       const bool evaluate = job_.run.eval_every > 0 && (end || done % job_.run.eval_every == 0);
       const bool save =
           end || done == save_after_ || (job_.run.checkpoint.every > 0 && done % job_.run.checkpoint.every == 0);
-      const bool all = evaluate || save || done == last_step_;
+      const bool all = evaluate || save || guard_->due(done) || done == last_step_;
       if (all) engine_->drain();
+      if (all) look_at_memory();
       record(engine_->results(), evaluate ? done : 0, progress);
       // A step that ended the run comes by itself, behind those before it.
       const bool asked = !all && (done == save_after_ || done == last_step_);  // the wish has only just been seen
       if (asked) engine_->drain();
       if (all || asked) record(engine_->results(), 0, progress);
-      if (save || done == save_after_ || done == last_step_) {
+      const bool saves = save || done == save_after_ || done == last_step_;
+      if (saves || guard_->due(done)) look_for_drift(done);
+      if (saves) {
         save_checkpoint(progress);
         wishes.saved(Clock::now() - step_began_, progress);
         step_began_ = Clock::now();
@@ -127,6 +142,8 @@ class Training {
       result.val_loss = evaluation_->loss;
       result.val_accuracy = evaluation_->accuracy;
     }
+    if (is_root() && job_.run.profile) log::print("{}", profile_text(*probe_, ceilings_));
+    if (is_root()) print_memory();
     if (is_root())
       log::print("done: {} ({}) in {}{}; run folder {}\n", counted(job_.run.steps, "step"),
                  counted(result.updates, "update"),
@@ -145,6 +162,56 @@ class Training {
     comm::run_with_heartbeat(comm_, what, here, heartbeat());
   }
   [[nodiscard]] comm::Seconds heartbeat() const { return comm::Seconds(std::min(1.0, job_.comm.timeout_s / 4)); }
+
+  /// Collective: what the ranks' processes take now, that of the largest.
+  void look_at_memory() {
+    memory_.look();
+    std::vector<std::uint64_t> all(static_cast<std::size_t>(comm_.size()));
+    all[static_cast<std::size_t>(comm_.rank())] = memory_.bytes();
+    comm_.all_gather_values(std::span(all));
+    most_memory_ = peak_memory_ = *std::ranges::max_element(all);
+  }
+
+  /// Watches the steps, if the job asks for it.
+  void make_probe() {
+    const auto& traced = job_.run.trace.steps;
+    if (!job_.run.profile && !traced) return;
+    if (!rank_.place.device->immediate())
+      fail(ErrorKind::config,
+           "run.{}: a GPU does its work after the host has asked for it, so that the host's clock says nothing of its "
+           "parts; take run.device: cpu, or look at the run with nsys (docs/gpu.md)",
+           job_.run.profile ? "profile" : "trace");
+    probe_.emplace(traced ? traced->front() : 0, traced ? traced->back() : 0);
+    if (job_.run.profile) {
+      comm_.barrier();  // all ranks measure at once, as they compute
+      ceilings_ = {.flops_per_s = product_speed(rank_.place, compute_dtype(job_)),
+                   .bytes_per_s = memory_speed(rank_.place)};
+    }
+    options_.probe = &*probe_;
+    probed_.emplace(comm_, *probe_);
+  }
+
+  [[nodiscard]] bool trace_is_due(std::int64_t done) const {
+    const auto& traced = job_.run.trace.steps;
+    return traced && done == std::min(traced->back(), job_.run.steps) && done >= traced->front();
+  }
+
+  /// Collective.
+  void write_trace(Progress& progress) {
+    const std::string trace = gather_trace(*probe_, comm_);
+    if (!is_root()) return;
+    files::replace_text_file(folder_ + "/trace.json", trace);
+    progress.note("trace " + folder_ + "/trace.json");
+  }
+
+  /// Beside what the plan says of a process.
+  void print_memory() const {
+    if (peak_memory_ == 0) return;
+    const std::size_t planned = planned_process_bytes(job_, planned_, rank_.host_ranks, rank_.process_ranks,
+                                                      rank_.place.device->memory() == Memory::host);
+    log::print("memory    at most {} in a process (PSS), planned {}\n", human_bytes(static_cast<double>(peak_memory_)),
+               human_bytes(static_cast<double>(planned)));
+  }
 
   /// Each rank reads its own copy of the data; a host with another one would train on it unnoticed.
   void require_equal_data() {
@@ -204,6 +271,7 @@ class Training {
     }
     if (const auto metric = metric_to_go_on(beginning_, engine_->metric_state())) engine_->set_metric_state(*metric);
     require_equal_parameters(comm_, *engine_);
+    guard_.emplace(*engine_, job_.run.guard.every);
   }
 
   /// Rank 0.
@@ -233,15 +301,28 @@ class Training {
   void train_step() {
     clock_.begin_step();
     for (std::int64_t i = 0; i < engine_->options().grad_accum; ++i) {
-      const data::HostBatch& samples = batches_->next();
+      const data::HostBatch& samples = next_batch();
       clock_.lap(&StepTimes::data);
       engine_->forward(samples);
       clock_.lap(&StepTimes::forward);
       engine_->backward();
       clock_.lap(&StepTimes::backward);
     }
+    if (guard_->armed()) together("looking for drift", [&] { guard_->require_unchanged(); });
     engine_->step();
     clock_.lap(&StepTimes::step);
+  }
+
+  const data::HostBatch& next_batch() {
+    const ProbeScope scope(probe_ ? &*probe_ : nullptr, Activity::data, "samples");
+    return batches_->next();
+  }
+
+  /// Before a checkpoint too: what is saved was equal on all ranks.
+  void look_for_drift(std::int64_t done) {
+    const auto began = Clock::now();
+    guard_->compare(done);
+    step_began_ += Clock::now() - began;
   }
 
   /// This rank's micro-batches from step `first` on are made ahead. Ranks take consecutive parts of a step's samples.
@@ -272,6 +353,7 @@ class Training {
                     .step_ms = seconds * 1e3,
                     .val_loss = {},
                     .val_accuracy = {}};
+      if (most_memory_ > 0 && &r == &results.back()) m.memory_bytes = std::exchange(most_memory_, 0);
       if (m.step == evaluate) {
         evaluation_ = engine::evaluate_all(*engine_, *dataset_);
         if (evaluation_) {
@@ -384,8 +466,8 @@ class Training {
     if (!text.empty()) progress.note(text);
   }
 
-  const job::LoadedJob& loaded_;
-  const job::JobConfig& job_;
+  job::LoadedJob loaded_;  ///< with the micro-batch that was chosen, where the job says auto
+  const job::JobConfig& job_ = loaded_.config;
   RankContext& rank_;
   comm::Communicator& comm_;
   Drill drill_;
@@ -398,6 +480,7 @@ class Training {
   engine::EngineOptions options_;
   Capture capture_;
   std::optional<engine::Engine> engine_;
+  std::optional<DriftGuard> guard_;
   std::optional<CheckpointStore> store_;
   // On rank 0:
   std::optional<RunLock> lock_;
@@ -406,6 +489,21 @@ class Training {
 
   std::optional<data::Prefetch> batches_;
   StepClock clock_;
+  std::optional<StepProbe> probe_;
+  Ceilings ceilings_;
+  /// The communicator, which outlives the probe, forgets it.
+  struct Probed {
+    Probed(comm::Communicator& of, Probe& probe) : comm(of) { comm.set_probe(&probe); }
+    Probed(const Probed&) = delete;
+    Probed& operator=(const Probed&) = delete;
+    ~Probed() { comm.set_probe(nullptr); }
+    comm::Communicator& comm;
+  };
+  std::optional<Probed> probed_;
+  MemoryNeed planned_;
+  PeakMemory memory_;
+  std::uint64_t most_memory_ = 0;  ///< to be written with the latest step
+  std::uint64_t peak_memory_ = 0;  ///< of all ranks' processes
   StepState state_;
   std::optional<engine::Evaluation> evaluation_;  ///< the last one
   std::int64_t skipped_in_a_row_ = 0;

@@ -10,6 +10,7 @@
 #include "core/text.hpp"
 #include "files/durable_folder.hpp"
 #include "run/agreement.hpp"
+#include "run/micro_batch.hpp"
 #include "run/resume.hpp"
 #include "run/setup.hpp"
 
@@ -53,8 +54,15 @@ void Scheduler::set_index(std::int64_t index) {
   engine_.set_values(values);
 }
 
+namespace {
+job::LoadedJob with_micro_batch(job::LoadedJob job, nn::Model& model, const RankContext& rank) {
+  (void)settle_micro_batch(job, model, rank);
+  return job;
+}
+}  // namespace
+
 Training::Training(nn::Model& model, const job::LoadedJob& job, RankContext& rank, TrainingOptions options)
-    : job_(for_a_program(job)),
+    : job_(with_micro_batch(for_a_program(job), model, rank)),
       rank_(rank),
       comm_(rank.comm),
       folder_(run_folder(job_.config)),

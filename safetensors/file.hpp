@@ -9,9 +9,9 @@
 
 namespace lockstep::safetensors {
 
-/// A safetensors file that is read by what its header says (safetensors/header.hpp: the rules). Bytes are read where they
-/// are asked for; a file that has become shorter meanwhile is an error, not a signal. Errors: ErrorKind::checkpoint with
-/// the file's name.
+/// A safetensors file that is read by what its header says (safetensors/header.hpp: the rules). Bytes are read where
+/// they are asked for; a file that has become shorter meanwhile is an error, not a signal. Errors:
+/// ErrorKind::checkpoint with the file's name.
 class File {
  public:
   /// Reads and checks the header. `follow`: also where `path` is a link to the file.

@@ -21,16 +21,14 @@ struct Named {
   std::string_view name;
 };
 // In the order of the enumeration.
-constexpr std::array<Named, 20> types = {{{Type::boolean, 8, "BOOL"},   {Type::f4, 4, "F4"},
-                                          {Type::f6_e2m3, 6, "F6_E2M3"}, {Type::f6_e3m2, 6, "F6_E3M2"},
-                                          {Type::u8, 8, "U8"},           {Type::i8, 8, "I8"},
-                                          {Type::f8_e5m2, 8, "F8_E5M2"}, {Type::f8_e4m3, 8, "F8_E4M3"},
-                                          {Type::f8_e8m0, 8, "F8_E8M0"}, {Type::i16, 16, "I16"},
-                                          {Type::u16, 16, "U16"},        {Type::f16, 16, "F16"},
-                                          {Type::bf16, 16, "BF16"},      {Type::i32, 32, "I32"},
-                                          {Type::u32, 32, "U32"},        {Type::f32, 32, "F32"},
-                                          {Type::c64, 64, "C64"},        {Type::f64, 64, "F64"},
-                                          {Type::i64, 64, "I64"},        {Type::u64, 64, "U64"}}};
+constexpr std::array<Named, 20> types = {
+    {{Type::boolean, 8, "BOOL"},    {Type::f4, 4, "F4"},           {Type::f6_e2m3, 6, "F6_E2M3"},
+     {Type::f6_e3m2, 6, "F6_E3M2"}, {Type::u8, 8, "U8"},           {Type::i8, 8, "I8"},
+     {Type::f8_e5m2, 8, "F8_E5M2"}, {Type::f8_e4m3, 8, "F8_E4M3"}, {Type::f8_e8m0, 8, "F8_E8M0"},
+     {Type::i16, 16, "I16"},        {Type::u16, 16, "U16"},        {Type::f16, 16, "F16"},
+     {Type::bf16, 16, "BF16"},      {Type::i32, 32, "I32"},        {Type::u32, 32, "U32"},
+     {Type::f32, 32, "F32"},        {Type::c64, 64, "C64"},        {Type::f64, 64, "F64"},
+     {Type::i64, 64, "I64"},        {Type::u64, 64, "U64"}}};
 
 const Named& named(Type type) { return types[static_cast<std::size_t>(type)]; }
 
@@ -60,8 +58,7 @@ class Words {
   bool number_float(double, const std::string&) { return no_value("a number that is not whole or too large"); }
   bool number_unsigned(std::uint64_t value) {
     if (where_ == Where::shape) {
-      if (tensor_.shape.size() == most_dimensions)
-        refuse("{} has more than {} dimensions", label(), most_dimensions);
+      if (tensor_.shape.size() == most_dimensions) refuse("{} has more than {} dimensions", label(), most_dimensions);
       tensor_.shape.push_back(value);
     } else if (where_ == Where::offsets) {
       if (offsets_ == 2) refuse("data_offsets of {} has more than two numbers", label());
@@ -224,8 +221,7 @@ Header parse_header(std::string_view text, std::uint64_t data_bytes, const std::
       words.refuse("{} begins at byte {} of the data, the tensor before it ends at {}", label, tensor.begin, end);
     end = tensor.end;
   }
-  if (end != data_bytes)
-    words.refuse("its tensors end at byte {} of the data, the file at {}", end, data_bytes);
+  if (end != data_bytes) words.refuse("its tensors end at byte {} of the data, the file at {}", end, data_bytes);
   return header;
 }
 
@@ -245,7 +241,8 @@ std::string lay_out(std::vector<Tensor>& tensors, const std::map<std::string, st
     std::uint64_t bytes = 0;
     require(tensor.name.size() <= longest_name && tensor.shape.size() <= most_dimensions,
             "safetensors: a name or shape is longer than what is read");
-    require(names.insert(tensor.name).second && tensor.name != "__metadata__", "safetensors: a name stands there twice");
+    require(names.insert(tensor.name).second && tensor.name != "__metadata__",
+            "safetensors: a name stands there twice");
     require(count_bytes(tensor.shape, tensor.type, bytes), "safetensors: a shape that cannot be counted");
     tensor.begin = end;
     require(!__builtin_add_overflow(end, bytes, &end), "safetensors: more bytes than can be counted");

@@ -11,12 +11,12 @@ namespace lockstep::safetensors {
 // A safetensors file, as Hugging Face's models come:
 //
 //     file   = length header data        length: 8 bytes, little-endian: of the header
-//     header = a JSON object: "__metadata__" -> {text: text}, and name -> {"dtype", "shape", "data_offsets": [begin, end]}
-//     data   = the tensors' bytes, row-major, little-endian
+//     header = a JSON object: "__metadata__" -> {text: text}, and name -> {"dtype", "shape", "data_offsets": [begin,
+//     end]} data   = the tensors' bytes, row-major, little-endian
 //
-// A file from somewhere else is read only if all of it is accounted for (rules of the format's README, and of its authors'
-// list of attacks): no key twice, every tensor exactly as long as its shape, tensors one behind the other from the first
-// byte of data to the file's last. So no two readers can see different things in one file.
+// A file from somewhere else is read only if all of it is accounted for (rules of the format's README, and of its
+// authors' list of attacks): no key twice, every tensor exactly as long as its shape, tensors one behind the other from
+// the first byte of data to the file's last. So no two readers can see different things in one file.
 
 /// The limits of what is read.
 inline constexpr std::uint64_t longest_header = 100'000'000;  // the format's own
@@ -56,7 +56,7 @@ struct Tensor {
   std::string name;
   Type type = Type::f32;
   std::vector<std::uint64_t> shape = {};  ///< empty: one element
-  std::uint64_t begin = 0;           ///< in data, bytes
+  std::uint64_t begin = 0;                ///< in data, bytes
   std::uint64_t end = 0;
   [[nodiscard]] std::uint64_t bytes() const { return end - begin; }
   bool operator==(const Tensor&) const = default;
@@ -70,18 +70,19 @@ struct Header {
   [[nodiscard]] const Tensor* find(std::string_view name) const;
 };
 
-/// The length in the first 8 bytes of a file of `file_bytes` bytes. ErrorKind::checkpoint, as below, if no header of that
-/// length can lie there.
+/// The length in the first 8 bytes of a file of `file_bytes` bytes. ErrorKind::checkpoint, as below, if no header of
+/// that length can lie there.
 [[nodiscard]] std::uint64_t header_length(const unsigned char (&first)[8], std::uint64_t file_bytes,
                                           const std::string& place);
 
-/// Reads the text of a header; `data_bytes` follow it in the file. ErrorKind::checkpoint with `place`, the tensor and the
-/// rule for whatever is not as described above. Takes memory in proportion to the text, whatever numbers stand in it.
+/// Reads the text of a header; `data_bytes` follow it in the file. ErrorKind::checkpoint with `place`, the tensor and
+/// the rule for whatever is not as described above. Takes memory in proportion to the text, whatever numbers stand in
+/// it.
 [[nodiscard]] Header parse_header(std::string_view text, std::uint64_t data_bytes, const std::string& place);
 
-/// Lays `tensors` out (their begin and end are set here): wider types first, then by name. The first bytes of the file: length
-/// and header, which is padded with spaces so that data begins at a multiple of 8. Names that occur twice, are too long or
-/// no UTF-8 and shapes that cannot be counted are ErrorKind::internal.
+/// Lays `tensors` out (their begin and end are set here): wider types first, then by name. The first bytes of the file:
+/// length and header, which is padded with spaces so that data begins at a multiple of 8. Names that occur twice, are
+/// too long or no UTF-8 and shapes that cannot be counted are ErrorKind::internal.
 [[nodiscard]] std::string lay_out(std::vector<Tensor>& tensors, const std::map<std::string, std::string>& metadata);
 
 }  // namespace lockstep::safetensors

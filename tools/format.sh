@@ -23,7 +23,7 @@ for formatter in clang-format-14 clang-format ''; do
 done
 
 folders=()
-for folder in core config kernels nn optim sched comm data job engine run apps bench examples tests; do
+for folder in core config files safetensors kernels nn optim sched comm data job engine run apps bench examples fuzz tests; do
   [[ -d $folder ]] && folders+=("$folder")
 done
 find "${folders[@]}" -type f \( -name '*.hpp' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' -o -name '*.h' \) -print0 |

@@ -23,7 +23,8 @@ while (($#)); do
 done
 
 # Every program under AddressSanitizer, those with threads of our own under ThreadSanitizer too. What runs under mpirun
-# runs in the release build only: Open MPI itself is not clean under either.
+# runs in the release build only: Open MPI itself is not clean under either. Preset tsan leaves the layers out that its
+# programs do not need (LOCKSTEP_LEAVE_OUT).
 asan_programs=()
 for folder in tests/*/; do
   layer=$(basename "$folder")

@@ -9,7 +9,7 @@
 namespace lockstep::kernels::cuda {
 
 void attention_forward(const Exec& exec, const AttentionForwardArgs& args) {
-  CudnnAttention* cudnn = cuda_context(exec).cudnn();
+  CudnnAttention* cudnn = cuda_context(exec).attention();
   if (cudnn != nullptr && cudnn->forward(exec, args)) return;
   flash_attention_forward(exec, args);
 }
@@ -19,7 +19,7 @@ std::size_t attention_backward_scratch(const AttentionBackwardArgs& args) noexce
 }
 
 void attention_backward(const Exec& exec, const AttentionBackwardArgs& args) {
-  CudnnAttention* cudnn = cuda_context(exec).cudnn();
+  CudnnAttention* cudnn = cuda_context(exec).attention();
   if (cudnn != nullptr && cudnn->backward(exec, args, attention_backward_scratch(args))) return;
   flash_attention_backward(exec, args);
 }

@@ -1,19 +1,17 @@
 #pragma once
 
-// cuDNN's attention, as far as it can be had: the module is built with its graph API where CMake finds cuDNN's and
-// cudnn_frontend's headers, and the library itself is opened when a context is made.
+// cuDNN's attention, as far as cuDNN can be had (kernels/cuda/cudnn.hpp).
 
 #include <memory>
-#include <string>
 
 #include "kernels/attention/attention.hpp"
+#include "kernels/cuda/cudnn.hpp"
 
 namespace lockstep::kernels {
 
 class CudnnAttention {
  public:
-  /// Null where it cannot be had. text <- "cuDNN 9.19.0", or the reason.
-  [[nodiscard]] static std::unique_ptr<CudnnAttention> open(std::string& text);
+  [[nodiscard]] static std::unique_ptr<CudnnAttention> with(CudnnGraphs& graphs);
   virtual ~CudnnAttention() = default;
 
   /// False, with nothing done, where cuDNN does not take these sizes and types. What it needs is made when they are met

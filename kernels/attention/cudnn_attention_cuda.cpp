@@ -4,41 +4,22 @@
 
 namespace lockstep::kernels {
 
-std::unique_ptr<CudnnAttention> CudnnAttention::open(std::string& text) {
-  text = "built without cuDNN's headers";
-  return nullptr;
-}
+std::unique_ptr<CudnnAttention> CudnnAttention::with(CudnnGraphs& /*graphs*/) { return nullptr; }
 std::size_t cudnn_backward_bytes(const AttentionBackwardArgs& /*args*/) noexcept { return 0; }
 
 }  // namespace lockstep::kernels
 
 #else
 
-#include <cuda_runtime_api.h>
-#include <dlfcn.h>
-
 #include <cmath>
 #include <compare>
-#include <cstdlib>
 #include <map>
-#include <optional>
-#include <string>
-#include <unordered_map>
 
-#define NV_CUDNN_FRONTEND_USE_DYNAMIC_LOADING
-#include <cudnn_frontend.h>
-
-#include "core/error.hpp"
-
-/// Where cudnn_frontend looks its functions up.
-namespace cudnn_frontend {
-void* cudnn_dlhandle = nullptr;
-}
+#include "kernels/cuda/cudnn_graphs.hpp"
 
 namespace lockstep::kernels {
 namespace {
 
-namespace fe = cudnn_frontend;
 using Tensor = std::shared_ptr<fe::graph::Tensor_attributes>;
 
 constexpr std::int64_t widest_head = 128;
@@ -58,48 +39,37 @@ bool takes(const Args& args) {
   return args.dtype != DType::f32 && args.head_size % 8 == 0 && args.head_size <= widest_head;
 }
 
-/// A plan, or none where cuDNN has no engine for it.
-struct Plan {
-  std::unique_ptr<fe::graph::Graph> graph;
-  std::int64_t workspace = 0;
-};
-
-class Cudnn final : public CudnnAttention {
+class Attention final : public CudnnAttention {
  public:
-  explicit Cudnn(cudnnHandle_t handle) : handle_(handle) {}
-  ~Cudnn() override {
-    plans_.clear();
-    (void)fe::detail::destroy_handle(handle_);
-  }
+  explicit Attention(CudnnGraphs& graphs) : graphs_(graphs) {}
 
   [[nodiscard]] bool forward(const Exec& exec, const AttentionForwardArgs& args) override {
     if (!takes(args)) return false;
-    Plan& plan = plan_for(key_of(exec, args, false));
+    CudnnPlan& plan = plan_for(key_of(exec, args, false));
     if (plan.graph == nullptr) return false;
-    std::unordered_map<std::int64_t, void*> tensors = packed(const_cast<void*>(args.qkv), args, query);
+    CudnnTensors tensors = packed(const_cast<void*>(args.qkv), args, query);
     tensors[out] = args.y;
     tensors[stats] = args.lse;
-    run(exec, plan, tensors, nullptr, 0);
+    graphs_.run(exec, plan, tensors, nullptr, 0, "attention");
     return true;
   }
 
   [[nodiscard]] bool backward(const Exec& exec, const AttentionBackwardArgs& args, std::size_t work_bytes) override {
     if (!takes(args)) return false;
-    Plan& plan = plan_for(key_of(exec, args, true));
+    CudnnPlan& plan = plan_for(key_of(exec, args, true));
     if (plan.graph == nullptr) return false;
-    std::unordered_map<std::int64_t, void*> tensors = packed(const_cast<void*>(args.qkv), args, query);
+    CudnnTensors tensors = packed(const_cast<void*>(args.qkv), args, query);
     tensors.merge(packed(args.dqkv, args, query_grad));
     tensors[out] = const_cast<void*>(args.y);
     tensors[stats] = const_cast<float*>(args.lse);
     tensors[out_grad] = const_cast<void*>(args.dy);
-    run(exec, plan, tensors, args.scratch, work_bytes);
+    graphs_.run(exec, plan, tensors, args.scratch, work_bytes, "attention's backward pass");
     return true;
   }
 
  private:
-  cudnnHandle_t handle_;
-  std::map<Key, Plan> plans_;
-  std::optional<Arena> more_work_;  ///< for plans that want more than they are given
+  CudnnGraphs& graphs_;
+  std::map<Key, CudnnPlan> plans_;
 
   template <class Args>
   static Key key_of(const Exec& exec, const Args& args, bool backward) {
@@ -114,51 +84,24 @@ class Cudnn final : public CudnnAttention {
 
   /// The three parts of qkv, or of its gradient, numbered from `first`.
   template <class Args>
-  static std::unordered_map<std::int64_t, void*> packed(void* data, const Args& args, std::int64_t first) {
+  static CudnnTensors packed(void* data, const Args& args, std::int64_t first) {
     auto* bytes = static_cast<std::byte*>(data);
     const auto part = static_cast<std::size_t>(args.heads * args.head_size) * size_of(args.dtype);
     return {{first, bytes}, {first + 1, bytes + part}, {first + 2, bytes + 2 * part}};
   }
 
-  void run(const Exec& exec, Plan& plan, std::unordered_map<std::int64_t, void*>& tensors, void* work,
-           std::size_t work_bytes) {
-    const auto wanted = static_cast<std::size_t>(plan.workspace);
-    if (wanted > work_bytes) {
-      if (!more_work_ || more_work_->bytes() < wanted) {
-        more_work_.reset();
-        more_work_.emplace(*exec.device, wanted);
-      }
-      work = more_work_->data();
-    }
-    check(fe::detail::set_stream(handle_, static_cast<cudaStream_t>(exec.stream.handle)), "choosing the stream");
-    fe::error_t error = plan.graph->execute(handle_, tensors, work);
-    if (error.is_bad()) fail(ErrorKind::environment, "cuDNN: attention was not started: {}", error.get_message());
-  }
-
-  static void check(cudnnStatus_t status, const char* what) {
-    if (status != CUDNN_STATUS_SUCCESS)
-      fail(ErrorKind::environment, "cuDNN: {} failed: {}", what, fe::detail::get_error_string(status));
-  }
-
-  Plan& plan_for(const Key& key) {
+  CudnnPlan& plan_for(const Key& key) {
     const auto found = plans_.find(key);
     return found != plans_.end() ? found->second : plans_.emplace(key, make_plan(key)).first->second;
   }
 
-  Plan make_plan(const Key& key) const {
-    auto graph = std::make_unique<fe::graph::Graph>();
-    graph->set_io_data_type(key.dtype == DType::bf16 ? fe::DataType_t::BFLOAT16 : fe::DataType_t::HALF)
-        .set_intermediate_data_type(fe::DataType_t::FLOAT)
-        .set_compute_data_type(fe::DataType_t::FLOAT);
+  CudnnPlan make_plan(const Key& key) const {
+    auto graph = CudnnGraphs::graph_of(key.dtype);
     if (key.backward)
       describe_backward(*graph, key);
     else
       describe_forward(*graph, key);
-    const fe::error_t error = graph->build(handle_, {fe::HeurMode_t::A});
-    std::int64_t workspace = 0;
-    // It has engines for some sizes and some GPUs only.
-    if (error.is_bad() || graph->get_workspace_size(workspace).is_bad()) return {};
-    return {.graph = std::move(graph), .workspace = workspace};
+    return graphs_.build(std::move(graph));
   }
 
   /// [batch, heads, length, head_size] where a token's elements lie `token` apart.
@@ -220,26 +163,8 @@ class Cudnn final : public CudnnAttention {
 
 }  // namespace
 
-std::unique_ptr<CudnnAttention> CudnnAttention::open(std::string& text) {
-  if (fe::cudnn_dlhandle == nullptr) fe::cudnn_dlhandle = dlopen("libcudnn.so.9", RTLD_NOW | RTLD_LOCAL);
-  if (fe::cudnn_dlhandle == nullptr) {
-    text = dlerror();
-    return nullptr;
-  }
-  // Else it looks for the runtimes of several CUDA versions, and prints what it finds.
-  const std::string runtime = "libcudart.so." + std::to_string(CUDART_VERSION / 1000);
-  (void)setenv("CUDNN_FRONTEND_CUDART_LIB_NAME", runtime.c_str(), 0);
-  try {
-    cudnnHandle_t handle = nullptr;
-    const cudnnStatus_t status = fe::detail::create_handle(&handle);
-    const std::size_t version = fe::detail::get_backend_version();
-    text = fmt::format("cuDNN {}.{}.{}", version / 10000, version / 100 % 100, version % 100);
-    if (status == CUDNN_STATUS_SUCCESS) return std::make_unique<Cudnn>(handle);
-    text += fmt::format(" does not start: {}", fe::detail::get_error_string(status));
-  } catch (const std::exception& error) {
-    text = error.what();
-  }
-  return nullptr;
+std::unique_ptr<CudnnAttention> CudnnAttention::with(CudnnGraphs& graphs) {
+  return std::make_unique<Attention>(graphs);
 }
 
 std::size_t cudnn_backward_bytes(const AttentionBackwardArgs& args) noexcept {

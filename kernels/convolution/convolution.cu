@@ -1,8 +1,6 @@
-#include "kernels/declare.hpp"
+#include "kernels/convolution/direct_convolution.hpp"
 #include "kernels/device/pack.hpp"
-
-// Direct convolutions: each thread computes one result. Right for any size and without memory to work in; a vendor's
-// library is several times faster where there are many channels.
+#include "kernels/element.hpp"
 namespace lockstep::kernels::LOCKSTEP_KERNEL_NS {
 namespace {
 
@@ -91,27 +89,62 @@ __global__ void __launch_bounds__(weight_lanes* pixel_lanes) weight_grad_kernel(
   to = args.accumulate != 0 ? to + sum : sum;
 }
 
+/// Weights [taps, in, out] and filters [out, taps, in]: index is the weight's, the result the filter's.
+__device__ __forceinline__ std::int64_t filter_index(const ConvolutionShape& s, std::int64_t index) {
+  const std::int64_t o = index % s.out, tap_and_channel = index / s.out;
+  return o * s.taps() * s.in + tap_and_channel;
+}
+
+template <class T>
+__global__ void __launch_bounds__(block_size) filter_kernel(ConvolutionFilterArgs args) {
+  const std::int64_t count = args.shape.taps() * args.shape.in * args.shape.out;
+  for (std::int64_t index = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x; index < count;
+       index += std::int64_t{gridDim.x} * blockDim.x)
+    static_cast<T*>(args.filter)[filter_index(args.shape, index)] = static_cast<const T*>(args.weight)[index];
+}
+
+template <class T>
+__global__ void __launch_bounds__(block_size) filter_grad_kernel(ConvolutionFilterGradArgs args) {
+  const std::int64_t count = args.shape.taps() * args.shape.in * args.shape.out;
+  for (std::int64_t index = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x; index < count;
+       index += std::int64_t{gridDim.x} * blockDim.x) {
+    const auto value = static_cast<float>(static_cast<const T*>(args.dfilter)[filter_index(args.shape, index)]);
+    args.dweight[index] = args.accumulate != 0 ? args.dweight[index] + value : value;
+  }
+}
+
 }  // namespace
 
-std::size_t convolution_forward_scratch(const ConvolutionForwardArgs& /*args*/) noexcept { return 0; }
-std::size_t convolution_input_grad_scratch(const ConvolutionInputGradArgs& /*args*/) noexcept { return 0; }
-std::size_t convolution_weight_grad_scratch(const ConvolutionWeightGradArgs& /*args*/) noexcept { return 0; }
+void convolution_filter(const Exec& exec, const ConvolutionFilterArgs& args) {
+  const ConvolutionShape& s = args.shape;
+  with_element_type(args.dtype, [&]<class T>(T*) {
+    launch(exec, filter_kernel<T>, dim3(blocks_for(s.taps() * s.in * s.out, block_size)), dim3(block_size), 0, args);
+  });
+}
 
-void convolution_forward(const Exec& exec, const ConvolutionForwardArgs& args) {
+void convolution_filter_grad(const Exec& exec, const ConvolutionFilterGradArgs& args) {
+  const ConvolutionShape& s = args.shape;
+  with_element_type(args.dtype, [&]<class T>(T*) {
+    launch(exec, filter_grad_kernel<T>, dim3(blocks_for(s.taps() * s.in * s.out, block_size)), dim3(block_size), 0,
+           args);
+  });
+}
+
+void direct_convolution_forward(const Exec& exec, const ConvolutionForwardArgs& args) {
   with_element_type(args.dtype, [&]<class T>(T*) {
     launch(exec, forward_kernel<T>, dim3(blocks_for(args.shape.pixels() * args.shape.out, block_size)),
            dim3(block_size), 0, args);
   });
 }
 
-void convolution_input_grad(const Exec& exec, const ConvolutionInputGradArgs& args) {
+void direct_convolution_input_grad(const Exec& exec, const ConvolutionInputGradArgs& args) {
   with_element_type(args.dtype, [&]<class T>(T*) {
     launch(exec, input_grad_kernel<T>, dim3(blocks_for(args.shape.pixels() * args.shape.in, block_size)),
            dim3(block_size), 0, args);
   });
 }
 
-void convolution_weight_grad(const Exec& exec, const ConvolutionWeightGradArgs& args) {
+void direct_convolution_weight_grad(const Exec& exec, const ConvolutionWeightGradArgs& args) {
   const ConvolutionShape& s = args.shape;
   const dim3 grid(static_cast<unsigned>(s.taps() * s.in),
                   static_cast<unsigned>((s.out + weight_lanes - 1) / weight_lanes));

@@ -5,6 +5,7 @@
 
 #include "core/error.hpp"
 #include "kernels/attention/cudnn_attention.hpp"
+#include "kernels/convolution/cudnn_convolution.hpp"
 
 namespace lockstep::kernels {
 namespace {
@@ -22,10 +23,11 @@ int switch_of(const char* name) {
   return value == "1" ? 1 : 0;
 }
 
-bool wants_cudnn() {
-  const std::string_view value = setting("LOCKSTEP_ATTENTION");
+/// Whether the setting leaves the choice to us: it says auto, or nothing.
+bool wants_cudnn(const char* name) {
+  const std::string_view value = setting(name);
   if (!value.empty() && value != "auto" && value != "own")
-    fail(ErrorKind::environment, "LOCKSTEP_ATTENTION={}: only auto and own are known", value);
+    fail(ErrorKind::environment, "{}={}: only auto and own are known", name, value);
   return value != "own";
 }
 
@@ -38,12 +40,19 @@ CudaContext::CudaContext(DeviceApi& device)
       tune_(switch_of("LOCKSTEP_GEMM_TUNE")) {
   if (const cublasStatus_t status = cublasLtCreate(&blas_); status != CUBLAS_STATUS_SUCCESS)
     fail(ErrorKind::environment, "cuBLASLt cannot start on {}: {}", device.name(), cublasLtGetStatusString(status));
-  std::string attention = "LOCKSTEP_ATTENTION=own";
-  if (wants_cudnn()) cudnn_ = CudnnAttention::open(attention);
-  if (cudnn_ == nullptr) attention = fmt::format("our own kernel ({})", attention);
+  const bool attention = wants_cudnn("LOCKSTEP_ATTENTION"), convolution = wants_cudnn("LOCKSTEP_CONVOLUTION");
+  std::string found;
+  if (attention || convolution) cudnn_ = open_cudnn(found);
+  if (cudnn_ != nullptr && attention) attention_ = CudnnAttention::with(*cudnn_);
+  if (cudnn_ != nullptr && convolution) convolution_ = CudnnConvolution::with(*cudnn_);
+  const auto by = [&](const char* what, const char* own, bool wanted, bool has) {
+    if (has) return fmt::format("; {}: {}", what, found);
+    return fmt::format("; {}: {} ({})", what, own, wanted ? found : "asked for");
+  };
   const std::size_t version = cublasLtGetVersion();
-  text_ =
-      fmt::format("cuBLASLt {}.{}.{}; attention: {}", version / 10000, version / 100 % 100, version % 100, attention);
+  text_ = fmt::format("cuBLASLt {}.{}.{}", version / 10000, version / 100 % 100, version % 100) +
+          by("attention", "our own kernel", attention, attention_ != nullptr) +
+          by("convolutions", "our own kernels", convolution, convolution_ != nullptr);
 }
 
 CudaContext::~CudaContext() {

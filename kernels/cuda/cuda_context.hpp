@@ -6,6 +6,7 @@
 #include <memory>
 #include <string>
 
+#include "kernels/cuda/cudnn.hpp"
 #include "kernels/exec.hpp"
 #include "kernels/matmul/column_major.hpp"
 
@@ -25,6 +26,7 @@ struct MatmulPlan {
 };
 
 class CudnnAttention;
+class CudnnConvolution;
 
 /// What one rank keeps between library calls on its GPU; Exec::context points at it. Its products and attentions go to
 /// one stream: they share one workspace.
@@ -47,9 +49,11 @@ class CudaContext {
   /// Products are timed: Exec::tune, unless LOCKSTEP_GEMM_TUNE says 0 or 1.
   [[nodiscard]] bool tune(const Exec& exec) const { return tune_ < 0 ? exec.tune && !exec.invariant : tune_ == 1; }
   /// Null: attention is our own kernel. LOCKSTEP_ATTENTION=own asks for it.
-  [[nodiscard]] CudnnAttention* cudnn() const { return cudnn_.get(); }
+  [[nodiscard]] CudnnAttention* attention() const { return attention_.get(); }
+  /// Null: convolutions are our own kernels. LOCKSTEP_CONVOLUTION=own asks for them.
+  [[nodiscard]] CudnnConvolution* convolution() const { return convolution_.get(); }
 
-  /// "cuBLASLt 13.1.0; attention: cuDNN 9.19.0", or why attention is our own kernel.
+  /// "cuBLASLt 13.1.0; attention: cuDNN 9.19.0; convolutions: cuDNN 9.19.0", or why they are our own kernels.
   [[nodiscard]] const std::string& text() const { return text_; }
 
   std::map<MatmulKey, MatmulPlan> matmul_plans;
@@ -60,7 +64,9 @@ class CudaContext {
   cublasLtHandle_t blas_ = nullptr;
   bool tf32_ = false;
   int tune_ = -1;
-  std::unique_ptr<CudnnAttention> cudnn_;
+  Cudnn cudnn_;
+  std::unique_ptr<CudnnAttention> attention_;      ///< in front of cudnn_ when both go
+  std::unique_ptr<CudnnConvolution> convolution_;  ///< the same
   std::string text_;
 };
 

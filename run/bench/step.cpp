@@ -10,6 +10,7 @@
 #include "run/bench/benches.hpp"
 #include "run/bench/products.hpp"
 #include "run/memory.hpp"
+#include "run/micro_batch.hpp"
 #include "run/setup.hpp"
 
 namespace lockstep::run::bench {
@@ -101,7 +102,8 @@ job::LoadedJob usual_step_job(bool immediate, const std::vector<std::string>& ov
                             "", overrides);
 }
 
-Report bench_step(RankContext& rank, const job::LoadedJob& loaded, const StepShape& shape, const Sampling& sampling) {
+Report bench_step(RankContext& rank, const job::LoadedJob& asked, const StepShape& shape, const Sampling& sampling) {
+  job::LoadedJob loaded = asked;
   const job::JobConfig& job = loaded.config;
   data::DataShape data{.classes = shape.classes};
   if (shape.classes == 0)
@@ -109,6 +111,7 @@ Report bench_step(RankContext& rank, const job::LoadedJob& loaded, const StepSha
   else if (job.data.type == "clusters")
     data.features = static_cast<int>(job.data.clusters.features);
   const auto model = make_model(job, data);
+  (void)settle_micro_batch(loaded, *model, rank);
   const job::BatchSizes batch = batch_sizes(job, rank.comm.size(), rank.world_source);
   const bool immediate = rank.place.device->immediate();
   const MemoryQuestion question{.job = loaded,

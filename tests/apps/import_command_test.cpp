@@ -56,7 +56,7 @@ gradient_clipping: 1  # not given: DeepSpeed's default since 0.19.3; it was 0, o
 #   gradient_accumulation_steps (line 2): derived
 
 # Without effect here, and left out:
-#   zero_optimization.contiguous_gradients (line 5): gradients always lie in one flat buffer
+#   zero_optimization.contiguous_gradients (line 5): gradients always lie in flat buffers
 )");
   const job::JobConfig job = job::load_job_text("job.yaml", text, "/").config;
   EXPECT_EQ(job.scheduler.params.number("total_num_steps"), 20);

@@ -9,6 +9,7 @@
 
 #include "config/override.hpp"
 #include "config/scalar.hpp"
+#include "config/words.hpp"
 
 namespace lockstep::config {
 namespace {
@@ -136,6 +137,11 @@ TEST(Document, BoundsSizeDepthAndTime) {
   std::string many = "a: [0";
   for (int i = 0; i < 120'000; ++i) many += ",1";
   expect_error(many + "]", "more than 100000 values");
+  // Keys are looked for among all that came before, and a long one is compared with none that it cannot mean.
+  std::string keys;
+  for (int i = 0; i < 49'000; ++i) keys += "key_number_" + std::to_string(i) + ": 0\n";
+  EXPECT_EQ(parse(keys).diagnostics.error_count(), 0U);
+  EXPECT_EQ(nearest(std::string(1'000'000, 'x'), {"steps", "seed"}), "");
   EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(20));
   const Parsed deep = parse(std::string(60, '[') + std::string(60, ']'));
   EXPECT_EQ(deep.diagnostics.error_count(), 0U) << deep.errors;

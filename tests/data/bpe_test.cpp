@@ -167,6 +167,9 @@ TEST_F(BpeTest, BrokenFilesAreRefusedWithTheirPlace) {
 
   lockstep::testing::write_text(vocab(), "[]");
   EXPECT_THAT(error(), HasSubstr("is no JSON object of tokens"));
+  const std::string nested = std::string(200'000, '[') + std::string(200'000, ']');
+  lockstep::testing::write_text(vocab(), R"({"a": )" + nested + "}");
+  EXPECT_THAT(error(), HasSubstr("is no JSON object of tokens"));
   lockstep::testing::write_text(vocab(), R"({"a": 0, "b": 7})");
   EXPECT_THAT(error(), HasSubstr("token 'b' has the number 7; 2 tokens are numbered 0 to 1"));
   lockstep::testing::write_text(vocab(), R"({"a": 0, "b": 0})");

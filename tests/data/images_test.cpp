@@ -163,6 +163,9 @@ TEST_F(ImagesTest, DamagedFilesAreRefused) {
   EXPECT_THAT(error_of({0, 0, 8, 2, 0, 0, 0, 1, 0, 0}), HasSubstr("ends after 2 of the 4 bytes of its header"));
   EXPECT_THAT(error_of(idx({2, 0}, {})), HasSubstr("dimension 1 of its header is 0"));
   EXPECT_THAT(error_of(idx({0xffffffff, 0xffffffff}, {})), HasSubstr("dimension 1 of its header is 4294967295"));
+  // More than 16 bytes hold even if compressed: refused before memory is taken for it.
+  EXPECT_THAT(error_of(idx({1U << 20, 1U << 10}, {1, 2, 3, 4})),
+              HasSubstr("announces 1073741824 elements, but its 16 bytes hold at most 16512"));
   EXPECT_THAT(error_of(idx({5}, {1, 2, 3, 4})), HasSubstr("ends after 4 of the 5 bytes of its elements"));
   EXPECT_THAT(error_of(idx({3}, {1, 2, 3, 4})), HasSubstr("goes on behind the elements"));
 

@@ -25,8 +25,8 @@ namespace {
 const char* const good = R"(model:  {type: gpt2, n_layer: 6, n_head: 6, n_embd: 384, block_size: 256, recompute: none}
 data:   {type: text, path: corpus.txt, tokenizer: char, validation_fraction: 0.1}
 run:    {name: kjv, output_dir: runs, steps: 2000, seed: 7, device: cpu, threads: 2, determinism: fast,
-         cuda_graph: off, eval_every: 100, log_every: 5, checkpoint: {every: 50, keep_last: 2}, resume: never,
-         max_skipped_steps: 30}
+         cuda_graph: off, eval_every: 100, log_every: 5, checkpoint: {every: 50, keep_last: 2}, guard: {every: 40},
+         resume: never, max_skipped_steps: 30}
 comm:   {backend: local, ranks: 2, wire: fp32, intra_host: buckets, share_gpu: true, timeout_s: 60,
          warn_s: 5, start_timeout_s: 30, check_collectives: true}
 train_batch_size: 64
@@ -68,13 +68,16 @@ void expect_refused(const std::string& option, const std::string& part, const st
   EXPECT_EQ(errors.substr(errors.rfind('\n') + 1), "1 error") << option << "\n" << errors;
 }
 
+TEST(Job, RefusesAGuardThatLooksBackwards) { expect_refused("run.guard.every=-1", "run.guard.every"); }
+
 TEST(Job, ReadsEveryKey) {
   const JobConfig config = load(good).config;
   EXPECT_EQ(config.model.type, "gpt2");
   EXPECT_EQ(config.model.gpt2, (Gpt2Config{"", 6, 6, 384, 256, "none"}));
   EXPECT_EQ(config.data.type, "text");
   EXPECT_EQ(config.data.text, (TextDataConfig{.path = "/folder/corpus.txt", .validation_fraction = 0.1}));
-  EXPECT_EQ(config.run, (RunConfig{"kjv", "runs", 2000, 7, "cpu", 2, "fast", "off", 100, 5, {50, 2}, "never", 30}));
+  EXPECT_EQ(config.run,
+            (RunConfig{"kjv", "runs", 2000, 7, "cpu", 2, "fast", "off", 100, 5, {50, 2}, {40}, "never", 30}));
   EXPECT_EQ(config.comm, (CommConfig{"local", 2, "fp32", "buckets", true, 60}));
   EXPECT_EQ(config.train_batch_size, 64);
   EXPECT_EQ(config.train_micro_batch_size_per_gpu, 8);
@@ -504,6 +507,22 @@ TEST(JobTable, EveryKeyRefusesTheWrongKindOfValue) {
       EXPECT_NE(errors_of(good, {key.path + "=" + number}).find(key.path), std::string::npos);
     }
   }
+}
+
+TEST(Job, MemoryLimitProfileAndTraceAreRead) {
+  const JobConfig config = load(small, {"run.memory_limit=2.5", "run.profile=true", "run.trace={steps: [3, 5]}",
+                                        "train_micro_batch_size_per_gpu=auto"})
+                               .config;
+  EXPECT_EQ(config.run.memory_limit, 2.5);
+  EXPECT_TRUE(config.run.profile);
+  EXPECT_EQ(config.run.trace.steps, (std::vector<std::int64_t>{3, 5}));
+  EXPECT_TRUE(config.micro_batch_is_auto());
+  EXPECT_EQ(load_job_text("job.yaml", effective_yaml(config), "/folder").config, config);
+  EXPECT_FALSE(load(small).config.micro_batch_is_auto());
+  expect_refused("run.memory_limit=0", "run.memory_limit");
+  expect_refused("run.trace.steps=[3]", "run.trace.steps");
+  expect_refused("run.trace.steps=[0, 3]", "run.trace.steps");
+  expect_refused("train_micro_batch_size_per_gpu=many", "train_micro_batch_size_per_gpu");
 }
 
 TEST(JobTable, DefaultsAreLegalValues) {

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "core/error.hpp"
+#include "kernels/convolution/direct_convolution.hpp"
 #include "tests/support/activations.hpp"
 
 namespace lockstep::testing {
@@ -119,6 +120,34 @@ TEST_P(ConvolutionTest, OfNoImagesTheWeightsGradientIsZero) {
   run_with_scratch(session(), kernels::convolution_weight_grad,
                    ConvolutionWeightGradArgs{.dweight = dweight.floats(), .shape = none, .accumulate = 0});
   expect_same(dweight.host(), Doubles(9 * 2 * 3), "written");
+}
+
+/// cuDNN's part of the module is not here, but the kernels around it are: weights there and gradients back.
+TEST(ConvolutionFilterTest, IsTheWeightsWithTheOutputChannelsFirst) {
+  const Session session({.name = "emulated", .kind = Backend::Kind::emulated});
+  const ConvolutionShape s = sized(1, 3, 3, 5, 7);
+  const Case sizes{s};
+  Doubles numbers(sizes.weights());
+  for (std::size_t i = 0; i < numbers.size(); ++i) numbers[i] = static_cast<double>(i) / 4;
+  Doubles turned(numbers.size());
+  for (std::size_t tap = 0; tap < 9; ++tap)
+    for (std::size_t c = 0; c < 5; ++c)
+      for (std::size_t o = 0; o < 7; ++o) turned[(o * 9 + tap) * 5 + c] = numbers[(tap * 5 + c) * 7 + o];
+  for (const DType dtype : activation_dtypes) {
+    const Tensor weight(session, dtype, numbers), filter(session, dtype, Doubles(numbers.size()));
+    kernels::emu::convolution_filter(session.exec(), {weight.data(), filter.data(), s, dtype});
+    expect_same(filter.host(), Tensor(session, dtype, turned).host(), "filter");
+
+    const Tensor dweight(session, DType::f32, numbers);
+    kernels::emu::convolution_filter_grad(session.exec(), {filter.data(), dweight.floats(), s, 1, dtype});
+    kernels::emu::convolution_filter_grad(session.exec(), {filter.data(), dweight.floats(), s, 1, dtype});
+    const Doubles rounded = weight.host();
+    Doubles sum(numbers.size());
+    for (std::size_t i = 0; i < sum.size(); ++i) sum[i] = numbers[i] + 2 * rounded[i];
+    expect_same(dweight.host(), sum, "added twice");
+    kernels::emu::convolution_filter_grad(session.exec(), {filter.data(), dweight.floats(), s, 0, dtype});
+    expect_same(dweight.host(), rounded, "written");
+  }
 }
 
 TEST_P(ConvolutionTest, BadArgumentsAreRefused) {

@@ -37,7 +37,7 @@ class Arguments : public ProgramTest {
 
 const std::vector<std::string> commands = {"",        "train ",    "lr ",         "lr-find ", "config ", "explain ",
                                            "import ", "generate ", "report ",     "compare ", "bench ",  "bench step ",
-                                           "init ",   "doctor ",   "completion ", "man "};
+                                           "init ",   "doctor ",   "completion ", "man ",     "preview "};
 
 /// The last two lines of a help, if they are what they should be.
 std::vector<std::string> examples_of(const std::string& help) {

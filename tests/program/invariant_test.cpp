@@ -89,6 +89,28 @@ TEST_F(Invariant, ARunGoesOnWithTheSameBytesOnAnotherNumberOfRanks) {
   EXPECT_TRUE(trace_of("moved").tensors == trace_of("whole").tensors);
 }
 
+TEST_F(Invariant, ARunGoesOnWithTheSameBytesInAnotherStageOfZero) {
+  ASSERT_EQ(run(command(1, 1, "whole", "--set bf16.enabled=true")).exit_code, 0);
+  const Trace whole = trace_of("whole");
+  const auto stage = [](int number) {
+    return fmt::format("--set bf16.enabled=true --set zero_optimization.stage={} ", number);
+  };
+  struct Move {
+    int ranks, stage, then_ranks, then_stage;
+  };
+  for (const Move& move : {Move{3, 1, 2, 2}, Move{2, 2, 4, 3}, Move{3, 3, 2, 0}, Move{2, 0, 3, 3}}) {
+    const std::string name = fmt::format("from{}to{}", move.stage, move.then_stage);
+    const Outcome first = run(command(move.ranks, 1, name, stage(move.stage) + "--set run.steps=4"));
+    ASSERT_EQ(first.exit_code, 0) << name << ": " << first.all();
+
+    const Outcome then = run(command(move.then_ranks, 1, name, stage(move.then_stage)));
+
+    EXPECT_EQ(then.exit_code, 0) << name << ": " << then.all();
+    EXPECT_EQ(trace_of(name).lines.back(), whole.lines.back()) << name;
+    EXPECT_TRUE(trace_of(name).tensors == whole.tensors) << name;
+  }
+}
+
 TEST_F(Invariant, AJobIsRefusedWithWhatItsStepCannotBeDividedInto) {
   const Outcome too_many = run(command(9, 1, "r", ""));
   EXPECT_EQ(too_many.exit_code, 2) << too_many.all();

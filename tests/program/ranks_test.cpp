@@ -32,6 +32,30 @@ TEST_F(Ranks, WhatMustBeEqualIsComparedBeforeAnythingIsWritten) {
   expect_desync("--resume never", "--resume: rank 0 has not given, rank 1 has never");
 }
 
+TEST_F(Ranks, ABitThatChangesOnOneRankEndsTheRunWithItsTensorAndRankBeforeItIsSaved) {
+  const std::string train =
+      "mpirun --oversubscribe -n 3 lockstep train job.yaml --set train_batch_size=12 "
+      "--set run.checkpoint.every=4 --set run.guard.every=5 ";
+  const auto after = [&](const std::string& fault, const std::string& more) {
+    const Outcome outcome = run(train + more + " --resume never", {{"LOCKSTEP_FAULT", fault}});
+    EXPECT_EQ(outcome.exit_code, 7) << outcome.all();
+    EXPECT_FALSE(std::filesystem::exists(path("runs/r/checkpoints/step-12"))) << more;
+    return outcome.err;
+  };
+
+  // Between two looks: found by the next, which a checkpoint brings.
+  const std::string found = after("flip@rank2:step10:end", "--set run.guard.every=100");
+  EXPECT_NE(found.find("after step 12: rank 2 of 3 holds another value of layers.0.weight (the parameter itself)"),
+            std::string::npos)
+      << found;
+  // Right after a look, where every stage has what only one rank holds.
+  for (const char* stage : {"0", "2", "3"}) {
+    const std::string changed = after("flip@rank1:step11", std::string("--set zero_optimization.stage=") + stage);
+    EXPECT_NE(changed.find("of rank 1 changed between step 10 and the update of step 11"), std::string::npos)
+        << stage << ": " << changed;
+  }
+}
+
 TEST_F(Ranks, ThreadsMayDiffer) { EXPECT_EQ(run_differing("--set run.threads=1").exit_code, 0); }
 
 TEST_F(Ranks, AnErrorThatAllMeetIsToldOnce) {

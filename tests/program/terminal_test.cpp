@@ -41,7 +41,7 @@ class Terminal : public ProgramTest {
  protected:
   /// Ten steps take longer than the 0.1 s after which the line is drawn again, on a fast machine too.
   static constexpr const char* train =
-      "lockstep train job.yaml --set model.hidden=[512,512] --set train_batch_size=1024 --set run.log_every=10 "
+      "lockstep train job.yaml --set model.hidden=[512,512] --set train_batch_size=3072 --set run.log_every=10 "
       "--set run.steps=60 --set run.eval_every=30 --set run.threads=1";
 };
 

@@ -109,6 +109,12 @@ TEST(Manifest, RubbishIsNoManifest) {
   EXPECT_EQ(damage("{\"format_version\": 3}"), "here/manifest.json: carries no hash");
 }
 
+TEST(Manifest, ValuesWithinOneAnotherWithoutEndAreRubbish) {
+  const std::size_t depth = 200'000;
+  const std::string nested = std::string(depth, '[') + std::string(depth, ']');
+  EXPECT_EQ(damage(R"({"format_version": )" + nested + "}"), "here/manifest.json: is no manifest: its text is damaged");
+}
+
 TEST(Manifest, AnotherFormatVersionIsRefusedNotCalledDamaged) {
   for (const json& version : {json(1), json(2), json(4), json("3"), json()}) {
     for (const std::string& text :

@@ -51,8 +51,10 @@ TEST(Metrics, ALineHasSamplesASecondAndTheValidationLossWhereThereIsOne) {
   StepMetrics metrics = metrics_of(1);
   metrics.item = "samples";
   metrics.val_loss = 2.5;
+  metrics.memory_bytes = 7000;
   const json line = json::parse(to_json(metrics));
   EXPECT_EQ(line["val_loss"], 2.5);
+  EXPECT_EQ(line["memory_bytes"], 7000);
   EXPECT_TRUE(line.contains("samples_per_s"));
   EXPECT_FALSE(line.contains("tokens_per_s"));
 }
@@ -136,6 +138,16 @@ TEST(MetricsFile, ABadLineDropsNoneBehindIt) {
   EXPECT_EQ(scan.first_bad, 2);
   file.go_on(3, {4});
   EXPECT_EQ(testing::text_of(file.path), lines_of({1}) + bad + lines_of({2, 3, 4}));
+}
+
+TEST(MetricsFile, AValueNestedWithoutEndIsABadLine) {
+  const ScratchFolder scratch;
+  const std::size_t depth = 200'000;
+  const std::string nested = std::string(depth, '[') + std::string(depth, ']');
+  testing::write_text(scratch / "metrics.jsonl", R"({"step": )" + nested + "}\n{\"step\": 2}\n");
+  const MetricsScan scan = scan_metrics(scratch / "metrics.jsonl", 9);
+  EXPECT_EQ(scan.bad_lines, 1);
+  EXPECT_EQ(scan.first_bad, 1);
 }
 
 TEST(MetricsFile, AStepThatIsNoNumberIsAnErrorOfTheData) {

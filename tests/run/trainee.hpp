@@ -27,11 +27,12 @@ inline RunState some_state() {
 
 /// body(engine) on ranks that are threads, each with an fp32 engine whose parameters come from `seed`.
 inline void engines_on(const Task& task, int ranks, std::uint64_t seed,
-                       const std::function<void(engine::Engine&)>& body) {
+                       const std::function<void(engine::Engine&)>& body, int zero_stage = 0) {
   testing::on_ranks(testing::cpu_place, ranks, [&](comm::Communicator& comm, const engine::Place& place) {
     const auto model = task.model();
     engine::EngineOptions options = testing::engine_defaults(task, 4);
     options.seed = seed;
+    options.zero_stage = zero_stage;
     engine::Engine engine(*model, comm, place, options);
     body(engine);
   });

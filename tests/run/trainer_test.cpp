@@ -232,7 +232,7 @@ TEST_F(Trainer, MetricsHaveTheirKeys) {
                                               "grad_norm", "loss_scale", "skipped", rate,        "step_ms"};
       for (const auto& item : line.items()) keys.insert(item.key());
       if (++step % 10 == 0) {
-        expected.insert("val_loss");
+        expected.insert({"val_loss", "memory_bytes"});
         if (each.model.type == "mlp") expected.insert("val_accuracy");
       }
       EXPECT_EQ(keys, expected);

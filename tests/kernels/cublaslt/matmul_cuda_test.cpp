@@ -6,6 +6,7 @@
 
 #include "core/error.hpp"
 #include "kernels/attention/cudnn_attention.hpp"
+#include "kernels/convolution/cudnn_convolution.hpp"
 #include "kernels/cuda/cuda_context.hpp"
 #include "kernels/declare.hpp"
 #include "kernels/matmul/matmul_start.hpp"
@@ -17,10 +18,14 @@ namespace lockstep::kernels {
 namespace cuda {
 void matmul_start(const Exec& exec, const MatmulArgs& args) { emu::matmul_start(exec, args); }
 }  // namespace cuda
-std::unique_ptr<CudnnAttention> CudnnAttention::open(std::string& text) {
+class CudnnGraphs {};
+void CudnnRelease::operator()(CudnnGraphs* graphs) const noexcept { delete graphs; }
+Cudnn open_cudnn(std::string& text) {
   text = "a test";
   return nullptr;
 }
+std::unique_ptr<CudnnAttention> CudnnAttention::with(CudnnGraphs& /*graphs*/) { return nullptr; }
+std::unique_ptr<CudnnConvolution> CudnnConvolution::with(CudnnGraphs& /*graphs*/) { return nullptr; }
 }  // namespace lockstep::kernels
 
 namespace lockstep::testing {
@@ -49,7 +54,8 @@ class MatmulCuda : public ::testing::Test {
  protected:
   MatmulCuda() { cublaslt_double() = {}; }
   void TearDown() override {
-    for (const char* name : {"LOCKSTEP_TF32", "LOCKSTEP_GEMM_TUNE", "LOCKSTEP_ATTENTION"}) unsetenv(name);
+    for (const char* name : {"LOCKSTEP_TF32", "LOCKSTEP_GEMM_TUNE", "LOCKSTEP_ATTENTION", "LOCKSTEP_CONVOLUTION"})
+      unsetenv(name);
   }
   [[nodiscard]] Exec exec(kernels::CudaContext& context) const {
     return {.device = device_.get(), .context = &context};
@@ -201,11 +207,19 @@ TEST_F(MatmulCuda, SettingsThatAreNotKnownAreRefused) {
   refused("LOCKSTEP_TF32", "yes");
   refused("LOCKSTEP_GEMM_TUNE", "2");
   refused("LOCKSTEP_ATTENTION", "flash");
+  refused("LOCKSTEP_CONVOLUTION", "direct");
 }
 
 TEST_F(MatmulCuda, TheContextSaysWhatItUses) {
-  kernels::CudaContext context(*device_);
-  EXPECT_EQ(context.text(), "cuBLASLt 13.1.0; attention: our own kernel (a test)");
+  {
+    const kernels::CudaContext context(*device_);
+    EXPECT_EQ(context.text(),
+              "cuBLASLt 13.1.0; attention: our own kernel (a test); convolutions: our own kernels (a test)");
+  }
+  setenv("LOCKSTEP_CONVOLUTION", "own", 1);
+  const kernels::CudaContext context(*device_);
+  EXPECT_EQ(context.text(),
+            "cuBLASLt 13.1.0; attention: our own kernel (a test); convolutions: our own kernels (asked for)");
 }
 
 }  // namespace
