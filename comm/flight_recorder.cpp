@@ -9,6 +9,7 @@
 #include <bit>
 #include <chrono>
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
 #include <functional>
 #include <new>
@@ -155,6 +156,21 @@ FlightTable::FlightTable(int ranks) : bytes_(sizeof(Head) + sizeof(FlightTrack) 
   size_ = ranks;
 }
 
+/// A job that was killed while it started left its table's name. A job that is still starting after an hour loses the
+/// view of its late ranks and nothing else.
+static void sweep_tables() {
+  constexpr auto old = std::chrono::hours(1);
+  const std::string own = fmt::format("lockstep-ranks-{}-", getuid());
+  std::error_code error;
+  for (std::filesystem::directory_iterator at("/dev/shm", error), end; !error && at != end; at.increment(error)) {
+    if (!at->path().filename().string().starts_with(own)) continue;
+    std::error_code ignored;
+    const auto written = std::filesystem::last_write_time(at->path(), ignored);
+    if (!ignored && std::filesystem::file_time_type::clock::now() - written > old)
+      std::filesystem::remove(at->path(), ignored);
+  }
+}
+
 std::unique_ptr<FlightTable> FlightTable::of_process(int rank) {
   const int local_size = number_in("OMPI_COMM_WORLD_LOCAL_SIZE"), local_rank = number_in("OMPI_COMM_WORLD_LOCAL_RANK");
   const char* job = environment("PMIX_NAMESPACE");
@@ -166,6 +182,7 @@ std::unique_ptr<FlightTable> FlightTable::of_process(int rank) {
   if (job == nullptr || local_size < 1 || local_rank < 0 || local_rank >= local_size) return alone();
   const char* session = environment("PMIX_SERVER_TMPDIR");
   const std::size_t name = std::hash<std::string>()(fmt::format("{}|{}", job, session == nullptr ? "" : session));
+  if (local_rank == 0) sweep_tables();
   std::unique_ptr<FlightTable> table(new FlightTable);
   table->file_ = fmt::format("/dev/shm/lockstep-ranks-{}-{:016x}", getuid(), name);
   table->bytes_ = sizeof(Head) + sizeof(FlightTrack) * static_cast<std::size_t>(local_size);

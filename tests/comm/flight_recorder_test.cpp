@@ -34,7 +34,7 @@ TEST(FlightRecorder, KeepsTheLastCollectivesWithWhatTheyWereAndWhetherTheyWereLe
   EXPECT_EQ(track.signature(1), Signature{}) << "the ring has gone past it";
   EXPECT_EQ(track.signature(FlightTrack::lines), sum_of(1000 + FlightTrack::lines));
   EXPECT_EQ(track.awaited(), FlightTrack::lines + 3);
-  EXPECT_THAT(table.text(), HasSubstr("all_reduce (sum) of 1131 x f32"));
+  EXPECT_THAT(table.text(), HasSubstr("all_reduce (sum) of 1131 x fp32"));
   EXPECT_THAT(table.text(), HasSubstr("under way"));
   EXPECT_THAT(table.text(), HasSubstr("waits for number 131"));
 }
@@ -49,7 +49,7 @@ TEST(FlightRecorder, NamesTheRankThatHasNotComeWithItsStepAndItsLastCollective) 
   for (const int r : {0, 2}) table.track(r).begin_wait(table.track(r).begin(sum_of(9)));
 
   EXPECT_EQ(table.missing_from(2),
-            "rank 1 (at step 7, in no collective, the last was number 1, all_reduce (sum) of 8 x f32)");
+            "rank 1 (at step 7, in no collective, the last was number 1, all_reduce (sum) of 8 x fp32)");
   EXPECT_EQ(table.missing_from(1), "");
 }
 
@@ -67,7 +67,7 @@ TEST(FlightRecorder, ACommunicatorRecordsEveryCollectiveOfItsOwn) {
 
     EXPECT_EQ(track.begun(), 3U);
     EXPECT_EQ(track.awaited(), 0U);
-    EXPECT_EQ(describe(track.signature(1)), "all_reduce (max) of 10 x f32");
+    EXPECT_EQ(describe(track.signature(1)), "all_reduce (max) of 10 x fp32");
     EXPECT_EQ(describe(track.signature(2)), "barrier");
     EXPECT_EQ(describe(track.signature(3)), "broadcast from rank 1 of 4 x u8");
     comm.record_in(nullptr);
@@ -109,8 +109,8 @@ TEST(FlightRecorder, ACheckedDifferenceNamesBothOnEveryRank) {
         std::vector<float> own(12, 1.0F);
         comm.all_reduce(buffer(own, comm.rank() == 0 ? 12 : 10), Reduce::sum);
       }),
-      HasSubstr("collective number 2: rank 0 asks for all_reduce (sum) of 12 x f32, rank 1 for all_reduce (sum) "
-                "of 10 x f32"));
+      HasSubstr("collective number 2: rank 0 asks for all_reduce (sum) of 12 x fp32, rank 1 for all_reduce (sum) "
+                "of 10 x fp32"));
   EXPECT_THAT(desync_of([&](Communicator& comm) {
                 std::vector<float> own(12, 1.0F);
                 if (comm.rank() == 0)
@@ -118,7 +118,7 @@ TEST(FlightRecorder, ACheckedDifferenceNamesBothOnEveryRank) {
                 else
                   comm.barrier();
               }),
-              HasSubstr("rank 0 asks for all_reduce (sum) of 12 x f32, rank 1 for barrier"));
+              HasSubstr("rank 0 asks for all_reduce (sum) of 12 x fp32, rank 1 for barrier"));
 }
 
 TEST(FlightRecorder, CostsLittle) {

@@ -247,10 +247,8 @@ inline OddFiles absurd_sizes() {
     all.push_back(job_with({"", "train_micro_batch_size_per_gpu"}, value, "out of range"));
     all.push_back(job_with({"", "gradient_accumulation_steps"}, value, "out of range"));
     all.push_back(job_with({"comm", "ranks"}, value, "out of range"));
-    {
-      all.push_back(job_with({"comm", "timeout_s"}, value, "out of range"));
-      all.push_back(job_with({"comm", "start_timeout_s"}, value, "out of range"));
-    }
+    all.push_back(job_with({"comm", "timeout_s"}, value, "out of range"));
+    all.push_back(job_with({"comm", "start_timeout_s"}, value, "out of range"));
     all.push_back(job_with({"run", "threads"}, value, "out of range"));
   }
   all.push_back(job_with({"data", "samples"}, "1000000000", "more than the 8.00 GiB"));
