@@ -148,7 +148,7 @@ def steps(path):
         line = json.loads(text)
         if line["step"] != number:
             sys.exit(f"drill: {path} line {number} is of step {line['step']}")
-        result.append({k: v for k, v in line.items() if not k.endswith("_per_s") and k != "step_ms"})
+        result.append({k: v for k, v in line.items() if not k.endswith("_per_s") and k not in ("step_ms", "memory_bytes")})
     return result
 
 disturbed, undisturbed = map(steps, sys.argv[1:])

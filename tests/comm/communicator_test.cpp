@@ -151,7 +151,7 @@ TEST(LocalGroup, ARankThatGivesUpTakesItsBufferBack) {
 TEST(LocalGroup, DeadlineHoldsOnADevice) {
   const auto late = [](contract::Subject s) {
     contract::Data<float> data(s, contract::values_of<float>(s.comm.rank(), 10));
-    if (s.comm.rank() == 1) std::this_thread::sleep_for(Seconds(0.5));
+    if (s.comm.rank() == 1) std::this_thread::sleep_for(Seconds(1.5));
     data.wait(s.comm.start_all_reduce(data.buffer(), Reduce::sum, data.after()));
     (void)data.read();
     s.comm.progress();
