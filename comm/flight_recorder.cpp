@@ -141,7 +141,7 @@ std::string FlightTrack::text(std::int64_t now) const {
 struct FlightTable::Head {
   std::atomic<std::int32_t> mapped{0};
   std::atomic<bool> dumped{false};
-  std::atomic<std::uint64_t> warned{~std::uint64_t{0}};
+  std::atomic<std::int64_t> warned{0};  ///< when; 0: never
   [[nodiscard]] FlightTrack* tracks() { return std::launder(reinterpret_cast<FlightTrack*>(this + 1)); }
 };
 
@@ -222,7 +222,12 @@ FlightTrack& FlightTable::track(int place) const {
 
 bool FlightTable::claim_dump() { return !head_->dumped.exchange(true); }
 
-bool FlightTable::claim_warning(std::uint64_t number) { return head_->warned.exchange(number + 1) != number + 1; }
+bool FlightTable::claim_warning(double apart) {
+  const std::int64_t now = now_ns();
+  std::int64_t last = head_->warned.load();
+  if (last != 0 && static_cast<double>(now - last) * 1e-9 < apart) return false;
+  return head_->warned.compare_exchange_strong(last, now);
+}
 
 std::string FlightTable::missing_from(std::uint64_t number) const {
   std::string text;

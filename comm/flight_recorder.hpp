@@ -98,8 +98,9 @@ class FlightTable {
   [[nodiscard]] FlightTrack& own() const { return track(own_); }
   /// True for the first rank of the host that asks: it writes for all.
   [[nodiscard]] bool claim_dump();
-  /// True for the first that asks about this collective, or about this phase for numbers of 0.
-  [[nodiscard]] bool claim_warning(std::uint64_t number);
+  /// True unless one of the host has claimed a warning less than `apart` seconds ago: ranks that wait for one that is
+  /// missing may wait in different collectives.
+  [[nodiscard]] bool claim_warning(double apart);
 
   /// Those that have not begun collective `number`, and those whose process is stopped or gone, as text:
   /// "rank 2 (stopped; step 7, has left collective number 41)". Empty: all of this host's ranks have come.

@@ -117,7 +117,7 @@ void Watchdog::run() {
         end_process(
             fmt::format("{}, which did not return within {:g} s ({}). Missing: {}", where, limit, key, missing));
       stay->warned = true;
-      if (table_->claim_warning(awaited))
+      if (table_->claim_warning(options_.warn.count()))
         log::warning("{} for more than {:g} s. Missing: {}; after {:g} s ({}) the job ends", where,
                      options_.warn.count(), missing, limit, key);
     }

@@ -77,6 +77,13 @@ void require_device(const CudaStatus& status) {
 const CudaModule& open_module() {
   const std::string file = module_file();
   void* handle = open_file(file);
+  // Of no use, it would still take some 100 MB of every process: relocated tables of NVIDIA's libraries.
+  struct Closer {
+    void* handle;
+    ~Closer() {
+      if (handle != nullptr) (void)dlclose(handle);
+    }
+  } closer{handle};
   using Factory = const CudaModule* (*)(const char* build_id);
   const auto factory = reinterpret_cast<Factory>(dlsym(handle, "lockstep_cuda_module"));
   const CudaModule* module = factory == nullptr ? nullptr : factory(build_id());
@@ -85,6 +92,7 @@ const CudaModule& open_module() {
          "device: cuda: the CUDA module {} is of another build than this program ({:.12}): build both", file,
          build_id());
   require_device(module->status());
+  closer.handle = nullptr;
   return *module;
 }
 
