@@ -360,14 +360,15 @@ void comm(Config& c, V& v) {
                      .unit = "seconds",
                      .min = 0,
                      .max = 1e8});
-  v.field(c.start_timeout_s,
-          {.name = "start_timeout_s",
-           .doc = "Ranks that have not met in MPI_Init, or left MPI_Finalize, after so long are named, and the job ends "
-                  "with exit code 6.",
-           .unit = "seconds",
-           .min = 0,
-           .max = 1e8,
-           .min_open = true});
+  v.field(
+      c.start_timeout_s,
+      {.name = "start_timeout_s",
+       .doc = "Ranks that have not met in MPI_Init, or left MPI_Finalize, after so long are named, and the job ends "
+              "with exit code 6.",
+       .unit = "seconds",
+       .min = 0,
+       .max = 1e8,
+       .min_open = true});
   v.field(
       c.check_collectives,
       {.name = "check_collectives",
