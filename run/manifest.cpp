@@ -126,6 +126,7 @@ RunState run_state_from(const Fields& from, const std::string& place) {
   state.job = from.text("job");
   state.data = from.text("data");
   if (from.has("schedule_index")) state.schedule_index = from.integer("schedule_index", 0);
+  if (from.has("next_loss")) state.next_loss = from.number_in(from.at("next_loss"), "next_loss");
   if (from.has("client_state")) state.client_state = from.text("client_state");
   if (from.has("metric")) state.metric = metric_state_from(Fields(from.at("metric"), place), place);
   return state;
@@ -227,6 +228,7 @@ std::string manifest_text(const Manifest& manifest) {
                  {"files", entries},
                  {"tensors", tensors}};
   if (state.schedule_index != 0) object["schedule_index"] = state.schedule_index;
+  if (state.next_loss) object["next_loss"] = *state.next_loss;
   if (!state.client_state.empty()) object["client_state"] = state.client_state;
   if (state.metric) object["metric"] = to_json(*state.metric);
   object[hash_key] = files::hash_of(canonical(object));

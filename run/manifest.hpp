@@ -25,6 +25,7 @@ struct RunState {
   std::string job;                                ///< the effective job file
   std::optional<sched::MetricState> metric = {};  ///< of a schedule that reads one
   std::string data;                               ///< fingerprint of the data set, in hex
+  std::optional<double> next_loss = {};           ///< resume_proof.hpp; nothing: it was not taken
   // Of a program with a model of its own:
   std::int64_t schedule_index = 0;  ///< where the program steps the schedule: how often it did
   std::string client_state = {};    ///< the program's own text

@@ -29,6 +29,7 @@
 #include "run/process_memory.hpp"
 #include "run/progress.hpp"
 #include "run/resume.hpp"
+#include "run/resume_proof.hpp"
 #include "run/run_folder.hpp"
 #include "run/run_header.hpp"
 #include "run/run_starts.hpp"
@@ -83,10 +84,12 @@ class Training {
     planned_ = require_memory(memory_question(), comm_);
     make_probe();
     make_engine();
+    const std::string proof = prove_resume();
     together("opening the run's folder", [&] {
       if (is_root()) open_folder();
     });
     if (is_root()) print_run_header({loaded_, rank_, *dataset_, batch_, *engine_, beginning_, capture_});
+    if (is_root() && !proof.empty()) log::print("          {}\n", proof);
     if (is_root() && !faults_.text().empty()) log::print("faults    LOCKSTEP_FAULT={}\n", printable(faults_.text()));
     Progress progress(first, job_.run.steps, job_.print_every(), is_root());
     Wishes wishes(folder_, is_root());
@@ -430,6 +433,21 @@ class Training {
          r.step + 1, skipped_in_a_row_, engine_->first_non_finite(r.first_bad));
   }
 
+  /// Before anything of the run's folder is changed. Empty where nothing goes on.
+  std::string prove_resume() {
+    if (!beginning_.manifest || !beginning_.manifest->state.next_loss) return {};
+    const RunState& from = beginning_.manifest->state;
+    const auto now = next_loss(*engine_, *dataset_, from.step.attempted * batch_.train, batch_.train);
+    const bool invariant = job_.run.determinism == "invariant";
+    const auto& then = beginning_.job_of_then;
+    const bool same_numbers =
+        then && then->bf16.enabled == job_.bf16.enabled && then->fp16.enabled == job_.fp16.enabled;
+    const bool same_place = from.threads == rank_.place.threads && from.isa == isa_for_bits(engine_->multiplies_bf16());
+    const ProofTerms terms = {.same_bits = same_numbers && (same_place || invariant),
+                              .fp32 = same_numbers && engine_->options().compute == DType::f32};
+    return resume_proof(*from.next_loss, now, terms, beginning_.checkpoint);
+  }
+
   void save_checkpoint(Progress& progress) {
     step_began_ = Clock::now();
     state_ = engine_->read_state();
@@ -453,7 +471,8 @@ class Training {
                          .isa = isa_for_bits(engine_->multiplies_bf16()),
                          .job = job::effective_yaml(job_),
                          .metric = engine_->metric_state(),
-                         .data = data_fingerprint(*dataset_)},
+                         .data = data_fingerprint(*dataset_),
+                         .next_loss = next_loss(*engine_, *dataset_, state.attempted * batch_.train, batch_.train)},
                         {.before = [&] { say(progress, metrics_->sync()); },
                          .under_way =
                              [&] {

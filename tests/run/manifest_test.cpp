@@ -58,6 +58,16 @@ TEST(Manifest, GivesBackWhatWasWritten) {
   EXPECT_EQ(read.tensors[1].shape, (std::vector<std::int64_t>{4}));
 }
 
+TEST(Manifest, HoldsTheLossOfTheNextSamplesToTheBit) {
+  Manifest manifest = two_tensors();
+  EXPECT_EQ(parse_manifest(manifest_text(manifest), "m").state.next_loss, std::nullopt);
+  for (const double loss : {1.0 / 3, 5e-324, -0.0, 1e300}) {
+    manifest.state.next_loss = loss;
+    EXPECT_EQ(std::bit_cast<std::uint64_t>(*parse_manifest(manifest_text(manifest), "m").state.next_loss),
+              std::bit_cast<std::uint64_t>(loss));
+  }
+}
+
 TEST(Manifest, HoldsWhatAScheduleRemembersOfItsMetricToTheBit) {
   Manifest manifest = two_tensors();
   EXPECT_EQ(parse_manifest(manifest_text(manifest), "m").state.metric, std::nullopt);

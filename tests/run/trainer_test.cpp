@@ -1,4 +1,6 @@
 #include "run/trainer.hpp"
+#include "files/durable_file.hpp"
+#include "run/resume_proof.hpp"
 
 #include <unistd.h>
 
@@ -690,6 +692,49 @@ TEST_F(Trainer, ADamagedNewestCheckpointFallsBackToTheOneBefore) {
   EXPECT_NE(output().find("resume    from " + run_folder(config) + "/checkpoints/step-10"), std::string::npos);
   expect_same_lines(lines(config), expected);
   EXPECT_EQ(fs::file_size(run_folder(config) + "/checkpoints/aside-1/step-20/model-00001-of-00002.safetensors"), 100U);
+}
+
+TEST_F(Trainer, AResumeIsProvenByTheLossOfTheNextSamples) {
+  for (const char* text : {mlp_job, gpt_job}) {
+    const job::JobConfig config = job(text, text == mlp_job ? "proven_mlp" : "proven_gpt");
+    run(config, 1);
+    const std::string saved = run_folder(config) + "/checkpoints/step-10";
+    run(config, 1, saved);
+    EXPECT_NE(output().find("resume verified: loss bits "), std::string::npos) << output();
+    run(config, 2, saved);
+    EXPECT_NE(output().find("resume verified: loss bits "), std::string::npos) << "ranks do not matter: " << output();
+
+    // What hashes cannot see: a checkpoint that is whole, but is not what the run was.
+    json manifest = json::parse(testing::text_of(saved + "/manifest.json"));
+    const double loss = manifest["next_loss"];
+    const std::string metrics = testing::text_of(run_folder(config) + "/metrics.jsonl");
+    const auto resume_with = [&](double other) {
+      manifest["next_loss"] = other;
+      manifest.erase("manifest_xxh3_128");
+      manifest["manifest_xxh3_128"] = files::hash_of(manifest.dump());
+      testing::write_text(saved + "/manifest.json", manifest.dump());
+      run(config, 1, saved);
+    };
+    const std::string refused = error_text(ErrorKind::checkpoint, [&] { resume_with(loss * 1.01); });
+    EXPECT_NE(refused.find("step-10: the samples that come next have loss " + fmt::format("{}", loss) + " now"),
+              std::string::npos)
+        << refused;
+    EXPECT_EQ(testing::text_of(run_folder(config) + "/metrics.jsonl"), metrics) << "nothing was changed";
+    resume_with(loss * (1 + 1e-7));
+    EXPECT_NE(output().find("resume verified up to rounding: loss "), std::string::npos) << output();
+    EXPECT_NE(output().find("equal bits were to be expected"), std::string::npos) << output();
+  }
+}
+
+TEST(ResumeProof, AllowsForRoundingByTheNumbersThatAreComputedWith) {
+  EXPECT_NE(resume_proof(2.0, 2.0, {.same_bits = true, .fp32 = true}, "c").find("4000000000000000"), std::string::npos);
+  EXPECT_NE(resume_proof(2.0, 2.001, {.fp32 = true}, "c").find("5.0e-04"), std::string::npos);
+  EXPECT_NE(resume_proof(2.0, 2.05, {.fp32 = false}, "c").find("up to rounding"), std::string::npos);
+  EXPECT_NE(error_text(ErrorKind::checkpoint, [] { (void)resume_proof(2.0, 2.05, {.fp32 = true}, "c"); }), "");
+  EXPECT_NE(error_text(ErrorKind::checkpoint, [] { (void)resume_proof(2.0, 2.2, {.fp32 = false}, "c"); }), "");
+  EXPECT_NE(error_text(ErrorKind::checkpoint, [] { (void)resume_proof(2.0, {}, {.fp32 = true}, "c"); })
+                .find("that is not finite"),
+            std::string::npos);
 }
 
 TEST_F(Trainer, CheckpointsThatCannotBeUsedAreNotTakenForNone) {
