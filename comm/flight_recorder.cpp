@@ -230,21 +230,23 @@ bool FlightTable::claim_warning(double apart) {
 }
 
 std::string FlightTable::missing_from(std::uint64_t number) const {
-  std::string text;
+  std::string culprits, others;
   for (int place = 0; place < size_; ++place) {
     const FlightTrack& track = this->track(place);
     if (track.phase() == Phase::absent) continue;
     const char state = state_of(track.process());
-    if (track.begun() >= number && !is_stopped(state) && !is_gone(state)) continue;
+    const bool dead = is_stopped(state) || is_gone(state);
+    if (track.begun() >= number && !dead) continue;
+    const std::uint64_t awaited = track.awaited();
+    std::string& text = dead || awaited == 0 ? culprits : others;
     text +=
         fmt::format("{}rank {} ({}at step {}, ", text.empty() ? "" : ", ", track.rank(), word_for(state), track.step());
-    const std::uint64_t awaited = track.awaited();
     text += awaited != 0
                 ? fmt::format("waits for collective number {}, {})", awaited, describe(track.signature(awaited)))
                 : fmt::format("in no collective, the last was number {}, {})", track.begun(),
                               describe(track.signature(track.begun())));
   }
-  return text;
+  return culprits.empty() ? others : culprits;
 }
 
 std::string FlightTable::missing_from(Phase phase) const {

@@ -103,7 +103,8 @@ class FlightTable {
   [[nodiscard]] bool claim_warning(double apart);
 
   /// Those that have not begun collective `number`, and those whose process is stopped or gone, as text:
-  /// "rank 2 (stopped; step 7, has left collective number 41)". Empty: all of this host's ranks have come.
+  /// "rank 2 (stopped; step 7, has left collective number 41)". Ranks that wait in an earlier collective are named only
+  /// if nobody else is missing: they wait for the same rank. Empty: all of this host's ranks have come.
   [[nodiscard]] std::string missing_from(std::uint64_t number) const;
   /// The same before MPI is up (Phase::starting) or as it ends (Phase::ending): those that have not got there.
   [[nodiscard]] std::string missing_from(Phase phase) const;
