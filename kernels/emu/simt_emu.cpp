@@ -12,6 +12,7 @@
 
 #include "core/error.hpp"
 #if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
 #if defined(__SANITIZE_THREAD__)
@@ -196,7 +197,15 @@ struct Machine::State {
     fiber.warp = index / lanes_per_warp;
     fiber.wait = Wait::none;
     fiber.thread = {index % block.x, index / block.x % block.y, index / block.x / block.y};
-    auto* top = reinterpret_cast<void**>(fiber.stack + stack_bytes);
+    unsigned char* const end = fiber.stack + stack_bytes;
+#if defined(__SANITIZE_ADDRESS__)
+    // The frames of the thread that had the stack before never returned, so their red zones are still there.
+    if (fiber.sp != nullptr) {
+      auto* const last = static_cast<unsigned char*>(static_cast<void*>(fiber.sp));
+      ASAN_UNPOISON_MEMORY_REGION(last, static_cast<std::size_t>(end - last));
+    }
+#endif
+    auto* top = reinterpret_cast<void**>(end);
     *--top = nullptr;  // leaves the stack pointer at 8 modulo 16 on entry, as after a call
     *--top = reinterpret_cast<void*>(start);
     for (int saved = 0; saved < 6; ++saved) *--top = nullptr;
