@@ -163,6 +163,7 @@ struct Machine::State {
   ~State() {
     clear_shared();
     for (const Fiber& fiber : fibers) {
+      forget_frames(fiber);
       munmap(fiber.stack, stack_bytes);
 #if defined(__SANITIZE_THREAD__)
       __tsan_destroy_fiber(fiber.tsan);
@@ -190,6 +191,16 @@ struct Machine::State {
     }
   }
 
+  /// The frames of the thread that had the stack before never returned: their red zones are still there, and would be
+  /// for whoever gets the memory next.
+  static void forget_frames([[maybe_unused]] const Fiber& fiber) {
+#if defined(__SANITIZE_ADDRESS__)
+    if (fiber.sp == nullptr) return;
+    auto* const last = static_cast<unsigned char*>(fiber.sp);
+    ASAN_UNPOISON_MEMORY_REGION(last, static_cast<std::size_t>(fiber.stack + stack_bytes - last));
+#endif
+  }
+
   void prepare(unsigned index, Dim3 block, void (*start)()) {
     Fiber& fiber = fibers[index];
     fiber.linear = index;
@@ -197,15 +208,8 @@ struct Machine::State {
     fiber.warp = index / lanes_per_warp;
     fiber.wait = Wait::none;
     fiber.thread = {index % block.x, index / block.x % block.y, index / block.x / block.y};
-    unsigned char* const end = fiber.stack + stack_bytes;
-#if defined(__SANITIZE_ADDRESS__)
-    // The frames of the thread that had the stack before never returned, so their red zones are still there.
-    if (fiber.sp != nullptr) {
-      auto* const last = static_cast<unsigned char*>(static_cast<void*>(fiber.sp));
-      ASAN_UNPOISON_MEMORY_REGION(last, static_cast<std::size_t>(end - last));
-    }
-#endif
-    auto* top = reinterpret_cast<void**>(end);
+    forget_frames(fiber);
+    auto* top = reinterpret_cast<void**>(fiber.stack + stack_bytes);
     *--top = nullptr;  // leaves the stack pointer at 8 modulo 16 on entry, as after a call
     *--top = reinterpret_cast<void*>(start);
     for (int saved = 0; saved < 6; ++saved) *--top = nullptr;
