@@ -172,10 +172,11 @@ LocalGroup::LocalGroup(int ranks) : ranks_(ranks), gone_(static_cast<std::size_t
 std::shared_ptr<Operation> LocalGroup::post(int rank, std::uint64_t number, Posting posting) {
   const std::lock_guard lock(mutex_);
   throw_if_aborted_locked();
-  if (withdrawn_.contains(number))
+  if (const auto given_up = withdrawn_.find(number); given_up != withdrawn_.end())
     throw AbortedByPeer(
         ErrorKind::hang,
-        fmt::format("local collective number {}: rank {} came after another rank had given up waiting", number, rank));
+        fmt::format("local collective number {}: rank {} came after another rank had given up waiting{}", number, rank,
+                    given_up->second));
   auto& slot = gathering_[number];
   if (!slot) slot = std::make_shared<Operation>(number, ranks_);
   const std::shared_ptr<Operation> operation = slot;
@@ -231,7 +232,8 @@ void LocalGroup::wait(Operation& operation, Seconds timeout) {
     if (!woken && !deadline.passed()) continue;
     // From here on this rank unwinds and its buffers go: nobody may make the operation ready any more.
     gathering_.erase(operation.number_);
-    withdrawn_.insert(operation.number_);
+    const std::vector<int> ended = missing_locked(operation, true);
+    withdrawn_[operation.number_] = ended.empty() ? "" : ": " + names_of(ended) + " ended without taking part";
     throw_if_aborted_locked();
     const std::string what = operation.describe(operation.postings_[static_cast<std::size_t>(operation.first_)]);
     if (!woken)

@@ -6,7 +6,6 @@
 #include <map>
 #include <memory>
 #include <mutex>
-#include <set>
 #include <string>
 #include <vector>
 
@@ -90,7 +89,7 @@ class LocalGroup {
   std::mutex mutex_;
   std::condition_variable changed_;
   std::map<std::uint64_t, std::shared_ptr<Operation>> gathering_;  // not yet posted by all
-  std::set<std::uint64_t> withdrawn_;  // given up by a rank that waited: its buffers are gone
+  std::map<std::uint64_t, std::string> withdrawn_;  // given up by a rank that waited, and why: its buffers are gone
   std::vector<bool> gone_;
   bool aborted_ = false;
   int aborted_by_ = 0;
