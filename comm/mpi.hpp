@@ -66,6 +66,16 @@ struct HostLayout {
 [[nodiscard]] std::string explain_launcher_mismatch(int mpi_size,
                                                     const std::function<const char*(const char*)>& environment);
 
+/// Why ranks of several hosts exchange messages each with each instead of in two levels, for the user; empty where they
+/// do not have to. `hosts` by world rank.
+[[nodiscard]] std::string explain_order_of_ranks(const std::vector<int>& hosts);
+
+/// Open MPI's mpirun notices through its connections' keepalive that a host has gone, after the sum of what these
+/// variables say. Ranks that give up earlier leave it with an order to a host that does not answer, for which it waits
+/// as long as TCP tries: many minutes. The complete explanation where `timeout` is too short for that; otherwise empty.
+[[nodiscard]] std::string explain_short_timeout(int hosts, Seconds timeout,
+                                                const std::function<const char*(const char*)>& environment);
+
 /// How ranks of one host exchange buffers that lie in an arena of make_arena().
 enum class IntraHost : std::uint8_t {
   messages,   ///< as ranks of different hosts do

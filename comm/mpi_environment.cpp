@@ -105,6 +105,38 @@ std::string explain_launcher_mismatch(int mpi_size, const std::function<const ch
   return {};
 }
 
+std::string explain_order_of_ranks(const std::vector<int>& hosts) {
+  const HostLayout layout = host_layout(hosts, 0);
+  const bool alone = layout.hosts == static_cast<int>(hosts.size());
+  if (layout.hosts == 1 || layout.regular || alone) return {};
+  if (std::ranges::is_sorted(hosts))
+    return "the hosts have unequal numbers of ranks: each rank exchanges messages with ranks of other hosts, where one "
+           "a core would share the work; equal numbers (mpirun --map-by ppr:N:node) are faster";
+  return "ranks that follow one another are on different hosts (mpirun --map-by node): each exchanges messages with "
+         "all "
+         "others; host by host (--map-by slot, mpirun's own choice) they share memory first";
+}
+
+std::string explain_short_timeout(int hosts, Seconds timeout,
+                                  const std::function<const char*(const char*)>& environment) {
+  if (hosts == 1 || environment("OMPI_COMM_WORLD_SIZE") == nullptr) return {};  // not mpirun's
+  const auto of = [&](const char* name, double fallback) {
+    const char* const value = environment(name);
+    char* end = nullptr;
+    const double number = value == nullptr ? fallback : std::strtod(value, &end);
+    return value == nullptr || end != value ? number : fallback;
+  };
+  const double keepalive = of("OMPI_MCA_oob_tcp_keepalive_time", 300) +
+                           of("OMPI_MCA_oob_tcp_keepalive_intvl", 20) * of("OMPI_MCA_oob_tcp_keepalive_probes", 9);
+  if (keepalive < timeout.count()) return {};
+  return fmt::format(
+      "comm.timeout_s is {} s, mpirun notices a host that has gone after {} s: should one go, the job is told to end, "
+      "but "
+      "mpirun may wait for that host for many minutes; start it with --mca oob_tcp_keepalive_time {:.0f} --mca "
+      "oob_tcp_keepalive_intvl 1 --mca oob_tcp_keepalive_probes 3",
+      timeout.count(), keepalive, std::max(1.0, timeout.count() / 2 - 3));
+}
+
 MpiEnvironment::MpiEnvironment() : exceptions_at_birth_(std::uncaught_exceptions()) {
   int initialized = 0;
   MPI_Initialized(&initialized);

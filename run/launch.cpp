@@ -257,6 +257,7 @@ class MpiRank {
     if (!why_not.empty() && mpi_->world_rank() == 0)
       log::warning("ranks of one host exchange messages, which is slower than the memory they cannot share: {}",
                    why_not);
+    if (mpi_->world_rank() == 0) warn_of_hosts(nccl);
     ranks.get().record_in(&table_->own());
     ranks.get().check_signatures(job_.comm.check_collectives);
     return ranks;
@@ -277,6 +278,14 @@ class MpiRank {
   }
 
  private:
+  void warn_of_hosts(bool nccl) const {
+    const std::string order = comm::explain_order_of_ranks(mpi_->hosts());
+    if (!nccl && job_.comm.intra_host != "mpi" && !order.empty()) log::warning("{}", order);
+    const std::string timeout = comm::explain_short_timeout(mpi_->host_count(), comm::Seconds(job_.comm.timeout_s),
+                                                            [](const char* name) { return std::getenv(name); });
+    if (!timeout.empty()) log::warning("{}", timeout);
+  }
+
   std::shared_ptr<comm::FlightTable> table_;
   comm::Watchdog watchdog_;
   std::optional<comm::MpiEnvironment> mpi_;

@@ -7,6 +7,7 @@
 
 #include <chrono>
 #include <cstdio>
+#include <map>
 #include <string_view>
 #include <thread>
 
@@ -41,6 +42,30 @@ void launcher_mismatch_is_explained() {
     contract::expect(text.find("4 ranks") != std::string::npos && text.find(name) != std::string::npos,
                      "{}=4 against one rank is explained as '{}'", name, text);
   }
+}
+
+void several_hosts_are_explained() {
+  for (const std::vector<int>& fine : {std::vector<int>{0, 0, 0}, {0, 0, 1, 1}, {0, 1, 2}, {0}})
+    contract::expect(explain_order_of_ranks(fine).empty(), "nothing is wrong with {} ranks", fine.size());
+  contract::expect(explain_order_of_ranks({0, 1, 0, 1}).find("--map-by slot") != std::string::npos, "in turn");
+  contract::expect(explain_order_of_ranks({0, 0, 1}).find("unequal") != std::string::npos, "unequal");
+
+  using Variables = std::map<std::string, std::string, std::less<>>;
+  const auto of = [](int hosts, double timeout, Variables variables) {
+    return explain_short_timeout(hosts, Seconds(timeout), [&](const char* name) {
+      const auto found = variables.find(name);
+      return found == variables.end() ? nullptr : found->second.c_str();
+    });
+  };
+  const Variables mpirun = {{"OMPI_COMM_WORLD_SIZE", "4"}};
+  Variables quick = mpirun;
+  quick["OMPI_MCA_oob_tcp_keepalive_time"] = "10";
+  quick["OMPI_MCA_oob_tcp_keepalive_intvl"] = "1";
+  quick["OMPI_MCA_oob_tcp_keepalive_probes"] = "3";
+  contract::expect(of(2, 600, mpirun).empty(), "mpirun's own 480 s are enough for the default");
+  contract::expect(of(2, 30, mpirun).find("oob_tcp_keepalive_time 12") != std::string::npos, "30 s are too short");
+  contract::expect(of(2, 30, quick).empty() && !of(2, 13, quick).empty(), "10 + 1 x 3 s");
+  contract::expect(of(1, 30, mpirun).empty() && of(2, 30, {}).empty(), "one host, or no mpirun");
 }
 
 /// The communicator's deadline is 0.3 s.
@@ -126,6 +151,7 @@ void run_all(const MpiEnvironment& world, Communicator& comm, bool break_last) {
   layouts_are_known();
   environment_is_consistent(world);
   launcher_mismatch_is_explained();
+  several_hosts_are_explained();
   for (const contract::Case& one : contract::cases()) {
     try {
       one.run({comm});
