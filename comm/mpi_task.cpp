@@ -284,6 +284,11 @@ class BarrierTask final : public MpiTask {
 
 }  // namespace
 
+std::recursive_mutex& MpiTurn::mutex() {
+  static std::recursive_mutex turn;
+  return turn;
+}
+
 void check_mpi(int code, const char* call) {
   if (code == MPI_SUCCESS) return;
   std::array<char, MPI_MAX_ERROR_STRING> text{};

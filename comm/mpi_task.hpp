@@ -3,6 +3,7 @@
 #include <mpi.h>
 
 #include <memory>
+#include <mutex>
 #include <span>
 #include <string>
 #include <vector>
@@ -14,6 +15,17 @@ namespace lockstep::comm {
 
 /// Throws ErrorKind::environment unless `code` is MPI_SUCCESS.
 void check_mpi(int code, const char* call);
+
+/// MPI is called, and what tasks share is touched, by one thread at a time (MPI_THREAD_SERIALIZED): the one that has
+/// this. A thread may have it several times.
+class MpiTurn {
+ public:
+  MpiTurn() : lock_(mutex()) {}
+  [[nodiscard]] static std::recursive_mutex& mutex();
+
+ private:
+  std::scoped_lock<std::recursive_mutex> lock_;
+};
 
 /// What tasks share: the group and memory to receive into, kept from one task to the next because fresh pages cost more
 /// than the message that fills them.

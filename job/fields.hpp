@@ -349,6 +349,11 @@ void comm(Config& c, V& v) {
            "(backend local) always share, GPUs exchange by NCCL.",
        .choices = {"auto", "shared", "mpi"},
        .refused = {{"buckets", "messages between ranks of one host are called mpi"}}});
+  v.field(
+      c.progress_thread,
+      {.name = "progress_thread",
+       .doc = "MPI ranks on several hosts: a thread moves messages while the rank computes, so that sums of gradients "
+              "travel under backward; false: only between operators. Nothing on one host and with NCCL."});
   v.field(c.share_gpu,
           {.name = "share_gpu",
            .doc = "Allows more ranks on a host than it has GPUs: rank r of the host computes on GPU r modulo their "

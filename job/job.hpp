@@ -159,6 +159,7 @@ struct CommConfig {
   std::int64_t ranks = 1;  ///< of backend local
   std::string wire = "fp32";
   std::string intra_host = "auto";
+  bool progress_thread = true;
   bool share_gpu = false;
   double timeout_s = 600;
   double warn_s = 60;            ///< 0: no warnings

@@ -251,7 +251,8 @@ class MpiRank {
     const comm::MpiOptions options{.timeout = comm::Seconds(job_.comm.timeout_s),
                                    .oversubscribed = oversubscribed_,
                                    .library_order = job_.run.determinism == "fast",
-                                   .intra_host = nccl ? comm::IntraHost::messages : intra_host_of(job_)};
+                                   .intra_host = nccl ? comm::IntraHost::messages : intra_host_of(job_),
+                                   .progress_thread = !nccl && job_.comm.progress_thread};
     std::string why_not;
     RankComm ranks = make_rank_comm(job_, comm::make_mpi(*mpi_, options, &why_not), place_);
     if (!why_not.empty() && mpi_->world_rank() == 0)

@@ -108,6 +108,7 @@ void shared_memory_keeps_the_contract(const MpiEnvironment& world) {
                                {.timeout = Seconds(60),
                                 .oversubscribed = oversubscribed,
                                 .intra_host = IntraHost::automatic,
+                                .progress_thread = true,
                                 .ranks_per_host = ranks_per_host},
                                &why_not);
     contract::expect(why_not.empty(), "no shared memory: {}", why_not);

@@ -79,7 +79,8 @@ TEST_F(Hosts, TwoHostsOfTwoRanksLeaveTheBitsOfFourRanksOnOne) {
     expect_the_same("h1:2,h2:2", 4, fmt::format("--set zero_optimization.stage={}", stage),
                     "shared memory within a host) x 1 thread on 2 hosts");
   expect_the_same("h1:2,h2:2", 4, "--set bf16.enabled=true --set zero_optimization.stage=2", "on 2 hosts");
-  expect_the_same("h1:2,h2:2", 4, "--set run.determinism=invariant --set train_micro_batch_size_per_gpu=1", "on 2 hosts");
+  expect_the_same("h1:2,h2:2", 4, "--set run.determinism=invariant --set train_micro_batch_size_per_gpu=1",
+                  "on 2 hosts");
 }
 
 TEST_F(Hosts, SoDoThreeHostsAndNumbersOfRanksThatDivideNothing) {
