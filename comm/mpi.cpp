@@ -126,8 +126,10 @@ class MpiCommunicator final : public Communicator {
     const auto neighbors = static_cast<int>(layout.neighbors.size());
     Blocks control = make_blocks(layout, SharedHost::control_bytes(neighbors));
     if (control.memory == nullptr) return control.why;
-    shared_.reset(new MpiShared{
-        .host = {layout.place, neighbors, std::move(control.memory)}, .layout = std::move(layout), .peers = {}});
+    shared_.reset(new MpiShared{.host = {layout.place, neighbors, std::move(control.memory)},
+                                .layout = std::move(layout),
+                                .peers = {},
+                                .wire = options_.wire});
     if (shared_->layout.regular) {
       const MpiTurn turn;
       MpiContext& peers = shared_->peers;
@@ -157,6 +159,8 @@ class MpiCommunicator final : public Communicator {
     return std::make_unique<SharedArena>(std::move(memory), shared_, number, std::move(places));
   }
 
+  [[nodiscard]] bool shares_memory() const { return shared_ != nullptr; }
+
   [[nodiscard]] int rank() const noexcept override { return context_.rank; }
   [[nodiscard]] int size() const noexcept override { return context_.size; }
   [[nodiscard]] std::string name() const override { return name_; }
@@ -166,6 +170,7 @@ class MpiCommunicator final : public Communicator {
             .shared_address_space = shared_ != nullptr && shared_->layout.hosts == 1,
             .ordered_sum = !options_.library_order,
             .graph_capturable = false,
+            .wire = rounds_ ? options_.wire : DType::f32,
             .needs_progress = !thread_.joinable()};
   }
 
@@ -192,6 +197,13 @@ class MpiCommunicator final : public Communicator {
 
   void do_barrier() override {
     if (size() > 1) do_wait(enqueue(barrier_task(context_, ++last_number_)), {});
+  }
+
+  /// fp32 sums do not stay in one host's memory, and were asked to travel as something else.
+  void say_wire() {
+    if (options_.wire == DType::f32 || size() == 1) return;
+    rounds_ = true;
+    name_.append(fmt::format(", gradients as {}", to_string(options_.wire)));
   }
 
   /// MPI has no way to tell the others why.
@@ -277,6 +289,8 @@ class MpiCommunicator final : public Communicator {
     const MpiTurn turn;
     if (in_memory(data))
       if (auto task = shared_all_reduce_task(*shared_, context_, last_number_ + 1, data, op)) return enqueue_next(task);
+    if (travels_rounded(options_.wire, data, op))
+      return enqueue(rounded_all_reduce_task(context_, ++last_number_, data, options_.wire));
     const AllReduceOrder order = options_.library_order ? AllReduceOrder::library : AllReduceOrder::tree;
     return enqueue(all_reduce_task(context_, ++last_number_, data, op, order));
   }
@@ -286,6 +300,8 @@ class MpiCommunicator final : public Communicator {
     if (in_memory(data))
       if (auto task = shared_reduce_scatter_task(*shared_, context_, last_number_ + 1, data, parts, op))
         return enqueue_next(task);
+    if (travels_rounded(options_.wire, data, op))
+      return enqueue(rounded_reduce_scatter_task(context_, ++last_number_, data, parts, options_.wire));
     return enqueue(reduce_scatter_task(context_, ++last_number_, data, parts, op));
   }
   Pending do_all_gather(Buffer data, const Parts& parts, StreamRef /*after*/) override {
@@ -440,6 +456,7 @@ class MpiCommunicator final : public Communicator {
   std::vector<std::string> host_names_;
   int exceptions_at_birth_;
   bool aborted_ = false;
+  bool rounds_ = false;  ///< fp32 sums, on their way
   MpiContext context_;
   std::optional<MpiRollCall> roll_call_;
   std::shared_ptr<MpiShared> shared_;  ///< arenas may outlive this
@@ -471,6 +488,7 @@ std::unique_ptr<Communicator> make_mpi(const MpiEnvironment& environment, MpiOpt
            why);
     if (why_not != nullptr) *why_not = why;
   }
+  if (host_count > 1 || !comm->shares_memory()) comm->say_wire();
   const bool threaded = options.progress_thread && !options.oversubscribed && environment.threads_may_take_turns();
   if (threaded && host_count > 1) comm->start_thread();
   return comm;

@@ -96,6 +96,9 @@ struct MpiOptions {
   /// additions.
   bool library_order = false;
   IntraHost intra_host = IntraHost::messages;
+  /// f32, bf16 or f16: as what fp32 sums travel in messages; summed in fp32 all the same. Rounded twice, once each way;
+  /// what ranks of a host add in memory is not.
+  DType wire = DType::f32;
   /// Between hosts, where MPI allows it, a thread moves messages while the rank computes: MPI does not by itself, and
   /// an operator may take longer than a connection's buffers last.
   bool progress_thread = true;

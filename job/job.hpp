@@ -294,7 +294,7 @@ struct JobConfig {
   std::optional<std::int64_t> gradient_accumulation_steps;
   double gradient_clipping = 1.0;  ///< global L2 norm; 0: off
   std::optional<std::int64_t> steps_per_print;
-  std::string communication_data_type = "fp32";
+  std::optional<std::string> communication_data_type;  ///< wins over comm.wire
   bool prescale_gradients = false;
   double gradient_predivide_factor = 1;
   bool wall_clock_breakdown = false;
@@ -315,6 +315,8 @@ struct JobConfig {
     return every > 0 && (step % every == 0 || step == run.steps);
   }
   /// Steps between two progress lines: DeepSpeed's key if given, else run.log_every.
+  /// The number format in which gradients travel.
+  [[nodiscard]] std::string wire() const { return communication_data_type.value_or(comm.wire); }
   [[nodiscard]] std::int64_t print_every() const { return steps_per_print.value_or(run.log_every); }
 };
 
