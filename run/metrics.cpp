@@ -90,10 +90,12 @@ std::string MetricsFile::write(const StepMetrics& metrics) {
   return told(flush());
 }
 
-std::string MetricsFile::sync() {
+int MetricsFile::flush_to_disk() const { return ::fsync(file_) == 0 ? 0 : errno; }
+
+std::string MetricsFile::flushed(int reason) {
   bool fine = flush();
-  if (fine && ::fsync(file_) != 0) {
-    reason_ = errno;
+  if (fine && reason != 0) {
+    reason_ = reason;
     fine = false;
   }
   return told(fine);

@@ -61,8 +61,11 @@ class MetricsFile {
   ~MetricsFile();
   /// What the user should hear: that lines cannot be written, that they can be again, how many are lost. Mostly empty.
   [[nodiscard]] std::string write(const StepMetrics& metrics);
-  /// Tries once more and flushes to the disk: a checkpoint that follows finds its steps' lines there after a crash.
-  [[nodiscard]] std::string sync();
+  /// Flushes what was written to the disk: a checkpoint that follows finds its steps' lines there after a crash. 0 or
+  /// the system's errno, for flushed(). The one method that another thread may call meanwhile.
+  [[nodiscard]] int flush_to_disk() const;
+  /// What the user should hear of that.
+  [[nodiscard]] std::string flushed(int reason);
 
  private:
   void wait_with(std::string line);
