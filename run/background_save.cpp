@@ -5,6 +5,8 @@
 
 #include "comm/heartbeat.hpp"
 #include "core/error.hpp"
+#include "core/log.hpp"
+#include "core/text.hpp"
 
 namespace lockstep::run {
 namespace {
@@ -32,6 +34,8 @@ void BackgroundSave::begin(const RunState& state, SaveHooks hooks) {
   saved_ = {};
   snapshot_.take(engine_);
   seconds_ = since(began);
+  log::debug("step {}: {} copied for its checkpoint in {:.1f} ms", state.step.attempted,
+             human_bytes(static_cast<double>(bytes())), seconds_ * 1e3);
   start(Part::prepare);
 }
 
@@ -48,7 +52,11 @@ void BackgroundSave::start(Part part) {
     } else {
       error_.unless_failed([this] { work(); });
     }
-    seconds_ += since(began);
+    const double took = since(began);
+    seconds_ += took;
+    constexpr const char* names[] = {"", "prepared", "written", "committed", "given up"};
+    log::debug("step {}: its checkpoint {} in {:.1f} ms beside training", manifest_.state.step.attempted,
+               names[static_cast<int>(part_)], took * 1e3);
     over_ = true;
   });
 }
@@ -58,6 +66,7 @@ void BackgroundSave::work() {
     if (hooks_.before) hooks_.before();
     store_.prepare(temporary_, needed_);
   } else if (part_ == Part::write) {
+    store_.require_shared(temporary_);
     manifest_.files = snapshot_.write(temporary_, store_.file_system(), hooks_.writing, cancelled_);
   } else {
     if (hooks_.under_way) hooks_.under_way();

@@ -154,6 +154,7 @@ Saved CheckpointStore::save(engine::Engine& engine, const RunState& state, const
   });
   std::vector<FileEntry> entries;
   if (!error.failed()) {
+    error.unless_failed([&] { require_shared(temporary); });
     ShardWriter shards(temporary, engine, error, fs_);
     with_heartbeat([&] {
       if (hooks.writing) hooks.writing();
@@ -208,6 +209,14 @@ void CheckpointStore::prepare(const std::string& temporary, std::uint64_t bytes)
     throw files::DiskTrouble(fmt::format("{}: a checkpoint needs {}, and {} are free there", printable(options_.folder),
                                          human_bytes(needed), human_bytes(static_cast<double>(free))));
   files::make_folders(temporary, fs_);
+}
+
+void CheckpointStore::require_shared(const std::string& temporary) const {
+  if (!files::is_folder(temporary, fs_))
+    fail(ErrorKind::checkpoint,
+         "{}: rank 0 has made this folder, but it is not here: all hosts need the run's folder on a file system that "
+         "they share",
+         printable(temporary));
 }
 
 std::string CheckpointStore::path_of(std::int64_t step) const {

@@ -83,6 +83,8 @@ class CheckpointStore {
   [[nodiscard]] std::string temporary_path(std::int64_t step) const { return hidden_path(step, "partial"); }
   /// Rank 0: the empty folder to write into. Refuses at once where there is no space for `bytes`.
   void prepare(const std::string& temporary, std::uint64_t bytes) const;
+  /// Every other rank, before it writes there: ErrorKind::checkpoint if it does not see that folder.
+  void require_shared(const std::string& temporary) const;
   /// Rank 0, when every shard is on the disk: writes the manifest, gives the folder its name and lets old ones go.
   /// Saved::path is set as soon as the name is; what is thrown then is of the old ones. If nothing is in place after an
   /// error, nothing of it is left either.

@@ -34,6 +34,7 @@ struct StepMetrics {
 struct MetricsScan {
   std::int64_t keep_bytes = 0;  ///< lines of the steps that stay
   bool add_line_end = false;    ///< the last of them lacks it
+  std::int64_t behind = 0;      ///< lines that go
   std::int64_t bad_lines = 0;   ///< among them: no JSON object with a step; they stay as they are
   std::int64_t first_bad = 0;   ///< its number, from 1
 };

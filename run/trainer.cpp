@@ -282,8 +282,7 @@ class Training {
     if (drill_.desync_rank == comm_.rank()) options_.schedule = off_by_one_bit(options_.schedule, drill_.desync_step);
     with_memory_advice(memory_question(), [&] { engine_.emplace(*model_, comm_, rank_.place, options_); });
     if (beginning_.manifest)
-      together("loading the checkpoint",
-               [&] { load_checkpoint(beginning_.checkpoint, *beginning_.manifest, *engine_); });
+      together("loading the checkpoint", [&] { load_beginning(beginning_, *engine_); });
     else if (const auto& folder = job_.model.gpt2.init_from; folder && job_.model.type == "gpt2")
       together("loading model.init_from", [&] { load_hf_weights(*folder, *engine_); });
     if (new_scaler(beginning_, job_)) {
@@ -495,6 +494,8 @@ class Training {
       tell(saved, std::chrono::duration<double>(Clock::now() - began).count(), progress, wishes);
     }
     wishes.met();
+    log::debug("step {}: training stood still for {:.1f} ms to save", done,
+               std::chrono::duration<double, std::milli>(Clock::now() - began).count());
     step_began_ = Clock::now();
   }
 

@@ -109,10 +109,10 @@ TEST_F(Saving, ADiskThatIsFullOrFailsOnOneRankCostsThatSaveAlone) {
 }
 
 TEST_F(Saving, ARunThatDivergesSeesToTheEndOfTheSaveUnderWay) {
-  const Outcome outcome = run(
-      "mpirun -n 2 lockstep train job.yaml --set run.checkpoint.every=1 --set optimizer.type=SGD "
-      "--set optimizer.params.lr=1e38 --set gradient_clipping=0",
-      {{"LOCKSTEP_FAULT", "sleep=0.5@rank1:step1:writing"}});
+  const Outcome outcome =
+      run("mpirun -n 2 lockstep train job.yaml --set run.checkpoint.every=1 --set optimizer.type=SGD "
+          "--set optimizer.params.lr=1e38 --set gradient_clipping=0",
+          {{"LOCKSTEP_FAULT", "sleep=0.5@rank1:step1:writing"}});
 
   EXPECT_EQ(outcome.exit_code, 5) << outcome.all();
   EXPECT_EQ(count_of(outcome.err, "diverged: step 2: the gradient is not finite"), 1) << outcome.err;
@@ -127,6 +127,132 @@ TEST_F(Saving, OnTheLastSaveNobodyIsToldThatTrainingGoesOn) {
   EXPECT_EQ(count_of(outcome.err, "step 20 was reached, but it is not saved"), 1) << outcome.err;
   EXPECT_EQ(count_of(outcome.err, "run the same command again"), 1) << outcome.err;
   EXPECT_EQ(names_in(checkpoints()), (Names{"step-10", "step-15", "step-5"}));
+}
+
+/// Two ranks of one job that see different things under the run's folder, as on hosts whose disks are their own.
+class OwnDisks : public Saving {
+ protected:
+  /// On rank 1 the folder `there` lies over the run's checkpoints.
+  [[nodiscard]] Outcome run_with(const std::string& there, const std::string& options = "") const {
+    const std::string job = "train job.yaml --set run.checkpoint.every=5 " + options;
+    return run("mpirun -n 1 lockstep " + job + " : -n 1 unshare -m sh -ec 'mount --bind " + there +
+               " runs/r/checkpoints; exec lockstep " + job + "'");
+  }
+  [[nodiscard]] bool may_mount() const { return run("unshare -m sh -ec 'mount --bind . .'").exit_code == 0; }
+};
+
+TEST_F(OwnDisks, ACheckpointThatIsOlderOnOneHostIsRefusedThere) {
+  if (!may_mount()) GTEST_SKIP() << "no file system may be mounted here";
+  ASSERT_EQ(run(std::string(train) + "--set run.steps=10 --set run.seed=2").exit_code, 0);
+  fs::rename(checkpoints(), path("stale"));
+  fs::remove(path("runs/r/metrics.jsonl"));
+  ASSERT_EQ(run(std::string(train) + "--set run.steps=10").exit_code, 0);
+  fs::create_directories(path("empty"));
+  const std::string metrics = text_of(path("runs/r/metrics.jsonl"));
+
+  const Outcome stale = run_with(path("stale")), nothing = run_with(path("empty"));
+
+  for (const auto& [outcome, said] : {std::pair{&stale, "is damaged: its size or hash differs from the manifest"},
+                                      std::pair{&nothing, "is missing"}}) {
+    EXPECT_EQ(outcome->exit_code, 4) << outcome->all();
+    EXPECT_EQ(count_of(outcome->err, "rank 1 ("), 1) << outcome->err;
+    EXPECT_EQ(count_of(outcome->err, said), 1) << outcome->err;
+    EXPECT_EQ(count_of(outcome->err, "All hosts need the run's folder on a file system that they share"), 1);
+  }
+  EXPECT_EQ(text_of(path("runs/r/metrics.jsonl")), metrics) << "nothing was changed";
+  EXPECT_EQ(run(train).exit_code, 0) << "where both see the same it goes on";
+}
+
+TEST_F(OwnDisks, AFolderThatIsNotSharedIsNamedAtTheFirstSave) {
+  if (!may_mount()) GTEST_SKIP() << "no file system may be mounted here";
+  fs::create_directories(checkpoints());
+  fs::create_directories(path("empty"));
+
+  for (const char* options : {"", "--set run.checkpoint.async=false"}) {
+    const Outcome outcome = run_with(path("empty"), options);
+
+    EXPECT_EQ(outcome.exit_code, 4) << outcome.all();
+    EXPECT_EQ(count_of(outcome.err, "the checkpoint of step 5 cannot be saved: rank 1: "), 1) << outcome.err;
+    EXPECT_EQ(count_of(outcome.err, "all hosts need the run's folder on a file system that they share"), 1);
+    EXPECT_EQ(names_in(checkpoints()), Names{}) << "nothing of it is left";
+  }
+}
+
+TEST_F(Saving, AReadOnlyFolderIsReadFromAndNamedAtTheFirstSave) {
+  ASSERT_EQ(run(std::string(train) + "--set run.name=whole").exit_code, 0);
+  ASSERT_EQ(run(std::string(train) + "--set run.steps=10").exit_code, 0);
+  const auto with_read_only = [&](const std::string& folder) {
+    return run("unshare -m sh -ec 'mount --bind " + folder + " " + folder + "; mount -o remount,ro,bind " + folder +
+               "; exec mpirun -n 2 lockstep train job.yaml --set run.checkpoint.every=5'");
+  };
+  if (run("unshare -m sh -ec 'mount --bind runs runs'").exit_code != 0)
+    GTEST_SKIP() << "no file system may be mounted here";
+
+  const Outcome checkpoints_only = with_read_only("runs/r/checkpoints");
+  const Outcome everything = with_read_only("runs");
+
+  EXPECT_EQ(checkpoints_only.exit_code, 4) << checkpoints_only.all();
+  EXPECT_EQ(count_of(checkpoints_only.out, "resume    from runs/r/checkpoints/step-10"), 1) << checkpoints_only.out;
+  EXPECT_EQ(count_of(checkpoints_only.err, "the checkpoint of step 15 cannot be saved: runs/r/checkpoints/.step-15."),
+            1)
+      << checkpoints_only.err;
+  EXPECT_EQ(count_of(checkpoints_only.err, "Read-only file system"), 1) << checkpoints_only.err;
+  EXPECT_EQ(everything.exit_code, 8) << everything.all();
+  EXPECT_EQ(count_of(everything.err, "Read-only file system"), 1) << everything.err;
+  EXPECT_EQ(names_in(checkpoints()), (Names{"step-10", "step-5"}));
+  EXPECT_EQ(run(train).exit_code, 0);
+  EXPECT_EQ(run("lockstep compare runs/whole runs/r").exit_code, 0);
+}
+
+TEST_F(Saving, WhatMayNotBeReadOrWrittenIsAnErrorAndNotAbsence) {
+  // Root may everything, so it becomes somebody else.
+  const bool root = run("test `id -u` = 0").exit_code == 0;
+  const std::string as_somebody = root ? "setpriv --reuid 65534 --regid 65534 --clear-groups " : "";
+  if (root) {
+    if (run("chown -R 65534:65534 .").exit_code != 0 || run(as_somebody + "lockstep config job.yaml").exit_code != 0)
+      GTEST_SKIP() << "nobody else may run the program here";
+  }
+  const std::string alone = as_somebody + "lockstep train job.yaml --set run.checkpoint.every=5 ";
+  ASSERT_EQ(run(alone + "--set run.steps=10").exit_code, 0);
+
+  fs::permissions(checkpoints(), fs::perms::owner_read | fs::perms::owner_exec);
+  const Outcome unwritable = run(alone);
+  fs::permissions(checkpoints(), fs::perms::owner_all);
+  fs::permissions(checkpoints() + "/step-10", fs::perms::none);
+  const Outcome unreadable = run(alone);
+  fs::permissions(checkpoints() + "/step-10", fs::perms::owner_all);
+  const Outcome mended = run(alone);
+
+  EXPECT_EQ(unwritable.exit_code, 4) << unwritable.all();
+  EXPECT_EQ(count_of(unwritable.err, "the checkpoint of step 15 cannot be saved: runs/r/checkpoints/.step-15."), 1)
+      << unwritable.err;
+  EXPECT_EQ(count_of(unwritable.err, "Permission denied"), 1) << unwritable.err;
+  EXPECT_EQ(unreadable.exit_code, 4) << unreadable.all();
+  EXPECT_EQ(count_of(unreadable.err, "runs/r/checkpoints/step-10/manifest.json: cannot be "), 1) << unreadable.err;
+  EXPECT_EQ(count_of(unreadable.err, "Permission denied"), 1) << "step-5 is not taken for it: " << unreadable.err;
+  EXPECT_EQ(mended.exit_code, 0) << mended.all();
+}
+
+TEST_F(Saving, ARunThatIsRolledBackByHandTakesTheStepsAgain) {
+  ASSERT_EQ(run(std::string(train) + "--set run.name=whole").exit_code, 0);
+  ASSERT_EQ(run(train).exit_code, 0);
+  for (const char* removed : {"/step-15", "/step-20"}) fs::remove_all(checkpoints() + removed);
+
+  const Outcome back = run(train);
+  fs::remove_all(checkpoints());
+  const Outcome begun = run(train);
+
+  EXPECT_EQ(back.exit_code, 0) << back.all();
+  EXPECT_EQ(count_of(back.out, "resume    from runs/r/checkpoints/step-10"), 1) << back.out;
+  EXPECT_EQ(
+      count_of(back.out, "note      runs/r/metrics.jsonl: 10 steps behind step 10, of which there is no checkpoint"), 1)
+      << back.out;
+  EXPECT_EQ(begun.exit_code, 0) << begun.all();
+  EXPECT_EQ(
+      count_of(begun.out, "note      runs/r/metrics.jsonl: 20 steps behind step 0, of which there is no checkpoint"), 1)
+      << begun.out;
+  EXPECT_EQ(metrics_lines(), 20);
+  EXPECT_EQ(run("lockstep compare runs/whole runs/r").exit_code, 0);
 }
 
 }  // namespace
