@@ -155,7 +155,8 @@ std::string read_manifest_text(const std::string& path, files::FileSystem& fs) {
   if (!files::path_exists(path, fs)) fail(ErrorKind::checkpoint, "{}: there is no such checkpoint", printable(path));
   if (!files::is_folder(path, fs) || !files::path_exists(manifest_path(path), fs))
     throw Damaged(printable(path) + ": has no manifest.json, so it is no complete checkpoint");
-  return files::read_text_file(manifest_path(path), longest_manifest, fs);
+  // No link: what a checkpoint says of itself lies in it.
+  return files::read_text_file(manifest_path(path), longest_manifest, fs, false);
 }
 
 Manifest read_manifest(const std::string& path, files::FileSystem& fs) {

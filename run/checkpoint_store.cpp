@@ -242,6 +242,13 @@ void CheckpointStore::commit(const std::string& temporary, std::int64_t step, Sa
   }
 }
 
+void CheckpointStore::remove(const std::string& path, std::int64_t step) const {
+  const std::string retired = hidden_path(step, "retired");
+  files::rename_path(path, retired, fs_);
+  files::sync_folder(options_.folder, fs_);
+  files::remove_path(retired, fs_);
+}
+
 void CheckpointStore::retire_below(std::int64_t step) const {
   if (options_.keep_last == 0) return;
   // A folder without a manifest is none of ours, or one to look at: it neither counts nor goes.
@@ -252,11 +259,7 @@ void CheckpointStore::retire_below(std::int64_t step) const {
       complete.push_back(entry);
   for (std::size_t i = 0; i + static_cast<std::size_t>(options_.keep_last) < complete.size(); ++i) {
     if (options_.keep_every > 0 && complete[i].step % options_.keep_every == 0) continue;
-    // One rename takes it out of the list: a kill while its files go leaves no half of a checkpoint.
-    const std::string retired = hidden_path(complete[i].step, "retired");
-    files::rename_path(complete[i].path, retired, fs_);
-    files::sync_folder(options_.folder, fs_);
-    files::remove_path(retired, fs_);
+    remove(complete[i].path, complete[i].step);
   }
 }
 

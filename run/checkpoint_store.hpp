@@ -66,6 +66,9 @@ class CheckpointStore {
 
   /// What a job that was killed left: removes what was under way and brings back a step that was to be replaced.
   void clean_up() const;
+  /// Removes step-N, which lies at `path`: one rename takes it out of the list, so that a kill while its files go
+  /// leaves no half of it.
+  void remove(const std::string& path, std::int64_t step) const;
   /// Moves every step above `step` to `aside-K/`, so that the highest step is again the one saved last.
   [[nodiscard]] std::optional<MovedAside> move_aside_above(std::int64_t step) const;
   /// Writes step-N. Collective: each rank writes its share, rank 0 the rest. Afterwards the newest keep_last of the
