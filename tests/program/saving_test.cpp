@@ -78,6 +78,25 @@ TEST_F(Saving, StepsAreTakenWhileARankWritesAndTheNextSaveWaitsForIt) {
   EXPECT_LT(at(stopped, "checkpoint runs/stopped/checkpoints/step-5\n"), at(stopped, "step  6/20"));
 }
 
+TEST_F(Saving, WithoutRoomForTheCopyTrainingStopsForASaveAndThatIsSaid) {
+  const std::string job = "job.yaml --set run.checkpoint.every=5 --set model.hidden=[512,512] ";
+  const json memory = json::parse(run("lockstep preview " + job + "--json").out)["memory"];
+  const double total = memory["total"], saving = memory["saving"];
+  const auto limited = [&](double bytes) {
+    return run("lockstep train " + job +
+               "--resume never --set run.memory_limit=" + std::to_string(bytes / 1024 / 1024 / 1024));
+  };
+
+  const Outcome enough = limited(total + saving / 4), little = limited(total - saving / 2);
+
+  EXPECT_GT(saving, 3e6) << "three numbers a parameter";
+  EXPECT_EQ(enough.exit_code, 0) << enough.all();
+  EXPECT_EQ(count_of(enough.out, "saving    "), 0) << enough.out;
+  EXPECT_EQ(little.exit_code, 0) << little.all();
+  EXPECT_EQ(count_of(little.out, "saving    training stops while a checkpoint is written: "), 1) << little.out;
+  EXPECT_EQ(names_in(checkpoints()), (Names{"step-10", "step-15", "step-20"}));
+}
+
 TEST_F(Saving, AKillBetweenTheCopyAndTheCommitLeavesTheOlderCheckpointAndCostsNothingElse) {
   ASSERT_EQ(run(std::string(train) + "--set run.name=whole").exit_code, 0);
 

@@ -218,7 +218,7 @@ TEST(CheckpointFaults, NoSpaceIsNoticedBeforeAnythingIsWritten) {
 
 TEST(CheckpointFaults, EveryChangedByteAndEveryLengthIsFoundAndTheOneBeforeIsUsed) {
   CrashDisk disk;
-  ASSERT_EQ(save(disk, {1}, 20, 2).trouble, "");
+  ASSERT_EQ(save(disk, {1, true}, 20, 2).trouble, "");
   ASSERT_EQ(save(disk, {1}, 10, 1).trouble, "");
   const std::string newest = std::string(folder) + "/step-20";
   const std::string manifest = manifest_text(read_manifest(newest, disk));
