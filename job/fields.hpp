@@ -220,6 +220,10 @@ void checkpoint(Config& c, V& v) {
            .doc = "Checkpoints of steps that are multiples of this stay, whatever keep_last says; 0: none of them.",
            .unit = "steps",
            .min = 0});
+  v.field(c.async, {.name = "async",
+                    .doc = "Training goes on while a checkpoint is written, from a copy in the host's memory "
+                           "(docs/checkpoint.md says how large). Where that has no room, which the run's header says, "
+                           "and at the end of a run, training stops for a save."});
 }
 
 template <class Config, class V>

@@ -120,6 +120,7 @@ struct CheckpointConfig {
   std::int64_t every = 200;     ///< attempted steps; 0: only at the end
   std::int64_t keep_last = 3;   ///< 0: all
   std::int64_t keep_every = 0;  ///< steps; 0: none stays for this
+  bool async = true;            ///< written beside training
   bool operator==(const CheckpointConfig&) const = default;
 };
 
