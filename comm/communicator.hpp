@@ -35,6 +35,14 @@ struct [[nodiscard]] Pending {
   std::uint64_t id = 0;  ///< 0: nothing to wait for
 };
 
+/// What a rank has sent to others, since its communicator was made.
+struct Traffic {
+  std::uint64_t messages = 0;
+  std::uint64_t bytes = 0;
+  Traffic operator-(const Traffic& before) const { return {messages - before.messages, bytes - before.bytes}; }
+  Traffic operator+(const Traffic& more) const { return {messages + more.messages, bytes + more.bytes}; }
+};
+
 /// Memory for flat buffers, made by the communicator so that ranks of one host can reach each other's.
 class FlatArena {
  public:
@@ -78,6 +86,9 @@ class Communicator {
 
   [[nodiscard]] virtual int rank() const noexcept = 0;
   [[nodiscard]] virtual int size() const noexcept = 0;
+  /// Of the messages that this backend sends itself; what ranks read in shared memory, and what a library sends for its
+  /// own collectives, is not in it.
+  [[nodiscard]] virtual Traffic traffic() const { return {}; }
   [[nodiscard]] virtual std::string name() const = 0;  ///< "local", "mpi (Open MPI 4.1.4)"
   [[nodiscard]] virtual Capabilities capabilities() const noexcept = 0;
 

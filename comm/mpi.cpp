@@ -159,6 +159,10 @@ class MpiCommunicator final : public Communicator {
     return std::make_unique<SharedArena>(std::move(memory), shared_, number, std::move(places));
   }
 
+  [[nodiscard]] Traffic traffic() const override {
+    const MpiTurn turn;
+    return shared_ != nullptr ? context_.sent + shared_->peers.sent : context_.sent;
+  }
   [[nodiscard]] bool shares_memory() const { return shared_ != nullptr; }
 
   [[nodiscard]] int rank() const noexcept override { return context_.rank; }

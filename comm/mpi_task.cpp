@@ -407,10 +407,13 @@ std::vector<int> MpiTask::awaited() const {
 
 void MpiTask::send(const void* data, std::size_t bytes, int to) {
   const int tag = static_cast<int>(number_ % tag_period) * max_stages + stage_;
-  for (std::size_t at = 0; at < bytes; at += max_message)
-    check_mpi(MPI_Isend(static_cast<const std::byte*>(data) + at, static_cast<int>(std::min(max_message, bytes - at)),
-                        MPI_BYTE, to, tag, context_.comm, add_request()),
+  for (std::size_t at = 0; at < bytes; at += max_message) {
+    const std::size_t length = std::min(max_message, bytes - at);
+    check_mpi(MPI_Isend(static_cast<const std::byte*>(data) + at, static_cast<int>(length), MPI_BYTE, to, tag,
+                        context_.comm, add_request()),
               "MPI_Isend");
+    context_.sent = context_.sent + Traffic{1, length};
+  }
 }
 
 void MpiTask::receive(void* data, std::size_t bytes, int from) {

@@ -33,6 +33,7 @@ struct MpiContext {
   MPI_Comm comm = MPI_COMM_NULL;
   int rank = 0;
   int size = 1;
+  Traffic sent;
 
   struct Staging {
     std::unique_ptr<std::byte[]> data;

@@ -133,6 +133,11 @@ class Training {
       result.val_accuracy = evaluation_->accuracy;
     }
     if (is_root() && job_.run.profile) log::print("{}", profile_text(*probe_, ceilings_));
+    if (is_root() && job_.run.profile && sent_.messages > 0) {
+      const auto steps = static_cast<double>(last_step_ - first - 2);
+      log::print("sent      {:.1f} messages, {} a step, by this rank\n", static_cast<double>(sent_.messages) / steps,
+                 human_bytes(static_cast<double>(sent_.bytes) / steps));
+    }
     if (is_root()) print_memory();
     if (is_root())
       log::print("done: {} ({}) in {}{}; run folder {}\n", counted(job_.run.steps, "step"),
@@ -150,7 +155,9 @@ class Training {
       faults_.strike(FaultPoint::begin, step + 1, *engine_);
       if (probe_) probe_->begin_step(step + 1, job_.run.profile && step >= first + 2);
       if (background_) background_->report();
+      const comm::Traffic before = comm_.traffic();
       train_step();
+      if (step >= first + 2) sent_ = sent_ + (comm_.traffic() - before);
       if (probe_) probe_->end_step();
       faults_.strike(FaultPoint::end, step + 1, *engine_);
       if (trace_is_due(step + 1)) write_trace(progress);
@@ -590,6 +597,7 @@ class Training {
   std::uint64_t peak_memory_ = 0;  ///< of all ranks' processes
   StepState state_;
   std::optional<engine::Evaluation> evaluation_;  ///< the last one
+  comm::Traffic sent_;                            ///< in all steps but the first two
   std::int64_t skipped_in_a_row_ = 0;
   std::int64_t failed_saves_ = 0;     ///< given up because of the disk
   std::string unsaved_;               ///< why the last save was given up; empty: it was not

@@ -196,6 +196,34 @@ void sums_travel_rounded(const MpiEnvironment& world, int ranks_per_host) {
   comm->barrier();
 }
 
+/// What docs/algorithms.md says that a rank sends, counted.
+void messages_are_as_few_as_the_page_says(const MpiEnvironment& world, int ranks_per_host) {
+  const auto n = static_cast<std::size_t>(world.world_size());
+  const auto comm = make_mpi(world, {.timeout = Seconds(60),
+                                     .oversubscribed = world.oversubscribed(1),
+                                     .intra_host = ranks_per_host == 1 ? IntraHost::messages : IntraHost::automatic,
+                                     .ranks_per_host = ranks_per_host});
+  const auto k = static_cast<std::size_t>(ranks_per_host == 0 ? world.world_size() : ranks_per_host);
+  if (n % k != 0 || !std::has_single_bit(k)) return;
+  const std::size_t hosts = n / k, count = n * k * 64 * 50;  // parts of whole cache lines
+  const auto cpu = make_cpu_device();
+  const auto arena = comm->make_arena(*cpu, count * sizeof(float));
+  const Buffer buffer{arena->data(), count, DType::f32, Memory::host};
+  std::memset(arena->data(), 0, arena->bytes());
+  comm->barrier();
+  const Traffic before = comm->traffic();
+  comm->all_reduce(buffer, Reduce::sum);
+  const Traffic sum = comm->traffic() - before;
+  comm->barrier();
+  const bool halving = std::has_single_bit(hosts);
+  const std::size_t share = count / k * sizeof(float);
+  const std::size_t messages = hosts == 1 ? 0 : halving ? 2 * (std::bit_width(hosts) - 1) : 2 * (hosts - 1);
+  contract::expect(sum.messages == messages, "{} hosts of {}: {} messages instead of {}", hosts, k, sum.messages,
+                   messages);
+  contract::expect(sum.bytes == 2 * (hosts - 1) * share / hosts, "{} hosts of {}: {} bytes instead of {}", hosts, k,
+                   sum.bytes, 2 * (hosts - 1) * share / hosts);
+}
+
 void run_all(const MpiEnvironment& world, Communicator& comm, bool break_last) {
   const auto begin = std::chrono::steady_clock::now();
   layouts_are_known();
@@ -230,6 +258,7 @@ void run_all(const MpiEnvironment& world, Communicator& comm, bool break_last) {
     long_work_goes_through(*impatient);
   }
   shared_memory_keeps_the_contract(world);
+  for (const int ranks_per_host : {0, 1, 2, 4}) messages_are_as_few_as_the_page_says(world, ranks_per_host);
   for (const int ranks_per_host : {1, 2, 3})
     if (ranks_per_host < comm.size()) {
       sums_travel_rounded<bf16>(world, ranks_per_host);
