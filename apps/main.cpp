@@ -8,6 +8,7 @@
 #include <cstring>
 #include <limits>
 #include <optional>
+#include <random>
 #include <utility>
 
 #include "apps/arguments.hpp"
@@ -33,6 +34,7 @@
 #include "run/hf_model.hpp"
 #include "run/launch.hpp"
 #include "run/launcher.hpp"
+#include "run/rehearsal.hpp"
 #include "run/report.hpp"
 #include "run/thread_waits.hpp"
 #include "run/trainer.hpp"
@@ -122,6 +124,19 @@ int generate_command(const std::string& run, const run::GenerateOptions& options
   });
 }
 
+int drill_command(const JobOptions& job, run::RehearsalOptions options, const std::optional<std::uint64_t>& seed) {
+  options.job = job.path;
+  options.overrides = job.overrides;
+  options.seed = seed ? *seed : std::random_device()();
+  options.say = [](const std::string& line) {
+    fmt::print("{}\n", line);
+    std::fflush(stdout);
+  };
+  const run::Rehearsal rehearsal = run::rehearse(options);
+  fmt::print("{}", run::to_text(rehearsal));
+  return rehearsal.passed() ? 0 : 1;
+}
+
 int report_command(const std::string& run, const std::string& output) {
   const std::string text = run::write_report(run, output);
   std::fwrite(text.data(), 1, text.size(), stdout);
@@ -156,6 +171,7 @@ class Commands {
     add_examples(app, "mpirun -n 2 lockstep train job.yaml", "lockstep train --help");
     add_init(app);
     add_train(app);
+    add_drill(app);
     add_lr(app);
     add_lr_find(app);
     add_preview(app);
@@ -214,6 +230,27 @@ class Commands {
     train->callback([&] { code_ = train_command(job_, resume_); });
     add_examples(*train, "lockstep train job.yaml",
                  "mpirun -n 2 lockstep train job.yaml --set run.steps=100 --resume never");
+  }
+
+  void add_drill(CLI::App& app) {
+    auto* drill =
+        app.add_subcommand("drill",
+                           "rehearse crashes of a job on this file system: kill it, go on, compare; exit code "
+                           "0: as if nothing had happened, 1: not");
+    job_.add_to(drill);
+    drill->add_option("--kills", rehearsal_.kills, "SIGKILLs of a rank or of mpirun")
+        ->capture_default_str()
+        ->check(between<std::int64_t>(1, 1'000'000));
+    drill->add_option("-n,--ranks", rehearsal_.ranks, "ranks, on this host")
+        ->capture_default_str()
+        ->check(between(1, 10'000));
+    drill->add_option("--seed", seed_, "of the moments (default: another each time; it is printed)")
+        ->check(between<std::uint64_t>(0, std::numeric_limits<std::uint64_t>::max()));
+    drill->add_option("--dir", rehearsal_.folder,
+                      "a folder that does not exist yet, for both runs; removed if all is well (default: the run's "
+                      "folder with .drill behind it)");
+    drill->callback([&] { code_ = drill_command(job_, rehearsal_, seed_); });
+    add_examples(*drill, "lockstep drill job.yaml --kills 20", "lockstep drill job.yaml -n 4 --dir /scratch/drill");
   }
 
   void add_lr(CLI::App& app) {
@@ -418,6 +455,8 @@ class Commands {
   bool json_ = false;
   std::vector<std::pair<ConfigOptions::Show, std::string>> shown_;
   run::GenerateOptions generate_;
+  run::RehearsalOptions rehearsal_;
+  std::optional<std::uint64_t> seed_;
   std::optional<BenchCommand> bench_;
   run::LrFindOptions sweep_;
   std::vector<std::string> paths_;
