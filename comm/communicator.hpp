@@ -128,8 +128,14 @@ class Communicator {
   /// waits for one of 16 bytes a rank. To be set on all ranks alike.
   void check_signatures(bool check) noexcept { check_signatures_ = check; }
 
-  /// Memory for flat buffers of `device`: shared with the ranks of this host where the backend can.
+  /// Memory for flat buffers of `device`: shared with the ranks of this host where the backend can. Collective: all
+  /// ranks make it together, each as large as it likes.
   [[nodiscard]] virtual std::unique_ptr<FlatArena> make_arena(DeviceApi& device, std::size_t bytes);
+  /// The same for buffers that the ranks exchange once or never. Shared between processes only where that is free:
+  /// private memory has huge pages on more systems.
+  [[nodiscard]] virtual std::unique_ptr<FlatArena> make_own_arena(DeviceApi& device, std::size_t bytes) {
+    return make_arena(device, bytes);
+  }
 
   // Blocking forms for small host values.
   void all_reduce(Buffer data, Reduce op) { wait(start_all_reduce(data, op)); }

@@ -3,13 +3,17 @@
 #include <mpi.h>
 #include <sched.h>
 
+#include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <deque>
 #include <exception>
+#include <map>
 #include <optional>
 
 #include "comm/deadline.hpp"
 #include "comm/mpi_roll_call.hpp"
+#include "comm/mpi_shared.hpp"
 #include "comm/mpi_task.hpp"
 #include "core/error.hpp"
 
@@ -24,8 +28,45 @@ constexpr std::size_t max_in_flight = 4;
 // often as it comes back.
 constexpr int looks_per_clock = 64;
 
+// Who waits for something that happens in shared memory looks for so long without pause, then sleeps until it happens.
+// Waking up takes as long; and a rank that computes gets the CPU in the meantime where there are fewer than ranks. It
+// looks for messages, and at the clock, at least so often.
+constexpr Seconds spinning{50e-6};
+constexpr Seconds spinning_oversubscribed{2e-6};
+constexpr Seconds longest_sleep{1e-3};
+
 // Who waits looks at the roll call many times a second; a rank that computes does not answer however long one asks.
 constexpr Seconds roll_call_patience{0.5};
+
+std::vector<int> hosts_of(const MpiEnvironment& environment, const MpiOptions& options) {
+  if (options.ranks_per_host == 0) return environment.hosts();
+  std::vector<int> hosts;
+  for (int r = 0; r < environment.world_size(); ++r) hosts.push_back(r / options.ranks_per_host);
+  return hosts;
+}
+
+/// A rank's block, with its peers': what it is for says how large it is.
+class SharedArena final : public FlatArena {
+ public:
+  SharedArena(std::shared_ptr<SharedMemory> memory, std::weak_ptr<MpiShared> shared, std::uint64_t number,
+              std::map<int, int> places)
+      : memory_(std::move(memory)), shared_(std::move(shared)), number_(number), places_(std::move(places)) {}
+  ~SharedArena() override {
+    if (const auto shared = shared_.lock()) shared->host.forget(number_);
+  }
+  [[nodiscard]] std::byte* data() const noexcept override { return memory_->data(); }
+  [[nodiscard]] std::size_t bytes() const noexcept override { return memory_->bytes(); }
+  [[nodiscard]] const std::byte* peer(int rank) const noexcept override {
+    const auto found = places_.find(rank);
+    return found == places_.end() ? nullptr : memory_->of(found->second);
+  }
+
+ private:
+  std::shared_ptr<SharedMemory> memory_;
+  std::weak_ptr<MpiShared> shared_;
+  std::uint64_t number_;
+  std::map<int, int> places_;  ///< on the host, by rank
+};
 
 class MpiCommunicator final : public Communicator {
  public:
@@ -48,7 +89,43 @@ class MpiCommunicator final : public Communicator {
     const bool orderly = finalized == 0 && tasks_.empty() && std::uncaught_exceptions() == exceptions_at_birth_;
     if (!orderly) return;
     if (roll_call_) roll_call_->free();
+    if (shared_ != nullptr && shared_->peers.comm != MPI_COMM_NULL) MPI_Comm_free(&shared_->peers.comm);
     MPI_Comm_free(&context_.comm);
+  }
+
+  /// Collective. Empty, or why the ranks of a host that has several cannot share memory.
+  std::string share_memory(const std::vector<int>& hosts) {
+    HostLayout layout = host_layout(hosts, rank());
+    const auto neighbors = static_cast<int>(layout.neighbors.size());
+    Blocks control = make_blocks(layout, SharedHost::control_bytes(neighbors));
+    if (control.memory == nullptr) return control.why;
+    shared_.reset(new MpiShared{
+        .host = {layout.place, neighbors, std::move(control.memory)}, .layout = std::move(layout), .peers = {}});
+    if (shared_->layout.regular) {
+      MpiContext& peers = shared_->peers;
+      check_mpi(MPI_Comm_split(context_.comm, shared_->layout.place, rank(), &peers.comm), "MPI_Comm_split");
+      check_mpi(MPI_Comm_set_errhandler(peers.comm, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
+      MPI_Comm_rank(peers.comm, &peers.rank);
+      MPI_Comm_size(peers.comm, &peers.size);
+    }
+    name_.append(neighbors < size() ? ", shared memory within a host" : ", shared memory");
+    return {};
+  }
+
+  /// Collective where memory is shared.
+  [[nodiscard]] std::unique_ptr<FlatArena> make_arena(DeviceApi& device, std::size_t bytes) override {
+    if (shared_ == nullptr || device.memory() != Memory::host) return Communicator::make_arena(device, bytes);
+    Blocks blocks = make_blocks(shared_->layout, bytes);
+    if (blocks.memory == nullptr)
+      fail(ErrorKind::environment,
+           "an arena of {} bytes cannot be shared by the ranks of a host: {}; comm.intra_host: mpi does without", bytes,
+           blocks.why);
+    std::map<int, int> places;
+    for (std::size_t i = 0; i < shared_->layout.neighbors.size(); ++i)
+      places.emplace(shared_->layout.neighbors[i], static_cast<int>(i));
+    std::shared_ptr<SharedMemory> memory = std::move(blocks.memory);
+    const std::uint64_t number = shared_->host.remember(memory);
+    return std::make_unique<SharedArena>(std::move(memory), shared_, number, std::move(places));
   }
 
   [[nodiscard]] int rank() const noexcept override { return context_.rank; }
@@ -57,10 +134,14 @@ class MpiCommunicator final : public Communicator {
   [[nodiscard]] Capabilities capabilities() const noexcept override {
     return {.host_memory = true,
             .device_memory = false,
-            .shared_address_space = false,
+            .shared_address_space = shared_ != nullptr && shared_->layout.hosts == 1,
             .ordered_sum = !options_.library_order,
             .graph_capturable = false,
             .needs_progress = true};
+  }
+
+  [[nodiscard]] std::unique_ptr<FlatArena> make_own_arena(DeviceApi& device, std::size_t bytes) override {
+    return Communicator::make_arena(device, bytes);
   }
 
   void progress() override {
@@ -97,25 +178,82 @@ class MpiCommunicator final : public Communicator {
 
   Pending do_all_reduce(Buffer data, Reduce op, StreamRef /*after*/) override {
     require_host(data);
+    if (in_memory(data))
+      if (auto task = shared_all_reduce_task(*shared_, context_, last_number_ + 1, data, op)) return enqueue_next(task);
     const AllReduceOrder order = options_.library_order ? AllReduceOrder::library : AllReduceOrder::tree;
     return enqueue(all_reduce_task(context_, ++last_number_, data, op, order));
   }
   Pending do_reduce_scatter(Buffer data, const Parts& parts, Reduce op, StreamRef /*after*/) override {
     require_host(data);
+    if (in_memory(data))
+      if (auto task = shared_reduce_scatter_task(*shared_, context_, last_number_ + 1, data, parts, op))
+        return enqueue_next(task);
     return enqueue(reduce_scatter_task(context_, ++last_number_, data, parts, op));
   }
   Pending do_all_gather(Buffer data, const Parts& parts, StreamRef /*after*/) override {
     require_host(data);
+    if (in_memory(data))
+      if (auto task = shared_all_gather_task(*shared_, context_, last_number_ + 1, data, parts))
+        return enqueue_next(task);
     return enqueue(all_gather_task(context_, ++last_number_, data, parts));
   }
   Pending do_broadcast(Buffer data, int root, StreamRef /*after*/) override {
     require_host(data);
+    if (in_memory(data))
+      if (auto task = shared_broadcast_task(*shared_, context_, last_number_ + 1, data, root))
+        return enqueue_next(task);
     return enqueue(broadcast_task(context_, ++last_number_, data, root));
   }
   Pending do_all_to_all(Buffer send, std::span<const std::size_t> send_offsets, Buffer receive,
                         std::span<const std::size_t> receive_offsets, StreamRef /*after*/) override {
     require_host(send);
+    if (in_memory(send) && in_memory(receive))
+      if (auto task = shared_all_to_all_task(*shared_, context_, last_number_ + 1, send, send_offsets, receive,
+                                             receive_offsets))
+        return enqueue_next(task);
     return enqueue(all_to_all_task(context_, ++last_number_, send, send_offsets, receive, receive_offsets));
+  }
+
+  [[nodiscard]] bool in_memory(const Buffer& buffer) const { return shared_ != nullptr && shared_->host.holds(buffer); }
+
+  /// Blocks of every rank of the host, mapped by all of them; null on all ranks if one of them, on whatever host,
+  /// cannot.
+  struct Blocks {
+    std::unique_ptr<SharedMemory> memory;
+    std::string why;
+  };
+  Blocks make_blocks(const HostLayout& layout, std::size_t bytes) {
+    Blocks blocks;
+    blocks.memory = SharedMemory::make(bytes, blocks.why);
+    std::vector<SharedHandle> all(static_cast<std::size_t>(size()));
+    SharedHandle& own = all[static_cast<std::size_t>(rank())];
+    if (blocks.memory != nullptr) own = blocks.memory->handle();
+    all_gather_values(std::span(all));
+    bool made = std::ranges::all_of(all, [](const SharedHandle& handle) { return handle.bytes > 0; });
+    if (made) {
+      std::vector<SharedHandle> neighbors;
+      for (const int r : layout.neighbors) neighbors.push_back(all[static_cast<std::size_t>(r)]);
+      made = blocks.memory->map_peers(neighbors, layout.place, blocks.why);
+    }
+    // Also the moment from which nobody needs the file any more.
+    std::vector<std::uint8_t> mapped(static_cast<std::size_t>(size()));
+    mapped[static_cast<std::size_t>(rank())] = made ? 1 : 0;
+    all_gather_values(std::span(mapped));
+    if (blocks.memory != nullptr) blocks.memory->close_file();
+    const auto failed = std::ranges::find(mapped, 0);
+    if (failed == mapped.end()) return blocks;
+    blocks.memory.reset();
+    // Rank 0 speaks for all, so it is told what the first rank that failed has met.
+    std::string why = blocks.why;
+    const auto speaker = static_cast<int>(failed - mapped.begin());
+    broadcast_text(why, speaker);
+    blocks.why = fmt::format("rank {} ({}): {}", speaker, host_names_[static_cast<std::size_t>(speaker)], why);
+    return blocks;
+  }
+
+  Pending enqueue_next(std::unique_ptr<MpiTask>& task) {
+    ++last_number_;
+    return enqueue(std::move(task));
   }
 
   Pending enqueue(std::unique_ptr<MpiTask> task) {
@@ -131,12 +269,32 @@ class MpiCommunicator final : public Communicator {
     return false;
   }
 
+  /// Everything that is under way waits for ranks of this host, in memory.
+  [[nodiscard]] bool only_memory_moves() const {
+    return shared_ != nullptr &&
+           std::ranges::all_of(tasks_, [](const auto& task) { return !task->started() || task->waits_in_memory(); });
+  }
+
   void do_wait(Pending pending, StreamRef /*stream*/) override {
+    progress();
+    if (!under_way(pending.id)) return;
+    using Clock = std::chrono::steady_clock;
     Deadline deadline(options_.timeout);
-    for (int looks = 1; under_way(pending.id); ++looks) {
+    const Clock::time_point spin_until =
+        Clock::now() +
+        std::chrono::duration_cast<Clock::duration>(options_.oversubscribed ? spinning_oversubscribed : spinning);
+    bool spins = true;
+    for (int looks = 1;; ++looks) {
+      const std::uint32_t seen = shared_ != nullptr ? shared_->host.events() : 0;
       progress();
-      if (options_.oversubscribed) sched_yield();
-      if (!options_.oversubscribed && looks % looks_per_clock != 0) continue;
+      if (!under_way(pending.id)) return;
+      if (!spins && only_memory_moves())
+        shared_->host.sleep(seen, longest_sleep);
+      else if (options_.oversubscribed)
+        sched_yield();
+      else if (looks % looks_per_clock != 0)
+        continue;
+      spins = spins && Clock::now() < spin_until;
       roll_call_->answer();
       if (deadline.passed() && under_way(pending.id)) fail_hang();
     }
@@ -172,14 +330,34 @@ class MpiCommunicator final : public Communicator {
   bool aborted_ = false;
   MpiContext context_;
   std::optional<MpiRollCall> roll_call_;
+  std::shared_ptr<MpiShared> shared_;  ///< arenas may outlive this
   std::uint64_t last_number_ = 0;
   std::deque<std::unique_ptr<MpiTask>> tasks_;  // oldest first; complete ones are gone
 };
 
 }  // namespace
 
-std::unique_ptr<Communicator> make_mpi(const MpiEnvironment& environment, MpiOptions options) {
-  return std::make_unique<MpiCommunicator>(environment, options);
+std::unique_ptr<Communicator> make_mpi(const MpiEnvironment& environment, MpiOptions options, std::string* why_not) {
+  auto comm = std::make_unique<MpiCommunicator>(environment, options);
+  const std::vector<int> hosts = hosts_of(environment, options);
+  // Where every rank has a host of its own there is nothing to share.
+  const bool neighbors = 1 + *std::ranges::max_element(hosts) < environment.world_size();
+  if (options.intra_host == IntraHost::messages || !neighbors) return comm;
+  const std::string why = comm->share_memory(hosts);
+  if (!why.empty() && options.intra_host == IntraHost::shared)
+    fail(ErrorKind::environment,
+         "comm.intra_host: shared, but the ranks of a host cannot share memory: {}; comm.intra_host: auto goes on "
+         "with messages",
+         why);
+  if (why_not != nullptr) *why_not = why;
+  return comm;
+}
+
+void blocking_library_all_reduce(Buffer data) {
+  require(data.dtype == DType::f32 && data.memory == Memory::host && data.count <= std::size_t{1} << 30,
+          "the library's all-reduce: up to 2^30 elements of fp32 in host memory");
+  check_mpi(MPI_Allreduce(MPI_IN_PLACE, data.data, static_cast<int>(data.count), MPI_FLOAT, MPI_SUM, MPI_COMM_WORLD),
+            "MPI_Allreduce");
 }
 
 }  // namespace lockstep::comm

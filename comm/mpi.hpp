@@ -25,6 +25,9 @@ class MpiEnvironment {
   [[nodiscard]] int host_rank() const { return host_rank_; }  ///< among the ranks of this host
   [[nodiscard]] int host_size() const { return host_size_; }
   [[nodiscard]] const std::vector<std::string>& host_names() const { return host_names_; }  ///< by world rank
+  /// The host of each world rank, numbered in the order of their first ranks.
+  [[nodiscard]] const std::vector<int>& hosts() const { return hosts_; }
+  [[nodiscard]] int host_count() const;
   /// CPUs that at least one rank of this host may run on.
   [[nodiscard]] int host_cpus() const { return host_cpus_; }
   /// Whether this host's ranks with that many threads each want more CPUs than there are.
@@ -40,21 +43,57 @@ class MpiEnvironment {
   int host_size_ = 1;
   int host_cpus_ = 1;
   std::vector<std::string> host_names_;
+  std::vector<int> hosts_;
   std::string library_;
 };
+
+/// Which ranks reach which through memory, and how a sum is taken on several hosts.
+struct HostLayout {
+  std::vector<int> host = {};       ///< by world rank
+  std::vector<int> neighbors = {};  ///< world ranks of this rank's host, ascending
+  int place = 0;                    ///< this rank among them
+  int hosts = 1;
+  /// Every host has as many ranks, all of a host's follow one another, and there is more than one host: what ranks of
+  /// equal place exchange between hosts is a part of the whole.
+  bool regular = false;
+  /// And a host's ranks are an aligned block of 2^k: its sum is a subtree of the tree over all ranks.
+  bool subtrees = false;
+};
+[[nodiscard]] HostLayout host_layout(const std::vector<int>& hosts, int rank);
 
 /// What a launcher's environment variables say about the number of ranks, against what MPI says. Returns the complete
 /// explanation where they contradict each other (N > 1 against 1), and nothing where all is well.
 [[nodiscard]] std::string explain_launcher_mismatch(int mpi_size,
                                                     const std::function<const char*(const char*)>& environment);
 
+/// Why ranks of several hosts exchange messages each with each instead of in two levels, for the user; empty where they
+/// do not have to. `hosts` by world rank.
+[[nodiscard]] std::string explain_order_of_ranks(const std::vector<int>& hosts);
+
+/// Open MPI's mpirun notices through its connections' keepalive that a host has gone, after the sum of what these
+/// variables say. Ranks that give up earlier leave it with an order to a host that does not answer, for which it waits
+/// as long as TCP tries: many minutes. The complete explanation where `timeout` is too short for that; otherwise empty.
+[[nodiscard]] std::string explain_short_timeout(int hosts, Seconds timeout,
+                                                const std::function<const char*(const char*)>& environment);
+
+/// How ranks of one host exchange buffers that lie in an arena of make_arena().
+enum class IntraHost : std::uint8_t {
+  messages,   ///< as ranks of different hosts do
+  automatic,  ///< through shared memory where that can be had
+  shared,     ///< through shared memory; ErrorKind::environment where it cannot be had
+};
+
 struct MpiOptions {
   Seconds timeout{600};         ///< of every wait
   bool oversubscribed = false;  ///< waiting ranks give up their CPU between looks; see MpiEnvironment::oversubscribed
   /// Elements of a piece. A few pieces are under way at a time, which bounds the memory for receiving them.
   std::size_t max_piece = std::size_t{1} << 20;
-  /// All-reduces of f32, f64, i32 and i64 are MPI_Iallreduce: no promise about the order of additions.
+  /// All-reduces of f32, f64, i32 and i64 that go by messages are MPI_Iallreduce: no promise about the order of
+  /// additions.
   bool library_order = false;
+  IntraHost intra_host = IntraHost::messages;
+  /// Takes so many consecutive ranks for a host of their own, to try several hosts on one; 0: what MPI says.
+  int ranks_per_host = 0;
 };
 
 /// Communicator of all ranks of MPI_COMM_WORLD (a duplicate of it), for host memory.
@@ -62,6 +101,17 @@ struct MpiOptions {
 /// Sums are taken as the tree T over ranks (core/sum_tree.hpp) on every element: the bits are the same on every run and
 /// the same as those of the local backend, unless `library_order` leaves them to MPI. Nothing moves unless progress(),
 /// test() or wait() is called. Collective: all ranks make it together.
-[[nodiscard]] std::unique_ptr<Communicator> make_mpi(const MpiEnvironment& environment, MpiOptions options = {});
+///
+/// With `intra_host`, ranks of a host read and write each other's arenas: make_arena() is a collective then, and a
+/// buffer that lies in an arena on one rank lies in one, of the same call, on all. On several hosts of equally many,
+/// consecutive ranks the collectives go in two levels, through memory within a host and by messages between ranks of
+/// equal place; sums only where that is the tree still (2^k ranks a host). Everything else goes by messages. `why_not`,
+/// if given, is set to the reason where `automatic` finds no shared memory.
+[[nodiscard]] std::unique_ptr<Communicator> make_mpi(const MpiEnvironment& environment, MpiOptions options = {},
+                                                     std::string* why_not = nullptr);
+
+/// The library's own blocking all-reduce of fp32, in place, over all ranks of MPI_COMM_WORLD: what ours is compared
+/// with. No deadline holds.
+void blocking_library_all_reduce(Buffer data);
 
 }  // namespace lockstep::comm

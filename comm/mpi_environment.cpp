@@ -1,9 +1,12 @@
 #include <mpi.h>
 #include <sched.h>
 
+#include <algorithm>
 #include <array>
+#include <bit>
 #include <cstdlib>
 #include <exception>
+#include <map>
 
 #include "comm/mpi.hpp"
 #include "core/error.hpp"
@@ -44,7 +47,43 @@ int count_cpus(MPI_Comm host) {
   return CPU_COUNT(&together);
 }
 
+std::vector<int> number_hosts(MPI_Comm host, int size, int rank) {
+  int first = rank;
+  MPI_Bcast(&first, 1, MPI_INT, 0, host);  // ranks of a host are in the order of their world ranks
+  std::vector<int> firsts(static_cast<std::size_t>(size));
+  MPI_Allgather(&first, 1, MPI_INT, firsts.data(), 1, MPI_INT, MPI_COMM_WORLD);
+  std::map<int, int> numbers;
+  std::vector<int> hosts;
+  for (const int of_host : firsts)
+    hosts.push_back(numbers.emplace(of_host, static_cast<int>(numbers.size())).first->second);
+  return hosts;
+}
+
 }  // namespace
+
+HostLayout host_layout(const std::vector<int>& hosts, int rank) {
+  HostLayout layout{.host = hosts};
+  const auto size = static_cast<int>(hosts.size());
+  std::vector<int> ranks_of;
+  bool consecutive = true;
+  for (int r = 0; r < size; ++r) {
+    const auto at = static_cast<std::size_t>(r);
+    if (hosts[at] == hosts[static_cast<std::size_t>(rank)]) {
+      if (r == rank) layout.place = static_cast<int>(layout.neighbors.size());
+      layout.neighbors.push_back(r);
+    }
+    ranks_of.resize(std::max(ranks_of.size(), static_cast<std::size_t>(hosts[at]) + 1));
+    ++ranks_of[static_cast<std::size_t>(hosts[at])];
+    consecutive = consecutive && (r == 0 || hosts[at] == hosts[at - 1] || hosts[at] == hosts[at - 1] + 1);
+  }
+  layout.hosts = static_cast<int>(ranks_of.size());
+  const auto unequal = [&](int ranks) { return ranks != ranks_of.front(); };
+  layout.regular = layout.hosts > 1 && consecutive && std::ranges::none_of(ranks_of, unequal);
+  layout.subtrees = layout.regular && std::has_single_bit(static_cast<unsigned>(ranks_of.front()));
+  return layout;
+}
+
+int MpiEnvironment::host_count() const { return 1 + *std::ranges::max_element(hosts_); }
 
 std::string explain_launcher_mismatch(int mpi_size, const std::function<const char*(const char*)>& environment) {
   if (mpi_size > 1) return {};
@@ -64,6 +103,38 @@ std::string explain_launcher_mismatch(int mpi_size, const std::function<const ch
           claimed, name, value);
   }
   return {};
+}
+
+std::string explain_order_of_ranks(const std::vector<int>& hosts) {
+  const HostLayout layout = host_layout(hosts, 0);
+  const bool alone = layout.hosts == static_cast<int>(hosts.size());
+  if (layout.hosts == 1 || layout.regular || alone) return {};
+  if (std::ranges::is_sorted(hosts))
+    return "the hosts have unequal numbers of ranks: each rank exchanges messages with ranks of other hosts, where one "
+           "a core would share the work; equal numbers (mpirun --map-by ppr:N:node) are faster";
+  return "ranks that follow one another are on different hosts (mpirun --map-by node): each exchanges messages with "
+         "all "
+         "others; host by host (--map-by slot, mpirun's own choice) they share memory first";
+}
+
+std::string explain_short_timeout(int hosts, Seconds timeout,
+                                  const std::function<const char*(const char*)>& environment) {
+  if (hosts == 1 || environment("OMPI_COMM_WORLD_SIZE") == nullptr) return {};  // not mpirun's
+  const auto of = [&](const char* name, double fallback) {
+    const char* const value = environment(name);
+    char* end = nullptr;
+    const double number = value == nullptr ? fallback : std::strtod(value, &end);
+    return value == nullptr || end != value ? number : fallback;
+  };
+  const double keepalive = of("OMPI_MCA_oob_tcp_keepalive_time", 300) +
+                           of("OMPI_MCA_oob_tcp_keepalive_intvl", 20) * of("OMPI_MCA_oob_tcp_keepalive_probes", 9);
+  if (keepalive < timeout.count()) return {};
+  return fmt::format(
+      "comm.timeout_s is {} s, mpirun notices a host that has gone after {} s: should one go, the job is told to end, "
+      "but "
+      "mpirun may wait for that host for many minutes; start it with --mca oob_tcp_keepalive_time {:.0f} --mca "
+      "oob_tcp_keepalive_intvl 1 --mca oob_tcp_keepalive_probes 3",
+      timeout.count(), keepalive, std::max(1.0, timeout.count() / 2 - 3));
 }
 
 MpiEnvironment::MpiEnvironment() : exceptions_at_birth_(std::uncaught_exceptions()) {
@@ -93,6 +164,7 @@ MpiEnvironment::MpiEnvironment() : exceptions_at_birth_(std::uncaught_exceptions
   MPI_Comm_rank(host, &host_rank_);
   MPI_Comm_size(host, &host_size_);
   host_cpus_ = count_cpus(host);
+  hosts_ = number_hosts(host, world_size_, world_rank_);
   MPI_Comm_free(&host);
 }
 

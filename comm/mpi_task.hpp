@@ -46,9 +46,11 @@ class MpiTask {
   [[nodiscard]] bool started() const { return started_; }
   void start();
   /// Moves on as far as the messages allow. True when the collective is complete.
-  [[nodiscard]] bool advance();
+  [[nodiscard]] virtual bool advance();
   /// The ranks whose messages are still awaited; empty where MPI does not tell.
-  [[nodiscard]] std::vector<int> awaited() const;
+  [[nodiscard]] virtual std::vector<int> awaited() const;
+  /// What it waits for now happens in memory that ranks share: no message has to be looked for.
+  [[nodiscard]] virtual bool waits_in_memory() const { return false; }
 
  protected:
   virtual void post_first() = 0;

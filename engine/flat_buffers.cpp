@@ -17,16 +17,19 @@ BufferExtents BufferExtents::of(int stage, DType compute, bool leaves) {
 FlatBuffers::FlatBuffers(comm::Communicator& comm, DeviceApi& device, const FlatLayout& layout, const ShardMap& map,
                          DType compute, const optim::Optimizer& optimizer, BufferExtents extents)
     : compute_(compute), extents_(extents), names_{"master"} {
-  const auto make = [&](Extent extent, std::size_t element) {
+  const auto make = [&](Extent extent, std::size_t element, bool exchanged) {
     const std::int64_t elements = extent == Extent::full ? layout.size() : map.largest_shard();
-    return comm.make_arena(device, static_cast<std::size_t>(elements) * element);
+    const auto bytes = static_cast<std::size_t>(elements) * element;
+    return exchanged ? comm.make_arena(device, bytes) : comm.make_own_arena(device, bytes);
   };
-  master_ = make(extents.master, sizeof(float));
-  grad_ = make(extents.grad, sizeof(float));
-  if (compute != DType::f32) param16_ = make(extents.param16, size_of(compute));
+  // What ranks exchange each step: whole gradients, and whole parameters of which each rank updates its shard.
+  const auto gathered = [&](Extent extent) { return map.sharded() && extent == Extent::full; };
+  master_ = make(extents.master, sizeof(float), compute == DType::f32 && gathered(extents.master));
+  grad_ = make(extents.grad, sizeof(float), extents.grad == Extent::full);
+  if (compute != DType::f32) param16_ = make(extents.param16, size_of(compute), gathered(extents.param16));
   for (const std::string& moment : optimizer.moments()) {
     names_.push_back(moment);
-    moments_.push_back(make(extents.moments, sizeof(float)));
+    moments_.push_back(make(extents.moments, sizeof(float), false));
   }
 }
 

@@ -342,9 +342,13 @@ void comm(Config& c, V& v) {
   v.field(
       c.intra_host,
       {.name = "intra_host",
-       .doc = "How ranks of one host exchange gradients. This version decides by the backend: threads share memory, "
-              "MPI ranks exchange messages; the key changes nothing yet.",
-       .choices = {"shared", "buckets"}});
+       .doc =
+           "How MPI ranks of one host exchange gradients and parameters. shared: each reads and writes the others' "
+           "in memory that all have mapped, or the job ends with exit code 8 where the system does not allow it; mpi: "
+           "by messages; auto: shared, else mpi with one line that says why. Results have the same bits. Threads "
+           "(backend local) always share, GPUs exchange by NCCL.",
+       .choices = {"auto", "shared", "mpi"},
+       .refused = {{"buckets", "messages between ranks of one host are called mpi"}}});
   v.field(c.share_gpu,
           {.name = "share_gpu",
            .doc = "Allows more ranks on a host than it has GPUs: rank r of the host computes on GPU r modulo their "

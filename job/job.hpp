@@ -158,7 +158,7 @@ struct CommConfig {
   std::string backend = "auto";
   std::int64_t ranks = 1;  ///< of backend local
   std::string wire = "fp32";
-  std::string intra_host = "shared";
+  std::string intra_host = "auto";
   bool share_gpu = false;
   double timeout_s = 600;
   double warn_s = 60;            ///< 0: no warnings

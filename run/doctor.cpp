@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <chrono>
 #include <csignal>
@@ -19,6 +20,7 @@
 #include <thread>
 
 #include "comm/mpi.hpp"
+#include "comm/shared_memory.hpp"
 #include "core/error.hpp"
 #include "core/isa.hpp"
 #include "core/text.hpp"
@@ -202,6 +204,25 @@ Finding shared_memory(const DoctorOptions& options) {
   return finding;
 }
 
+/// What ranks of one host exchange gradients through: tried with a block of this process's own.
+Finding shared_blocks(const DoctorOptions& options) {
+  constexpr std::size_t bytes = std::size_t{2} << 20;
+  std::string why;
+  const auto block = comm::SharedMemory::make(bytes, why);
+  if (block != nullptr) {
+    const std::array<comm::SharedHandle, 2> handles = {block->handle(), block->handle()};
+    if (block->map_peers(handles, 0, why)) {
+      const std::string pages = first_line(options.root + "/sys/kernel/mm/transparent_hugepage/shmem_enabled");
+      const bool huge = pages.find("[advise]") != std::string::npos || pages.find("[always]") != std::string::npos ||
+                        pages.find("[within_size]") != std::string::npos;
+      return {.what = "ranks of a host",
+              .text = fmt::format("share memory (comm.intra_host: auto), {} huge pages", huge ? "in" : "without")};
+    }
+  }
+  return {Finding::Kind::note, "ranks of a host", fmt::format("exchange messages: no shared memory ({})", why),
+          "/proc must show the files of one's own processes, and memfd_create be allowed"};
+}
+
 Finding run_folder_finding(const DoctorOptions& options) {
   Finding finding{.what = "run folder"};
   std::error_code error;
@@ -261,8 +282,9 @@ std::vector<Finding> gpus() {
 }  // namespace
 
 std::vector<Finding> examine(const DoctorOptions& options) {
-  std::vector<Finding> findings = {cpus(options), instruction_sets(options), memory(options),
-                                   mpi(options),  shared_memory(options),    run_folder_finding(options)};
+  std::vector<Finding> findings = {
+      cpus(options),          instruction_sets(options),  memory(options), mpi(options), shared_memory(options),
+      shared_blocks(options), run_folder_finding(options)};
   for (Finding& gpu : gpus()) findings.push_back(std::move(gpu));
   return findings;
 }

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "comm/communicator.hpp"
 #include "core/error.hpp"
 #include "core/log.hpp"
 #include "core/rng.hpp"
@@ -56,7 +57,9 @@ void generate(const std::string& run_folder, const GenerateOptions& options, Ran
   engine::EngineOptions engine_setup =
       engine_options(loaded, *model, {.train = 1, .micro = 1, .accumulation = 1, .world = 1, .text = ""}, 0,
                      rank.place.device->immediate());
-  engine::Engine engine(*model, rank.comm, rank.place, engine_setup);
+  // One rank generates, however many were started: what an engine makes together with others, it makes alone.
+  const auto alone = comm::make_single(rank.place.device);
+  engine::Engine engine(*model, *alone, rank.place, engine_setup);
   load_checkpoint(*newest.path, newest.manifest, engine);
 
   std::vector<std::int32_t> tokens = dataset->encode(options.prompt);

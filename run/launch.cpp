@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <set>
 
 #include "comm/local.hpp"
 #include "comm/mpi.hpp"
@@ -168,6 +167,11 @@ bool by_nccl(const job::JobConfig& job, const SelectedPlace& place, int ranks) {
   return ranks > 1 && !place.host_reads_memory && (job.comm.backend == "auto" || job.comm.backend == "nccl");
 }
 
+comm::IntraHost intra_host_of(const job::JobConfig& job) {
+  if (job.comm.intra_host == "mpi") return comm::IntraHost::messages;
+  return job.comm.intra_host == "shared" ? comm::IntraHost::shared : comm::IntraHost::automatic;
+}
+
 RankComm make_rank_comm(const job::JobConfig& job, std::unique_ptr<comm::Communicator> host,
                         const SelectedPlace& place) {
   RankComm ranks{.host = std::move(host), .device = nullptr};
@@ -243,18 +247,23 @@ class MpiRank {
 
   /// Collective. What it throws is for end().
   [[nodiscard]] RankComm make_comm() const {
-    RankComm ranks = make_rank_comm(job_,
-                                    comm::make_mpi(*mpi_, {.timeout = comm::Seconds(job_.comm.timeout_s),
-                                                           .oversubscribed = oversubscribed_,
-                                                           .library_order = job_.run.determinism == "fast"}),
-                                    place_);
+    const bool nccl = by_nccl(job_, place_, mpi_->world_size());
+    const comm::MpiOptions options{.timeout = comm::Seconds(job_.comm.timeout_s),
+                                   .oversubscribed = oversubscribed_,
+                                   .library_order = job_.run.determinism == "fast",
+                                   .intra_host = nccl ? comm::IntraHost::messages : intra_host_of(job_)};
+    std::string why_not;
+    RankComm ranks = make_rank_comm(job_, comm::make_mpi(*mpi_, options, &why_not), place_);
+    if (!why_not.empty() && mpi_->world_rank() == 0)
+      log::warning("ranks of one host exchange messages, which is slower than the memory they cannot share: {}",
+                   why_not);
+    if (mpi_->world_rank() == 0) warn_of_hosts(nccl);
     ranks.get().record_in(&table_->own());
     ranks.get().check_signatures(job_.comm.check_collectives);
     return ranks;
   }
   [[nodiscard]] RankContext context(comm::Communicator& comm) const {
-    const std::set<std::string> hosts(mpi_->host_names().begin(), mpi_->host_names().end());
-    const std::string where = fmt::format(" on {}", counted(static_cast<std::int64_t>(hosts.size()), "host"));
+    const std::string where = fmt::format(" on {}", counted(mpi_->host_count(), "host"));
     return {.comm = comm,
             .place = place_.with_threads(threads_),
             .world_source = "from MPI",
@@ -269,6 +278,14 @@ class MpiRank {
   }
 
  private:
+  void warn_of_hosts(bool nccl) const {
+    const std::string order = comm::explain_order_of_ranks(mpi_->hosts());
+    if (!nccl && job_.comm.intra_host != "mpi" && !order.empty()) log::warning("{}", order);
+    const std::string timeout = comm::explain_short_timeout(mpi_->host_count(), comm::Seconds(job_.comm.timeout_s),
+                                                            [](const char* name) { return std::getenv(name); });
+    if (!timeout.empty()) log::warning("{}", timeout);
+  }
+
   std::shared_ptr<comm::FlightTable> table_;
   comm::Watchdog watchdog_;
   std::optional<comm::MpiEnvironment> mpi_;

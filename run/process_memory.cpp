@@ -30,8 +30,8 @@ ProcessNeed process_need(const job::JobConfig& job, const MemoryNeed& need, int 
   process.data = static_cast<std::size_t>(data_bytes(job));
   process.rounding = need.rounding;
   process.program = own + shared / static_cast<std::size_t>(std::max(1, ranks));
-  if (ranks > 1) {
-    // Half a bucket arrives at once, of two buckets that are under way.
+  if (ranks > 1 && job.comm.intra_host == "mpi") {
+    // Half a bucket arrives at once, of two buckets that are under way. In shared memory nothing arrives.
     const auto bucket = static_cast<std::size_t>(
         job.zero_optimization.reduce_bucket_size.value_or(engine::EngineOptions{}.bucket_elements));
     process.staging = std::min(need.exchange, bucket * sizeof(float));

@@ -57,7 +57,12 @@ Report bench_all_reduce(RankContext& rank, const AllReduceShape& shape, const Sa
     };
     add("copy", copy_of("", exec, spare, arena->data(), bytes).run, "");
     add("all-reduce", reduction(rank.comm, buffer, exec.stream), "copy");
-    if (library.comm) add("MPI_Iallreduce", reduction(*library.comm, buffer, {}), "copy");
+    if (library.comm == nullptr) continue;
+    // In memory of the rank's own, as a program that knows of nothing else has it.
+    const Buffer own{spare, count, DType::f32, memory};
+    add("MPI_Iallreduce", reduction(*library.comm, own, {}), "copy");
+    add(
+        "MPI_Allreduce", [own] { comm::blocking_library_all_reduce(own); }, "copy");
   }
   return {.bench = "allreduce",
           .lines = measure(rank, bench.stream(), std::move(tasks), sampling),

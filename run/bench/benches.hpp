@@ -32,7 +32,8 @@ struct AllReduceShape {
   std::vector<std::int64_t> bytes = {64 << 10, 1 << 20, 16 << 20, 64 << 20, 497'759'232};
 };
 /// fp32 sums over all ranks in place, against a copy of the same buffer on the same device; with MPI, also MPI's own
-/// MPI_Iallreduce. `bytes` are the buffer's: the algorithm bandwidth. ErrorKind::config with one rank.
+/// MPI_Iallreduce and MPI_Allreduce. `bytes` are the buffer's: the algorithm bandwidth. ErrorKind::config with one
+/// rank.
 [[nodiscard]] Report bench_all_reduce(RankContext& rank, const AllReduceShape& shape, const Sampling& sampling);
 
 struct GemmShape {

@@ -115,8 +115,9 @@ TEST(Communicator, SixteenBitSumsRoundOnce) {
 }
 
 TEST(LocalGroup, DeadlineNamesTheRankThatIsMissing) {
-  EXPECT_NO_THROW(
-      run_ranks(3, [](Communicator& comm) { contract::late_rank(comm, Seconds(4.0)); }, {.timeout = Seconds(0.3)}));
+  EXPECT_NO_THROW(run_ranks(
+      3, [](Communicator& comm) { contract::late_rank({comm}, Seconds(4.0), contract::AfterDeadline::given_up); },
+      {.timeout = Seconds(0.3)}));
 }
 
 TEST(LocalGroup, ARankThatGivesUpTakesItsBufferBack) {

@@ -25,6 +25,7 @@ namespace lockstep::comm::contract {
 struct Subject {
   Communicator& comm;
   DeviceApi* device = nullptr;  ///< null: host memory
+  bool in_arenas = false;       ///< of make_arena(), where the other ranks may reach it; host memory
 };
 
 class Broken : public std::runtime_error {
@@ -43,6 +44,10 @@ template <class T>
 class Data {
  public:
   Data(Subject subject, std::vector<T> values) : subject_(subject), host_(std::move(values)) {
+    if (subject_.in_arenas) {
+      arena_ = subject_.comm.make_arena(*cpu_, bytes());
+      if (bytes() > 0) std::memcpy(arena_->data(), host_.data(), bytes());
+    }
     if (subject_.device == nullptr) return;
     DeviceApi& device = *subject_.device;
     memory_ = std::make_unique<Arena>(device, bytes());
@@ -62,6 +67,7 @@ class Data {
 
   [[nodiscard]] Buffer buffer() {
     if (memory_) return {memory_->data(), host_.size(), dtype_of<T>, Memory::device};
+    if (arena_) return {arena_->data(), host_.size(), dtype_of<T>, Memory::host};
     return {host_.data(), host_.size(), dtype_of<T>, Memory::host};
   }
   [[nodiscard]] StreamRef after() const { return produce_; }
@@ -69,8 +75,10 @@ class Data {
 
   /// The contents after wait().
   [[nodiscard]] std::vector<T> read() {
-    if (!memory_) return host_;
     std::vector<T> values(host_.size());
+    if (arena_ && bytes() > 0) std::memcpy(values.data(), arena_->data(), bytes());
+    if (arena_) return values;
+    if (!memory_) return host_;
     subject_.device->copy(values.data(), memory_->data(), bytes(), consume_);
     subject_.device->synchronize(consume_);
     return values;
@@ -82,6 +90,8 @@ class Data {
   Subject subject_;
   std::vector<T> host_;
   std::unique_ptr<Arena> memory_;
+  std::unique_ptr<DeviceApi> cpu_ = make_cpu_device();
+  std::unique_ptr<FlatArena> arena_;
   StreamRef produce_;
   StreamRef consume_;
 };
@@ -456,18 +466,21 @@ inline int wait_for_late_rank(Communicator& comm, Pending pending, int late, boo
   }
 }
 
-/// A rank that comes too late: the others' waits fail at the deadline and name it. Where ranks read each other's
-/// memory, those that gave up have taken their buffers back, and the late rank is told so; elsewhere the messages are
-/// still on their way, and all complete once it comes. `comm` has a deadline well below `lateness`.
-inline void late_rank(Communicator& comm, Seconds lateness) {
-  std::vector<float> values = values_of<float>(comm.rank(), 1000);
+enum class AfterDeadline : std::uint8_t { given_up, goes_on };
+
+/// A rank that comes too late: the others' waits fail at the deadline and name it. Threads as ranks give up: they have
+/// taken their buffers back, and the late rank is told so. Between processes messages are still on their way, or the
+/// buffers are where they were, and all complete once it comes. `comm` has a deadline well below `lateness`.
+inline void late_rank(Subject s, Seconds lateness, AfterDeadline after) {
+  Communicator& comm = s.comm;
+  Data<float> data(s, values_of<float>(comm.rank(), 1000));
   const int late = comm.size() - 1;
-  const bool gives_up = comm.capabilities().shared_address_space;
+  const bool gives_up = after == AfterDeadline::given_up;
   comm.barrier();
   if (comm.rank() == late) std::this_thread::sleep_for(lateness);
   Pending pending;
   try {
-    pending = comm.start_all_reduce({values.data(), values.size(), DType::f32, Memory::host}, Reduce::sum);
+    pending = comm.start_all_reduce(data.buffer(), Reduce::sum);
   } catch (const Error& error) {
     expect(gives_up && comm.rank() == late && error.kind() == ErrorKind::hang, "rank {} cannot start: {}", comm.rank(),
            error.what());
@@ -476,8 +489,7 @@ inline void late_rank(Communicator& comm, Seconds lateness) {
   expect(!gives_up || comm.rank() != late, "rank {} was late, but nobody gave up", late);
   const int failures = wait_for_late_rank(comm, pending, late, gives_up);
   expect(comm.rank() == late || failures > 0, "rank {} did not notice that rank {} was late", comm.rank(), late);
-  if (!gives_up)
-    expect_reduced<float>({comm}, values, 0, values.size(), Reduce::sum, "all_reduce after a missed deadline");
+  if (!gives_up) expect_reduced<float>(s, data.read(), 0, 1000, Reduce::sum, "all_reduce after a missed deadline");
 }
 
 }  // namespace lockstep::comm::contract

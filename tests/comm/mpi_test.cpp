@@ -7,6 +7,7 @@
 
 #include <chrono>
 #include <cstdio>
+#include <map>
 #include <string_view>
 #include <thread>
 
@@ -43,6 +44,30 @@ void launcher_mismatch_is_explained() {
   }
 }
 
+void several_hosts_are_explained() {
+  for (const std::vector<int>& fine : {std::vector<int>{0, 0, 0}, {0, 0, 1, 1}, {0, 1, 2}, {0}})
+    contract::expect(explain_order_of_ranks(fine).empty(), "nothing is wrong with {} ranks", fine.size());
+  contract::expect(explain_order_of_ranks({0, 1, 0, 1}).find("--map-by slot") != std::string::npos, "in turn");
+  contract::expect(explain_order_of_ranks({0, 0, 1}).find("unequal") != std::string::npos, "unequal");
+
+  using Variables = std::map<std::string, std::string, std::less<>>;
+  const auto of = [](int hosts, double timeout, Variables variables) {
+    return explain_short_timeout(hosts, Seconds(timeout), [&](const char* name) {
+      const auto found = variables.find(name);
+      return found == variables.end() ? nullptr : found->second.c_str();
+    });
+  };
+  const Variables mpirun = {{"OMPI_COMM_WORLD_SIZE", "4"}};
+  Variables quick = mpirun;
+  quick["OMPI_MCA_oob_tcp_keepalive_time"] = "10";
+  quick["OMPI_MCA_oob_tcp_keepalive_intvl"] = "1";
+  quick["OMPI_MCA_oob_tcp_keepalive_probes"] = "3";
+  contract::expect(of(2, 600, mpirun).empty(), "mpirun's own 480 s are enough for the default");
+  contract::expect(of(2, 30, mpirun).find("oob_tcp_keepalive_time 12") != std::string::npos, "30 s are too short");
+  contract::expect(of(2, 30, quick).empty() && !of(2, 13, quick).empty(), "10 + 1 x 3 s");
+  contract::expect(of(1, 30, mpirun).empty() && of(2, 30, {}).empty(), "one host, or no mpirun");
+}
+
 /// The communicator's deadline is 0.3 s.
 void long_work_goes_through(Communicator& comm) {
   const int last = comm.size() - 1;
@@ -62,10 +87,71 @@ void long_work_goes_through(Communicator& comm) {
   }
 }
 
+void layouts_are_known() {
+  const HostLayout two = host_layout({0, 0, 1, 1}, 3);
+  contract::expect(two.regular && two.subtrees && two.hosts == 2 && two.place == 1, "two hosts of two ranks");
+  contract::expect(two.neighbors == std::vector<int>{2, 3}, "the neighbours of rank 3");
+  const HostLayout three = host_layout({0, 0, 0, 1, 1, 1}, 0);
+  contract::expect(three.regular && !three.subtrees, "three ranks a host are no subtree");
+  contract::expect(!host_layout({0, 0, 1}, 0).regular, "hosts of unequal numbers of ranks");
+  contract::expect(!host_layout({0, 1, 0, 1}, 0).regular, "ranks dealt out in turn");
+  contract::expect(!host_layout({0, 0}, 0).regular && host_layout({0, 0}, 1).place == 1, "one host");
+  contract::expect(host_layout({0, 1, 2}, 1).regular && host_layout({0, 1, 2}, 1).subtrees, "a host for each rank");
+}
+
+/// Buffers in arenas: in memory, on one host and on what is taken for several.
+void shared_memory_keeps_the_contract(const MpiEnvironment& world) {
+  const bool oversubscribed = world.oversubscribed(1);
+  for (const int ranks_per_host : {0, 1, 2, 3, 4}) {
+    std::string why_not;
+    const auto comm = make_mpi(world,
+                               {.timeout = Seconds(60),
+                                .oversubscribed = oversubscribed,
+                                .intra_host = IntraHost::automatic,
+                                .ranks_per_host = ranks_per_host},
+                               &why_not);
+    contract::expect(why_not.empty(), "no shared memory: {}", why_not);
+    const bool shares = ranks_per_host != 1 && world.world_size() > 1;
+    contract::expect((comm->name().find("shared memory") != std::string::npos) == shares, "{} with {} ranks a host",
+                     comm->name(), ranks_per_host);
+    const bool one_host = ranks_per_host == 0 || ranks_per_host >= world.world_size();
+    contract::expect(comm->capabilities().shared_address_space == (shares && one_host), "{} ranks a host",
+                     ranks_per_host);
+    for (const contract::Case& one : contract::cases()) {
+      // Between hosts a peer's arena is null.
+      if (one.name == "arenas" && !one_host) continue;
+      try {
+        one.run({.comm = *comm, .in_arenas = true});
+      } catch (const std::exception& error) {
+        throw contract::Broken(
+            fmt::format("{} in memory, {} ranks a host: {}", one.name, ranks_per_host, error.what()));
+      }
+    }
+    contract::long_all_reduce({.comm = *comm, .in_arenas = true});
+    comm->barrier();
+  }
+  if (world.world_size() == 1) return;
+  const auto impatient =
+      make_mpi(world, {.timeout = Seconds(0.3), .oversubscribed = oversubscribed, .intra_host = IntraHost::shared});
+  contract::late_rank({.comm = *impatient, .in_arenas = true}, Seconds(2.5), contract::AfterDeadline::goes_on);
+  // What one rank asks for and another does not is said, on every rank.
+  const auto cpu = make_cpu_device();
+  const auto arena = impatient->make_arena(*cpu, 4096);
+  const std::size_t count = world.world_rank() == 0 ? 1000 : 1001;
+  try {
+    impatient->all_reduce({arena->data(), count, DType::f32, Memory::host}, Reduce::sum);
+    contract::expect(false, "different lengths were summed");
+  } catch (const Error& error) {
+    contract::expect(error.kind() == ErrorKind::desync, "different lengths are reported as '{}'", error.what());
+  }
+}
+
 void run_all(const MpiEnvironment& world, Communicator& comm, bool break_last) {
   const auto begin = std::chrono::steady_clock::now();
+  layouts_are_known();
   environment_is_consistent(world);
   launcher_mismatch_is_explained();
+  several_hosts_are_explained();
   for (const contract::Case& one : contract::cases()) {
     try {
       one.run({comm});
@@ -90,9 +176,10 @@ void run_all(const MpiEnvironment& world, Communicator& comm, bool break_last) {
   contract::all_reduce<std::int64_t>({*library});
   if (comm.size() > 1) {
     const auto impatient = make_mpi(world, {.timeout = Seconds(0.3), .oversubscribed = oversubscribed});
-    contract::late_rank(*impatient, Seconds(2.5));
+    contract::late_rank({*impatient}, Seconds(2.5), contract::AfterDeadline::goes_on);
     long_work_goes_through(*impatient);
   }
+  shared_memory_keeps_the_contract(world);
   contract::expect(!break_last || comm.rank() != comm.size() - 1, "the last rank was asked to fail");
   comm.barrier();
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;

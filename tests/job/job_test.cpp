@@ -27,7 +27,7 @@ data:   {type: text, path: corpus.txt, tokenizer: char, validation_fraction: 0.1
 run:    {name: kjv, output_dir: runs, steps: 2000, seed: 7, device: cpu, threads: 2, determinism: fast,
          cuda_graph: off, eval_every: 100, log_every: 5, checkpoint: {every: 50, keep_last: 2}, guard: {every: 40},
          resume: never, max_skipped_steps: 30}
-comm:   {backend: local, ranks: 2, wire: fp32, intra_host: buckets, share_gpu: true, timeout_s: 60,
+comm:   {backend: local, ranks: 2, wire: fp32, intra_host: mpi, share_gpu: true, timeout_s: 60,
          warn_s: 5, start_timeout_s: 30, check_collectives: true}
 train_batch_size: 64
 train_micro_batch_size_per_gpu: 8
@@ -78,7 +78,7 @@ TEST(Job, ReadsEveryKey) {
   EXPECT_EQ(config.data.text, (TextDataConfig{.path = "/folder/corpus.txt", .validation_fraction = 0.1}));
   EXPECT_EQ(config.run,
             (RunConfig{"kjv", "runs", 2000, 7, "cpu", 2, "fast", "off", 100, 5, {50, 2}, {40}, "never", 30}));
-  EXPECT_EQ(config.comm, (CommConfig{"local", 2, "fp32", "buckets", true, 60, 5, 30, true}));
+  EXPECT_EQ(config.comm, (CommConfig{"local", 2, "fp32", "mpi", true, 60, 5, 30, true}));
   EXPECT_EQ(config.train_batch_size, 64);
   EXPECT_EQ(config.train_micro_batch_size_per_gpu, 8);
   EXPECT_EQ(config.gradient_accumulation_steps, 4);
