@@ -87,6 +87,17 @@ std::optional<std::string> session_folder(const std::string& named, pid_t launch
   return named.substr(0, at + part.size());
 }
 
+/// When a process was started, in the clock ticks of /proc; 0 of one that is over.
+std::uint64_t start_of(pid_t process) {
+  const std::string text = text_of(fmt::format("/proc/{}/stat", process));
+  const std::size_t name_end = text.rfind(')');  // a name may hold anything
+  if (name_end == std::string::npos) return 0;
+  std::stringstream fields(text.substr(name_end + 1));
+  std::string field;
+  for (int number = 3; number <= 22; ++number) fields >> field;
+  return std::strtoull(field.c_str(), nullptr, 10);
+}
+
 /// Whether SIGKILL waits for the process to come out of the system: it dies with the end of what it does there, such as
 /// a flush to a slow disk.
 bool is_dying(pid_t process) {
@@ -138,6 +149,7 @@ ChildJob::ChildJob(const Options& options) {
     _exit(127);
   }
   const int reason = errno;
+  if (launcher_ > 0) started_ = start_of(launcher_);
   close(log);
   close(nothing);
   if (launcher_ < 0)
@@ -169,8 +181,14 @@ std::vector<pid_t> ChildJob::marked() const {
     pid_t process = 0;
     const auto [stop, bad] = std::from_chars(name.data(), name.data() + name.size(), process);
     if (bad != std::errc() || stop != name.data() + name.size()) continue;
+    // The environment of a process that maps memory just now makes the reader wait, so nobody's is read in vain.
+    const std::uint64_t start = start_of(process);
+    if (start < started_ || strangers_.contains({process, start})) continue;
     const std::vector<std::string> environment = environment_of(process);
-    if (std::find(environment.begin(), environment.end(), mark_) != environment.end()) processes.push_back(process);
+    if (std::find(environment.begin(), environment.end(), mark_) != environment.end())
+      processes.push_back(process);
+    else if (!environment.empty())
+      strangers_.insert({process, start});
   }
   return processes;
 }

@@ -3,10 +3,12 @@
 #include <sys/types.h>
 
 #include <chrono>
+#include <cstdint>
 #include <map>
 #include <optional>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace lockstep::run {
@@ -66,6 +68,9 @@ class ChildJob {
 
   std::string mark_;
   pid_t launcher_ = -1;
+  std::uint64_t started_ = 0;  ///< mpirun, in the clock of /proc: no process of the job is older
+  mutable std::set<std::pair<pid_t, std::uint64_t>>
+      strangers_;  ///< processes, with their starts, that are not of the job
   bool ended_ = false;
   int exit_code_ = -1;
   std::set<std::string> blocks_;   ///< files of /dev/shm

@@ -121,7 +121,8 @@ class Rehearser {
     say(fmt::format("drill     {} on {}, {}, seed {}; in {}", printable(options_.job), counted(options_.ranks, "rank"),
                     counted(options_.kills, "kill"), options_.seed, printable(result_.folder)));
     run_undisturbed();
-    for (std::int64_t i = 0; i < options_.kills && result_.passed(); ++i) disturb(i);
+    while (static_cast<std::int64_t>(result_.kills.size()) < options_.kills && result_.passed())
+      disturb(static_cast<std::int64_t>(result_.kills.size()));
     if (result_.passed()) finish();
     if (result_.passed()) compare();
     if (result_.passed()) fs::remove_all(result_.folder);
@@ -308,11 +309,7 @@ class Rehearser {
     }
     if (!alive || !attempt.job().kill_one(victim)) {
       (void)attempt.job().wait_gone(death);
-      if (alive || attempt.job().exit_code() == 0)
-        return complain(
-            fmt::format("attempt {} came to its end before it was struck: this machine is too busy to strike "
-                        "in time; give the job more steps: --set run.steps={}",
-                        i + 1, 2 * result_.steps));
+      if (attempt.job().exit_code() == 0) return begin_anew();
       return complain(fmt::format("attempt {} ended by itself with exit code {} before it was killed:{}", i + 1,
                                   attempt.job().exit_code(), log_tail(log())));
     }
@@ -338,6 +335,21 @@ class Rehearser {
     constexpr std::array names = {"starting", "training", "saving"};
     say(fmt::format("kill {:4}  step {}, {}, {}", i + 1, reached_, names[static_cast<std::size_t>(done.moment)],
                     done.of_launcher ? "mpirun" : "a rank"));
+  }
+
+  /// The job came to its end before it was struck, on a machine that is busy with other things: what there is must be
+  /// right, and another run is disturbed from its beginning.
+  void begin_anew() {
+    if (++result_.completed > options_.kills + 3)
+      return complain(
+          fmt::format("{} came to their ends before they were struck: this machine is too busy to strike in "
+                      "time; give the job more steps: --set run.steps={}",
+                      counted(result_.completed, "run"), 2 * result_.steps));
+    compare_runs();
+    if (!result_.passed()) return;
+    fs::remove_all(run_of(disturbed));
+    killed_at_.reset();
+    say("          the run came to its end before it was struck; it is as it should be, and another one begins");
   }
 
   /// Lets the attempt run to where it is to be struck. `from`: steps by which the run keeps pace with its kills.
@@ -401,6 +413,10 @@ class Rehearser {
     };
     if (options_.kills >= 4 && (hits(KillMoment::training) == 0 || hits(KillMoment::saving) == 0))
       complain("the kills did not strike both training and saving; give more of them, or another --seed");
+    compare_runs();
+  }
+
+  void compare_runs() {
     compare_metrics();
     const std::string last = fmt::format("/checkpoints/step-{}", result_.steps);
     if (const CheckpointReport report = diff_checkpoints(run_of(undisturbed) + last, run_of(disturbed) + last);

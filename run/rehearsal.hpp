@@ -42,10 +42,11 @@ struct Rehearsal {
   std::vector<Kill> kills;
   std::vector<std::int64_t> lost_steps;  ///< done, killed, and done again: an entry each time that the run went on
   std::vector<double> recovery_seconds;  ///< from the last kill to the first step after it
-  ChildJob::Leftovers swept;             ///< after killed jobs
-  std::int64_t equal_lines = 0;          ///< of the metrics
-  std::vector<std::string> failures;     ///< sentences; none: passed
-  std::string folder;                    ///< where the runs lie; removed if passed
+  std::int64_t completed = 0;    ///< disturbed runs that came to their ends before they were struck, and were right
+  ChildJob::Leftovers swept;     ///< after killed jobs
+  std::int64_t equal_lines = 0;  ///< of the metrics
+  std::vector<std::string> failures;  ///< sentences; none: passed
+  std::string folder;                 ///< where the runs lie; removed if passed
   [[nodiscard]] bool passed() const { return failures.empty(); }
 };
 

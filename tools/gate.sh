@@ -47,7 +47,7 @@ total() { awk -v c="$commit" -v w="$1" -v r="$2" '$1 == c && $2 == w && $3 == r 
 cat >"$scratch/kills.yaml" <<'YAML'
 model: {type: mlp, hidden: [256, 256]}
 data: {type: clusters, classes: 8, features: 64, samples: 4000}
-run: {steps: 6000, seed: 3, eval_every: 500, log_every: 0, checkpoint: {every: 100, keep_last: 2}}
+run: {steps: 12000, seed: 3, eval_every: 500, log_every: 0, checkpoint: {every: 100, keep_last: 2}}
 train_batch_size: 64
 train_micro_batch_size_per_gpu: 32
 optimizer: {type: AdamW, params: {lr: 0.001}}
