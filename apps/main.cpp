@@ -31,6 +31,7 @@
 #include "run/compare.hpp"
 #include "run/doctor.hpp"
 #include "run/generate.hpp"
+#include "run/hf_import.hpp"
 #include "run/hf_model.hpp"
 #include "run/launch.hpp"
 #include "run/launcher.hpp"
@@ -160,6 +161,15 @@ int export_hf_command(const std::string& source, const std::string& folder) {
   const std::string report = run::export_hf(source, folder);
   std::fwrite(report.data(), 1, report.size(), stdout);
   return 0;
+}
+
+int import_hf_command(const std::string& folder, const JobOptions& options, std::int64_t ranks) {
+  const run::Start place = run::start_with([] { return job::LoadedJob(); });  // one rank, all CPUs
+  return run::run_on_ranks(place, [&](run::RankContext& rank) {
+    if (rank.comm.rank() != 0) return;
+    const std::string report = run::import_hf(folder, options.path, options.overrides, ranks, rank);
+    std::fwrite(report.data(), 1, report.size(), stdout);
+  });
 }
 
 /// The program's commands, bound to what they do. One of them runs while `app` parses.
@@ -394,6 +404,29 @@ class Commands {
     hf->add_option("source", run_, "a run's folder (its newest checkpoint), or a checkpoint")->required();
     hf->add_option("folder", folder_, "a folder that does not exist yet")->required();
     hf->callback([this] { code_ = export_hf_command(run_, folder_); });
+    auto* import_hf = ckpt->add_subcommand(
+        "import-hf", "make a run of a job that begins with the weights of a GPT-2 in Hugging Face's form");
+    import_hf->add_option("folder", folder_, "a folder with config.json and model.safetensors")->required();
+    job_.add_to(import_hf);
+    import_hf
+        ->add_option("-n,--ranks", ranks_,
+                     "the micro-batch is that of N ranks, where the job leaves it to their number")
+        ->check(between<std::int64_t>(1, 100'000));
+    import_hf->callback([this] { code_ = import_hf_command(folder_, job_, ranks_); });
+    add_examples(*import_hf, "lockstep ckpt import-hf gpt2 job.yaml",
+                 "lockstep ckpt import-hf gpt2 job.yaml -n 4 --set run.name=fine");
+    auto* prune = ckpt->add_subcommand("prune", "remove a run's older checkpoints");
+    prune->add_option("run", run_, "a run's folder")->required();
+    prune->add_option("--keep-last", keep_.last, "the newest N that are whole stay")
+        ->required()
+        ->check(between<std::int64_t>(1, 1'000'000));
+    prune->add_option("--keep-every", keep_.every, "steps that are multiples of K stay too")
+        ->check(between<std::int64_t>(1, 1'000'000'000));
+    prune->add_flag("--dry-run", keep_.only_tell, "say what would be removed, and remove nothing");
+    prune->callback(
+        [this] { code_ = report_command(run::prune_checkpoints(run_, keep_), exit_code(ErrorKind::checkpoint)); });
+    add_examples(*prune, "lockstep ckpt prune runs/job --keep-last 2 --dry-run",
+                 "lockstep ckpt prune runs/job --keep-last 1 --keep-every 1000");
     const auto look = [&](const char* name, const char* what, auto report) {
       auto* command = ckpt->add_subcommand(name, what);
       command->add_option("source", run_, "a run's folder (all its checkpoints), or a checkpoint")->required();
@@ -458,6 +491,7 @@ class Commands {
   run::RehearsalOptions rehearsal_;
   std::optional<std::uint64_t> seed_;
   std::optional<BenchCommand> bench_;
+  run::Keep keep_;
   run::LrFindOptions sweep_;
   std::vector<std::string> paths_;
   TokenizeOptions tokenize_;

@@ -40,6 +40,7 @@ const std::vector<Column>& columns() {
       {"activations", "activations", [](const Preview::Row& r) { return r.need.activations; }},
       {"packed", "packed_weights", [](const Preview::Row& r) { return r.need.packed; }},
       {"other", "other", [](const Preview::Row& r) { return r.need.other; }},
+      {"saving", "saving", [](const Preview::Row& r) { return r.process.snapshot; }},
       {"staging", "staging", [](const Preview::Row& r) { return r.process.staging; }},
       {"data", "data", [](const Preview::Row& r) { return r.process.data; }},
       {"program", "program", [](const Preview::Row& r) { return r.process.program + r.process.rounding; }}};

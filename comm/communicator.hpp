@@ -26,6 +26,7 @@ struct Capabilities {
   bool shared_address_space = false;  ///< a rank can read another rank's arena through FlatArena::peer
   bool ordered_sum = false;           ///< sums are taken as the tree T over ranks (core/sum_tree.hpp)
   bool graph_capturable = false;
+  DType wire = DType::f32;      ///< as what fp32 sums travel
   bool needs_progress = false;  ///< nothing moves unless somebody calls progress()
 };
 

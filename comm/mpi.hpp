@@ -9,8 +9,9 @@
 
 namespace lockstep::comm {
 
-/// The process as MPI sees it. The first object initialises MPI (MPI_THREAD_FUNNELED), unless somebody did, and then
-/// also finalises it; not after an abort, and not while an exception unwinds: the other ranks would not follow.
+/// The process as MPI sees it. The first object initialises MPI (MPI_THREAD_SERIALIZED where the library has it),
+/// unless somebody did, and then also finalises it; not after an abort, and not while an exception unwinds: the other
+/// ranks would not follow.
 ///
 /// Throws ErrorKind::environment where the launcher says that there are several ranks and MPI says one.
 class MpiEnvironment {
@@ -28,6 +29,8 @@ class MpiEnvironment {
   /// The host of each world rank, numbered in the order of their first ranks.
   [[nodiscard]] const std::vector<int>& hosts() const { return hosts_; }
   [[nodiscard]] int host_count() const;
+  /// Whether threads other than the first may call MPI, one at a time.
+  [[nodiscard]] bool threads_may_take_turns() const { return threads_may_take_turns_; }
   /// CPUs that at least one rank of this host may run on.
   [[nodiscard]] int host_cpus() const { return host_cpus_; }
   /// Whether this host's ranks with that many threads each want more CPUs than there are.
@@ -44,6 +47,7 @@ class MpiEnvironment {
   int host_cpus_ = 1;
   std::vector<std::string> host_names_;
   std::vector<int> hosts_;
+  bool threads_may_take_turns_ = false;
   std::string library_;
 };
 
@@ -92,6 +96,12 @@ struct MpiOptions {
   /// additions.
   bool library_order = false;
   IntraHost intra_host = IntraHost::messages;
+  /// f32, bf16 or f16: as what fp32 sums travel in messages; summed in fp32 all the same. Rounded twice, once each way;
+  /// what ranks of a host add in memory is not.
+  DType wire = DType::f32;
+  /// Between hosts, where MPI allows it, a thread moves messages while the rank computes: MPI does not by itself, and
+  /// an operator may take longer than a connection's buffers last.
+  bool progress_thread = true;
   /// Takes so many consecutive ranks for a host of their own, to try several hosts on one; 0: what MPI says.
   int ranks_per_host = 0;
 };
@@ -99,8 +109,8 @@ struct MpiOptions {
 /// Communicator of all ranks of MPI_COMM_WORLD (a duplicate of it), for host memory.
 ///
 /// Sums are taken as the tree T over ranks (core/sum_tree.hpp) on every element: the bits are the same on every run and
-/// the same as those of the local backend, unless `library_order` leaves them to MPI. Nothing moves unless progress(),
-/// test() or wait() is called. Collective: all ranks make it together.
+/// the same as those of the local backend, unless `library_order` leaves them to MPI. On one host nothing moves unless
+/// progress(), test() or wait() is called. Collective: all ranks make it together.
 ///
 /// With `intra_host`, ranks of a host read and write each other's arenas: make_arena() is a collective then, and a
 /// buffer that lies in an arena on one rank lies in one, of the same call, on all. On several hosts of equally many,

@@ -142,7 +142,7 @@ MpiEnvironment::MpiEnvironment() : exceptions_at_birth_(std::uncaught_exceptions
   MPI_Initialized(&initialized);
   if (initialized == 0) {
     int provided = 0;
-    if (MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided) != MPI_SUCCESS)
+    if (MPI_Init_thread(nullptr, nullptr, MPI_THREAD_SERIALIZED, &provided) != MPI_SUCCESS)
       fail(ErrorKind::environment, "MPI could not be started; run `mpirun -n 1 hostname` to see its own message");
     finalize_ = true;
     if (provided < MPI_THREAD_FUNNELED) {
@@ -150,6 +150,9 @@ MpiEnvironment::MpiEnvironment() : exceptions_at_birth_(std::uncaught_exceptions
       fail(ErrorKind::environment, "this MPI library was built without thread support; MPI_THREAD_FUNNELED is needed");
     }
   }
+  int level = MPI_THREAD_SINGLE;
+  MPI_Query_thread(&level);
+  threads_may_take_turns_ = level >= MPI_THREAD_SERIALIZED;
   MPI_Comm_rank(MPI_COMM_WORLD, &world_rank_);
   MPI_Comm_size(MPI_COMM_WORLD, &world_size_);
   library_ = library_name();

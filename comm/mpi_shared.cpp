@@ -88,8 +88,11 @@ std::unique_ptr<MpiTask> shared_all_reduce_task(MpiShared& shared, MpiContext& c
   std::vector<std::unique_ptr<MpiTask>> steps;
   steps.push_back(step(SharedWork::reduce_to_owner));
   const Part own = shares[static_cast<std::size_t>(shared.layout.place)].front();
+  const Buffer part = data.part(own.begin, own.size());
   if (own.size() > 0)
-    steps.push_back(all_reduce_task(shared.peers, number, data.part(own.begin, own.size()), op, AllReduceOrder::tree));
+    steps.push_back(travels_rounded(shared.wire, data, op)
+                        ? rounded_all_reduce_task(shared.peers, number, part, shared.wire)
+                        : all_reduce_task(shared.peers, number, part, op, AllReduceOrder::tree));
   steps.push_back(step(SharedWork::copy_from_owner));
   return std::make_unique<StepsTask>(context, number, what, std::move(steps));
 }
@@ -105,7 +108,9 @@ std::unique_ptr<MpiTask> shared_reduce_scatter_task(MpiShared& shared, MpiContex
   std::vector<std::unique_ptr<MpiTask>> steps;
   steps.push_back(std::move(within));
   const Parts& own = owned[static_cast<std::size_t>(shared.layout.place)];
-  steps.push_back(reduce_scatter_task(shared.peers, number, data, own, op));
+  steps.push_back(travels_rounded(shared.wire, data, op)
+                      ? rounded_reduce_scatter_task(shared.peers, number, data, own, shared.wire)
+                      : reduce_scatter_task(shared.peers, number, data, own, op));
   return std::make_unique<StepsTask>(context, number, what, std::move(steps));
 }
 

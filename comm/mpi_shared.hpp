@@ -11,7 +11,8 @@ namespace lockstep::comm {
 struct MpiShared {
   SharedHost host;
   HostLayout layout;
-  MpiContext peers;  ///< ranks of equal place, by host; none on one host
+  MpiContext peers;         ///< ranks of equal place, by host; none on one host
+  DType wire = DType::f32;  ///< of fp32 sums between hosts
 };
 
 /// Each null where it has to go by messages between all ranks instead: on several hosts whose layout or whose type does

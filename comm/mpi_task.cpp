@@ -96,6 +96,66 @@ class ReduceTask final : public MpiTask {
   std::vector<void*> sources_;
 };
 
+/// fp32 that travels in 16 bits: a sum of a rounded copy. Its own messages are those of a ReduceTask on that copy.
+class RoundedTask final : public MpiTask {
+ public:
+  enum class Result { everywhere, own_part };
+
+  RoundedTask(MpiContext& context, std::uint64_t number, std::string what, Buffer data, DType wire, Parts parts,
+              Result result)
+      : MpiTask(context, number, std::move(what)),
+        data_(data),
+        wire_(wire),
+        parts_(std::move(parts)),
+        result_(result) {}
+
+  [[nodiscard]] bool advance() override {
+    if (!sum_->advance()) return false;
+    const Part own = parts_[static_cast<std::size_t>(context_.rank)];
+    if (result_ == Result::everywhere)
+      widen(0, data_.count);
+    else
+      widen(own.begin, own.size());
+    context_.give_back(std::move(copy_));
+    return true;
+  }
+  [[nodiscard]] std::vector<int> awaited() const override { return sum_->awaited(); }
+
+ private:
+  void post_first() override {
+    copy_ = context_.take_staging(data_.count * size_of(wire_));
+    round();
+    const Buffer copy{copy_.data.get(), data_.count, wire_, Memory::host};
+    const auto then = result_ == Result::everywhere ? ReduceTask::Then::gather : ReduceTask::Then::stop;
+    sum_ = std::make_unique<ReduceTask>(context_, number(), what(), copy, Reduce::sum, parts_, then);
+    sum_->start();
+  }
+
+  template <class Narrow>
+  void round_to() {
+    const auto* const from = static_cast<const float*>(data_.data);
+    auto* const to = reinterpret_cast<Narrow*>(copy_.data.get());
+    for (std::size_t i = 0; i < data_.count; ++i) to[i] = Narrow(from[i]);
+  }
+  void round() { wire_ == DType::bf16 ? round_to<bf16>() : round_to<f16>(); }
+  template <class Narrow>
+  void widen_from(std::size_t begin, std::size_t count) {
+    const auto* const from = reinterpret_cast<const Narrow*>(copy_.data.get());
+    auto* const to = static_cast<float*>(data_.data);
+    for (std::size_t i = begin; i < begin + count; ++i) to[i] = static_cast<float>(from[i]);
+  }
+  void widen(std::size_t begin, std::size_t count) {
+    wire_ == DType::bf16 ? widen_from<bf16>(begin, count) : widen_from<f16>(begin, count);
+  }
+
+  Buffer data_;
+  DType wire_;
+  Parts parts_;
+  Result result_;
+  MpiContext::Staging copy_;
+  std::unique_ptr<ReduceTask> sum_;
+};
+
 /// All-reduce of 2^k ranks: recursive halving of the vector with doubling distance, then the mirror image.
 ///
 /// In round j a rank and its partner, whose number differs in bit j alone, hold the sums of two sibling blocks of 2^j
@@ -284,6 +344,11 @@ class BarrierTask final : public MpiTask {
 
 }  // namespace
 
+std::recursive_mutex& MpiTurn::mutex() {
+  static std::recursive_mutex turn;
+  return turn;
+}
+
 void check_mpi(int code, const char* call) {
   if (code == MPI_SUCCESS) return;
   std::array<char, MPI_MAX_ERROR_STRING> text{};
@@ -399,6 +464,19 @@ std::unique_ptr<MpiTask> reduce_scatter_task(MpiContext& context, std::uint64_t 
   return std::make_unique<ReduceTask>(context, number,
                                       fmt::format("reduce_scatter ({}) of {}", to_string(op), size_text(data)), data,
                                       op, parts, ReduceTask::Then::stop);
+}
+
+std::unique_ptr<MpiTask> rounded_all_reduce_task(MpiContext& context, std::uint64_t number, Buffer data, DType wire) {
+  return std::make_unique<RoundedTask>(
+      context, number, fmt::format("all_reduce (sum) of {} as {}", size_text(data), to_string(wire)), data, wire,
+      even_parts(data.count, context.size), RoundedTask::Result::everywhere);
+}
+
+std::unique_ptr<MpiTask> rounded_reduce_scatter_task(MpiContext& context, std::uint64_t number, Buffer data,
+                                                     const Parts& parts, DType wire) {
+  return std::make_unique<RoundedTask>(
+      context, number, fmt::format("reduce_scatter (sum) of {} as {}", size_text(data), to_string(wire)), data, wire,
+      parts, RoundedTask::Result::own_part);
 }
 
 std::unique_ptr<MpiTask> all_gather_task(MpiContext& context, std::uint64_t number, Buffer data, const Parts& parts) {

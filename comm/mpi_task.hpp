@@ -3,6 +3,7 @@
 #include <mpi.h>
 
 #include <memory>
+#include <mutex>
 #include <span>
 #include <string>
 #include <vector>
@@ -14,6 +15,17 @@ namespace lockstep::comm {
 
 /// Throws ErrorKind::environment unless `code` is MPI_SUCCESS.
 void check_mpi(int code, const char* call);
+
+/// MPI is called, and what tasks share is touched, by one thread at a time (MPI_THREAD_SERIALIZED): the one that has
+/// this. A thread may have it several times.
+class MpiTurn {
+ public:
+  MpiTurn() : lock_(mutex()) {}
+  [[nodiscard]] static std::recursive_mutex& mutex();
+
+ private:
+  std::scoped_lock<std::recursive_mutex> lock_;
+};
 
 /// What tasks share: the group and memory to receive into, kept from one task to the next because fresh pages cost more
 /// than the message that fills them.
@@ -86,6 +98,16 @@ enum class AllReduceOrder : std::uint8_t {
                                                        Reduce op, AllReduceOrder order);
 [[nodiscard]] std::unique_ptr<MpiTask> reduce_scatter_task(MpiContext& context, std::uint64_t number, Buffer data,
                                                            const Parts& parts, Reduce op);
+/// Whether a sum of `data` is one of those below.
+[[nodiscard]] inline bool travels_rounded(DType wire, const Buffer& data, Reduce op) {
+  return wire != DType::f32 && data.dtype == DType::f32 && op == Reduce::sum;
+}
+/// The two of fp32 `data` that travels as `wire`, bf16 or f16: every contribution is rounded to it, added to the
+/// others' in fp32 in the order of the tree, and the sum is rounded to it once more, on all ranks alike.
+[[nodiscard]] std::unique_ptr<MpiTask> rounded_all_reduce_task(MpiContext& context, std::uint64_t number, Buffer data,
+                                                               DType wire);
+[[nodiscard]] std::unique_ptr<MpiTask> rounded_reduce_scatter_task(MpiContext& context, std::uint64_t number,
+                                                                   Buffer data, const Parts& parts, DType wire);
 [[nodiscard]] std::unique_ptr<MpiTask> all_gather_task(MpiContext& context, std::uint64_t number, Buffer data,
                                                        const Parts& parts);
 [[nodiscard]] std::unique_ptr<MpiTask> broadcast_task(MpiContext& context, std::uint64_t number, Buffer data, int root);

@@ -73,6 +73,7 @@ class Staged final : public Communicator {
             .shared_address_space = false,
             .ordered_sum = host_.capabilities().ordered_sum,
             .graph_capturable = false,
+            .wire = host_.capabilities().wire,
             .needs_progress = true};
   }
 

@@ -150,7 +150,7 @@ void Engine::begin_step() {
       since < most ? applied_at_restart_ : applied_after_[static_cast<std::size_t>(step % most)];
   fill_record(inputs.record(), applied, static_cast<std::int32_t>(std::min(since, most - 1)) + 1);
   inputs.own_digest = inputs.record().digest;
-  inputs.stop = stop_requested_ ? wish_to_stop : save_requested_ ? wish_to_save : 0;
+  inputs.stop = (stop_requested_ ? wish_to_stop : save_requested_ ? wish_to_save : 0) | (busy_ ? still_busy : 0);
   save_requested_ = false;
   steps.send();
 }

@@ -154,12 +154,15 @@ class Engine {
   /// Logits of the last position of each sample, [batch, classes], in host memory. Rank-local, but for ZeRO stage 3.
   [[nodiscard]] std::vector<float> last_logits(const data::HostBatch& batch);
 
-  /// StepResult::stop is the greatest wish of any rank.
-  static constexpr std::int64_t wish_to_save = 1, wish_to_stop = 2;
+  /// StepResult::stop has the bits of all ranks.
+  static constexpr std::int64_t wish_to_save = 1, wish_to_stop = 2, still_busy = 4;
   /// Makes every rank see `stop` in the result of the next step, and of every later one.
   void request_stop() { stop_requested_ = true; }
   /// Makes every rank see a wish to save in the result of the next step alone.
   void request_save() { save_requested_ = true; }
+  /// Of the steps that begin from now on: whether this rank has something to do beside training (a checkpoint that is
+  /// being written) that all ranks want to see the end of. A result without still_busy says that no rank has.
+  void set_busy(bool busy) { busy_ = busy; }
 
   // State, for checkpoints. Flat buffers by name: "master" and the optimizer's moments.
   // Ranges [begin, begin + count) lie in the flat space of layout(); whoever walks a buffer chooses how much memory
@@ -268,6 +271,7 @@ class Engine {
   int no_sync_ = 0;
   bool stop_requested_ = false;
   bool save_requested_ = false;
+  bool busy_ = false;
   std::int64_t known_applied_ = 0;           ///< updates applied, as of the last result read
   std::vector<std::int64_t> applied_after_;  ///< [step modulo the most in flight]: the same, as of that step's result
   std::int64_t restarted_at_ = 0;            ///< write_state: attempted and applied steps

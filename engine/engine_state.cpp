@@ -133,9 +133,7 @@ std::vector<FlatRange> Engine::own_ranges(const std::string& name) const {
   (void)buffers_.extent(name);
   if (map_.sharded()) return {map_.own().begin(), map_.own().end()};
   // Everything is on every rank; so that all of them write, each saves an even part.
-  const std::int64_t pieces = layout_.size() / slice_alignment;
-  const auto edge = [&](std::int64_t rank) { return pieces * rank / comm_.size() * slice_alignment; };
-  const FlatRange own{edge(comm_.rank()), comm_.rank() + 1 == comm_.size() ? layout_.size() : edge(comm_.rank() + 1)};
+  const FlatRange own = even_share(layout_.size(), comm_.rank(), comm_.size());
   if (own.size() == 0) return {};
   return {own};
 }

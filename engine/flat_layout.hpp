@@ -20,6 +20,13 @@ struct FlatRange {
   bool operator==(const FlatRange&) const = default;
 };
 
+/// What one of so many ranks saves of `elements` that all of them hold: even parts, on slice_alignment.
+[[nodiscard]] constexpr FlatRange even_share(std::int64_t elements, int rank, int ranks) {
+  const std::int64_t pieces = elements / slice_alignment;
+  return {pieces * rank / ranks * slice_alignment,
+          rank + 1 == ranks ? elements : pieces * (rank + 1) / ranks * slice_alignment};
+}
+
 /// One logical space for parameters, gradients, masters and moments, identical for every number of ranks and device:
 /// slices in the order in which backward completes them, so that a bucket fills from front to back. Padding between
 /// slices is zero, in no tile and written by no pass.

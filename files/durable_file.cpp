@@ -110,8 +110,8 @@ std::size_t FileReader::read_at(void* to, std::size_t bytes, std::uint64_t offse
   return done;
 }
 
-std::string read_text_file(const std::string& path, std::size_t limit, FileSystem& fs) {
-  FileReader reader(path, true, fs);
+std::string read_text_file(const std::string& path, std::size_t limit, FileSystem& fs, bool follow) {
+  FileReader reader(path, follow, fs);
   std::string text;
   for (;;) {
     const std::size_t size = text.size();

@@ -96,8 +96,9 @@ class FileReader {
   Hasher hasher_;
 };
 
-/// A whole text file of at most `limit` bytes.
-[[nodiscard]] std::string read_text_file(const std::string& path, std::size_t limit, FileSystem& fs = disk());
+/// A whole text file of at most `limit` bytes. `follow`: also where the name is a link to the file.
+[[nodiscard]] std::string read_text_file(const std::string& path, std::size_t limit, FileSystem& fs = disk(),
+                                         bool follow = true);
 
 /// A new text file, flushed to the disk.
 FileSum write_text_file(const std::string& path, std::string_view text, FileSystem& fs = disk());

@@ -282,6 +282,15 @@ class Checks {
                                      key),
                          "remove it, or write determinism: exact");
     }
+    if (config_.run.determinism == "invariant" && config_.wire() != "fp32") {
+      const bool own = !config_.communication_data_type.has_value();
+      diagnostics_.error(
+          own ? values_.section("comm").position_of("wire") : values_.position_of("communication_data_type"),
+          fmt::format("{}: {} does not go with run.determinism: invariant, where what is rounded on its "
+                      "way would depend on how many ranks there are",
+                      own ? "comm.wire" : "communication_data_type", config_.wire()),
+          "write fp32, or determinism: exact");
+    }
     if (config_.comm.ranks > 1 && (config_.comm.backend == "mpi" || config_.comm.backend == "nccl"))
       diagnostics_.error(
           values_.section("comm").position_of("ranks"),

@@ -247,11 +247,10 @@ void engine_keys(Config& c, V& v) {
                               .min = 1});
   v.field(c.communication_data_type,
           {.name = "communication_data_type",
-           .doc = "Number format in which gradients travel, in DeepSpeed's name for comm.wire.",
+           .default_text = "comm.wire",
+           .doc = "DeepSpeed's name for comm.wire, the number format in which gradients travel; wins over it.",
            .nullable = true,
-           .choices = {"fp32"},
-           .refused = {{"fp16", "this version sends gradients as fp32 only"},
-                       {"bf16", "this version sends gradients as fp32 only"}}});
+           .choices = {"fp32", "bf16", "fp16"}});
   v.field(c.prescale_gradients,
           {.name = "prescale_gradients",
            .doc = "Ranks divide their gradients by the number of ranks before they are summed in place of after; "

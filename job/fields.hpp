@@ -220,6 +220,10 @@ void checkpoint(Config& c, V& v) {
            .doc = "Checkpoints of steps that are multiples of this stay, whatever keep_last says; 0: none of them.",
            .unit = "steps",
            .min = 0});
+  v.field(c.async, {.name = "async",
+                    .doc = "Training goes on while a checkpoint is written, from a copy in the host's memory "
+                           "(docs/checkpoint.md says how large). Where that has no room, which the run's header says, "
+                           "and at the end of a run, training stops for a save."});
 }
 
 template <class Config, class V>
@@ -334,11 +338,14 @@ void comm(Config& c, V& v) {
                       .choices = {"auto", "local", "mpi", "nccl"}});
   v.field(c.ranks,
           {.name = "ranks", .doc = "Ranks of backend local; with mpi, mpirun -n says it.", .min = 1, .max = 1024});
-  v.field(c.wire, {.name = "wire",
-                   .doc = "Number format in which gradients travel.",
-                   .choices = {"fp32"},
-                   .refused = {{"fp16", "this version sends gradients as fp32 only"},
-                               {"bf16", "this version sends gradients as fp32 only"}}});
+  v.field(
+      c.wire,
+      {.name = "wire",
+       .doc = "Number format in which gradients travel from rank to rank in messages of MPI; they are added in fp32. "
+              "Half the bytes, and each contribution and each sum is rounded once. What ranks of a host add in "
+              "memory does not travel, and GPUs' gradients are fp32 in NCCL: there it changes nothing. Not with "
+              "run.determinism: invariant.",
+       .choices = {"fp32", "bf16", "fp16"}});
   v.field(
       c.intra_host,
       {.name = "intra_host",
@@ -349,6 +356,11 @@ void comm(Config& c, V& v) {
            "(backend local) always share, GPUs exchange by NCCL.",
        .choices = {"auto", "shared", "mpi"},
        .refused = {{"buckets", "messages between ranks of one host are called mpi"}}});
+  v.field(
+      c.progress_thread,
+      {.name = "progress_thread",
+       .doc = "MPI ranks on several hosts: a thread moves messages while the rank computes, so that sums of gradients "
+              "travel under backward; false: only between operators. Nothing on one host and with NCCL."});
   v.field(c.share_gpu,
           {.name = "share_gpu",
            .doc = "Allows more ranks on a host than it has GPUs: rank r of the host computes on GPU r modulo their "

@@ -120,6 +120,7 @@ struct CheckpointConfig {
   std::int64_t every = 200;     ///< attempted steps; 0: only at the end
   std::int64_t keep_last = 3;   ///< 0: all
   std::int64_t keep_every = 0;  ///< steps; 0: none stays for this
+  bool async = true;            ///< written beside training
   bool operator==(const CheckpointConfig&) const = default;
 };
 
@@ -159,6 +160,7 @@ struct CommConfig {
   std::int64_t ranks = 1;  ///< of backend local
   std::string wire = "fp32";
   std::string intra_host = "auto";
+  bool progress_thread = true;
   bool share_gpu = false;
   double timeout_s = 600;
   double warn_s = 60;            ///< 0: no warnings
@@ -293,7 +295,7 @@ struct JobConfig {
   std::optional<std::int64_t> gradient_accumulation_steps;
   double gradient_clipping = 1.0;  ///< global L2 norm; 0: off
   std::optional<std::int64_t> steps_per_print;
-  std::string communication_data_type = "fp32";
+  std::optional<std::string> communication_data_type;  ///< wins over comm.wire
   bool prescale_gradients = false;
   double gradient_predivide_factor = 1;
   bool wall_clock_breakdown = false;
@@ -314,6 +316,8 @@ struct JobConfig {
     return every > 0 && (step % every == 0 || step == run.steps);
   }
   /// Steps between two progress lines: DeepSpeed's key if given, else run.log_every.
+  /// The number format in which gradients travel.
+  [[nodiscard]] std::string wire() const { return communication_data_type.value_or(comm.wire); }
   [[nodiscard]] std::int64_t print_every() const { return steps_per_print.value_or(run.log_every); }
 };
 

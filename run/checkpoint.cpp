@@ -135,27 +135,6 @@ class CheckedFile {
   std::unique_ptr<files::FileReader> reader_;
 };
 
-/// For each parameter the rank that writes it: the largest first, each to the rank with the fewest bytes so far.
-std::vector<int> weight_writers(const nn::Model& model, int world) {
-  const std::vector<nn::ParameterSpec>& specs = model.parameters();
-  std::vector<std::size_t> order(specs.size());
-  for (std::size_t p = 0; p < order.size(); ++p) order[p] = p;
-  std::stable_sort(order.begin(), order.end(),
-                   [&](std::size_t a, std::size_t b) { return specs[a].elements() > specs[b].elements(); });
-  std::vector<std::int64_t> load(static_cast<std::size_t>(world), 0);
-  std::vector<int> writers(specs.size());
-  for (const std::size_t p : order) {
-    const auto least = std::min_element(load.begin(), load.end());
-    *least += specs[p].elements();
-    writers[p] = static_cast<int>(least - load.begin());
-  }
-  return writers;
-}
-
-std::vector<std::uint64_t> unsigned_shape(const std::vector<std::int64_t>& shape) {
-  return {shape.begin(), shape.end()};
-}
-
 std::string index_json(const std::string& path, const std::vector<FileEntry>& shards, files::FileSystem& fs) {
   nlohmann::json weights = nlohmann::json::object();
   std::uint64_t bytes = 0;
@@ -176,7 +155,8 @@ std::string read_manifest_text(const std::string& path, files::FileSystem& fs) {
   if (!files::path_exists(path, fs)) fail(ErrorKind::checkpoint, "{}: there is no such checkpoint", printable(path));
   if (!files::is_folder(path, fs) || !files::path_exists(manifest_path(path), fs))
     throw Damaged(printable(path) + ": has no manifest.json, so it is no complete checkpoint");
-  return files::read_text_file(manifest_path(path), longest_manifest, fs);
+  // No link: what a checkpoint says of itself lies in it.
+  return files::read_text_file(manifest_path(path), longest_manifest, fs, false);
 }
 
 Manifest read_manifest(const std::string& path, files::FileSystem& fs) {
@@ -262,141 +242,6 @@ std::uint64_t checkpoint_bytes(engine::Engine& engine) {
   for (const TensorEntry& tensor : tensors_of(engine))
     bytes += static_cast<std::uint64_t>(tensor.elements()) * sizeof(float) + tensor.name.size() + 256;
   return bytes;
-}
-
-void FirstError::rethrow(const std::string& before) const {
-  if (!failed()) return;
-  if (trouble_) throw files::DiskTrouble(before + text_);
-  throw Error(kind_, before + text_);
-}
-
-void FirstError::agree(comm::Communicator& comm) {
-  struct Told {
-    std::int32_t kind = 0;  // 0: well
-    std::int32_t trouble = 0;
-  };
-  std::vector<Told> all(static_cast<std::size_t>(comm.size()));
-  if (failed()) all[static_cast<std::size_t>(comm.rank())] = {static_cast<std::int32_t>(kind_), trouble_ ? 1 : 0};
-  comm.all_gather_values(std::span(all));
-  for (std::size_t r = 0; r < all.size(); ++r) {
-    if (all[r].kind == 0) continue;
-    comm.broadcast_text(text_, static_cast<int>(r));
-    *this = {static_cast<ErrorKind>(all[r].kind), all[r].trouble != 0, text_};
-    if (all.size() > 1 && r > 0) text_ = fmt::format("rank {}: {}", r, text_);
-    return;
-  }
-}
-
-ShardWriter::ShardWriter(const std::string& path, engine::Engine& engine, FirstError& error, files::FileSystem& fs)
-    : path_(path), fs_(fs) {
-  write_weights(engine, error);
-  write_moments(engine, error);
-}
-
-void ShardWriter::begin_shard(const std::string& name, std::vector<safetensors::Tensor> tensors) {
-  // "pt": whose layout it is; transformers asks for it.
-  const std::map<std::string, std::string> metadata = {{"format", "pt"}};
-  shards_.push_back(
-      {name, std::make_unique<safetensors::Writer>(path_ + "/" + name, std::move(tensors), metadata, fs_)});
-}
-
-void ShardWriter::write_weights(engine::Engine& engine, FirstError& error) {
-  const std::vector<nn::ParameterSpec>& specs = engine.model().parameters();
-  const int world = engine.comm().size(), own = engine.comm().rank();
-  const std::vector<int> writers = weight_writers(engine.model(), world);
-  // What each rank writes, in the order of its file, as every rank works it out.
-  struct Work {
-    std::vector<safetensors::Tensor> tensors;
-    std::size_t tensor = 0;
-    std::int64_t element = 0;
-  };
-  std::vector<Work> work(static_cast<std::size_t>(world));
-  std::map<std::string, std::int64_t> begins;
-  for (std::size_t p = 0; p < specs.size(); ++p) {
-    begins[specs[p].name] = engine.layout().of(static_cast<nn::ParamId>(p)).begin;
-    work[static_cast<std::size_t>(writers[p])].tensors.push_back(
-        {.name = specs[p].name, .shape = unsigned_shape(specs[p].shape)});
-  }
-  int shards = 0, number = 0;
-  for (int r = 0; r < world; ++r) {
-    Work& of = work[static_cast<std::size_t>(r)];
-    (void)safetensors::lay_out(of.tensors, {});
-    if (of.tensors.empty()) continue;
-    ++shards;
-    if (r == own) number = shards;
-  }
-  if (number > 0)
-    error.unless_failed([&] {
-      begin_shard(fmt::format("model-{:05}-of-{:05}.safetensors", number, shards),
-                  work[static_cast<std::size_t>(own)].tensors);
-    });
-  // A piece for each writer in turn, so that all disks are busy.
-  std::vector<float> values(files::file_piece / sizeof(float));
-  for (bool more = true; more;) {
-    more = false;
-    for (int r = 0; r < world; ++r) {
-      Work& of = work[static_cast<std::size_t>(r)];
-      if (of.tensor == of.tensors.size()) continue;
-      more = true;
-      const safetensors::Tensor& tensor = of.tensors[of.tensor];
-      const auto elements = static_cast<std::int64_t>(tensor.bytes() / sizeof(float));
-      const std::int64_t count = std::min(static_cast<std::int64_t>(values.size()), elements - of.element);
-      engine.gather_range("master", begins.at(tensor.name) + of.element, count, values.data(), r);
-      if (r == own)
-        error.unless_failed(
-            [&] { shards_.back().writer->write(values.data(), static_cast<std::size_t>(count) * sizeof(float)); });
-      of.element += count;
-      if (of.element < elements) continue;
-      of.element = 0;
-      ++of.tensor;
-    }
-  }
-}
-
-void ShardWriter::write_moments(engine::Engine& engine, FirstError& error) {
-  const std::vector<nn::ParameterSpec>& specs = engine.model().parameters();
-  struct Source {
-    std::string buffer;
-    std::int64_t begin = 0;  ///< in the flat space
-  };
-  std::map<std::string, Source> sources;
-  std::vector<safetensors::Tensor> tensors;
-  for (const std::string& buffer : engine.buffer_names()) {
-    if (buffer == "master") continue;
-    for (const engine::FlatRange& own : engine.own_ranges(buffer)) {
-      for (std::size_t p = 0; p < specs.size(); ++p) {
-        const std::int64_t start = engine.layout().of(static_cast<nn::ParamId>(p)).begin;
-        const std::int64_t begin = std::max(own.begin, start) - start;
-        const std::int64_t end = std::min(own.end, start + specs[p].elements()) - start;
-        if (begin >= end) continue;
-        std::string name = fmt::format("{}/{}@{}:{}", buffer, specs[p].name, begin, end);
-        sources[name] = {buffer, start + begin};
-        tensors.push_back({.name = std::move(name), .shape = {static_cast<std::uint64_t>(end - begin)}});
-      }
-    }
-  }
-  if (tensors.empty()) return;
-  error.unless_failed([&] {
-    begin_shard(fmt::format("optimizer-{:05}-of-{:05}.safetensors", engine.comm().rank() + 1, engine.comm().size()),
-                std::move(tensors));
-    safetensors::Writer& writer = *shards_.back().writer;
-    std::vector<float> values(files::file_piece / sizeof(float));
-    for (const safetensors::Tensor& tensor : writer.tensors()) {
-      const Source& source = sources.at(tensor.name);
-      const auto elements = static_cast<std::int64_t>(tensor.shape[0]);
-      for (std::int64_t at = 0; at < elements; at += static_cast<std::int64_t>(values.size())) {
-        const std::int64_t count = std::min(static_cast<std::int64_t>(values.size()), elements - at);
-        engine.read_range(source.buffer, source.begin + at, count, values.data());
-        writer.write(values.data(), static_cast<std::size_t>(count) * sizeof(float));
-      }
-    }
-  });
-}
-
-std::vector<FileEntry> ShardWriter::finish() {
-  std::vector<FileEntry> entries;
-  for (Shard& shard : shards_) entries.push_back({.name = shard.name, .sum = shard.writer->finish()});
-  return entries;
 }
 
 void finish_checkpoint(const std::string& path, Manifest manifest, files::FileSystem& fs) {

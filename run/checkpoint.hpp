@@ -1,14 +1,12 @@
 #pragma once
 
 #include <functional>
-#include <memory>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "engine/engine.hpp"
+#include "run/checkpoint_shards.hpp"
 #include "run/manifest.hpp"
-#include "safetensors/file.hpp"
 
 namespace lockstep::run {
 
@@ -44,65 +42,6 @@ void visit_tensors(const std::string& path, const Manifest& manifest, const Visi
 
 /// The engine's tensors, as the manifest lists them.
 [[nodiscard]] std::vector<TensorEntry> tensors_of(engine::Engine& engine);
-
-/// The first thing that went wrong on this rank. A rank that cannot write must still take part in what the others need
-/// it for, so errors of files are kept until all agree on them.
-class FirstError {
- public:
-  FirstError() = default;
-  /// Calls `work` unless something has gone wrong already.
-  template <class Work>
-  void unless_failed(const Work& work) {
-    if (!text_.empty()) return;
-    try {
-      work();
-    } catch (const files::DiskTrouble& error) {
-      *this = {ErrorKind::checkpoint, true, error.what()};
-    } catch (const Error& error) {
-      *this = {error.kind(), false, error.what()};
-    }
-  }
-  [[nodiscard]] bool failed() const { return !text_.empty(); }
-  [[nodiscard]] const std::string& text() const { return text_; }
-  /// Throws what is kept, if anything is, as what it was.
-  void rethrow(const std::string& before) const;
-
-  /// Collective: every rank takes the error of the lowest rank that has one, which is named if there are others.
-  void agree(comm::Communicator& comm);
-
- private:
-  FirstError(ErrorKind kind, bool trouble, std::string text) : kind_(kind), trouble_(trouble), text_(std::move(text)) {}
-
-  ErrorKind kind_ = ErrorKind::checkpoint;
-  bool trouble_ = false;
-  std::string text_;
-};
-
-/// This rank's part of a checkpoint's tensors, on its way into the folder `path`.
-///
-/// Weights go whole to one rank each, so that shards are files that others read too; ranks share them out evenly by
-/// bytes. Moments are written where they are: each rank writes its own ranges.
-class ShardWriter {
- public:
-  /// Collective: streams all tensors out of the engine. Errors of files go to `error`; those of ranks are thrown.
-  ShardWriter(const std::string& path, engine::Engine& engine, FirstError& error,
-              files::FileSystem& fs = files::disk());
-  /// Flushes this rank's files. Rank-local.
-  [[nodiscard]] std::vector<FileEntry> finish();
-
- private:
-  struct Shard {
-    std::string name;
-    std::unique_ptr<safetensors::Writer> writer;
-  };
-  void write_weights(engine::Engine& engine, FirstError& error);
-  void write_moments(engine::Engine& engine, FirstError& error);
-  void begin_shard(const std::string& name, std::vector<safetensors::Tensor> tensors);
-
-  std::string path_;
-  files::FileSystem& fs_;
-  std::vector<Shard> shards_;
-};
 
 /// Writes what stands beside the shards, manifest.json last, and flushes the folder. Rank 0, with the shards of all
 /// ranks.

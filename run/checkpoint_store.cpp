@@ -59,20 +59,6 @@ std::vector<Entry> entries_of(const std::string& folder, files::FileSystem& fs) 
   return result;
 }
 
-/// All ranks' entries, on every rank.
-void gather(comm::Communicator& comm, std::vector<FileEntry>& entries) {
-  std::string own;
-  for (const FileEntry& entry : entries)
-    own += fmt::format("{} {} {}\n", entry.name, entry.sum.bytes, entry.sum.xxh3_128);
-  entries.clear();
-  for (int r = 0; r < comm.size(); ++r) {
-    std::string text = own;
-    comm.broadcast_text(text, r);
-    std::istringstream lines(text);
-    for (FileEntry entry; lines >> entry.name >> entry.sum.bytes >> entry.sum.xxh3_128;) entries.push_back(entry);
-  }
-}
-
 }  // namespace
 
 std::vector<std::string> checkpoint_paths(const std::string& folder) {
@@ -150,7 +136,7 @@ Saved CheckpointStore::save(engine::Engine& engine, const RunState& state, const
   const bool root = comm.rank() == 0;
   const std::int64_t step = state.step.attempted;
   const std::string what = fmt::format("saving step {}", step);
-  std::string temporary = hidden_path(step, "partial");
+  std::string temporary = temporary_path(step);
   comm.broadcast_text(temporary, 0);
   FirstError error;
   // What a disk may take its time for. Errors are kept, and compared when all are back.
@@ -159,7 +145,6 @@ Saved CheckpointStore::save(engine::Engine& engine, const RunState& state, const
         comm, what, [&] { error.unless_failed(work); }, options_.heartbeat);
     error.agree(comm);
   };
-  const std::string before = fmt::format("the checkpoint of step {} cannot be saved: ", step);
   Saved saved;
 
   with_heartbeat([&] {
@@ -169,39 +154,49 @@ Saved CheckpointStore::save(engine::Engine& engine, const RunState& state, const
   });
   std::vector<FileEntry> entries;
   if (!error.failed()) {
+    error.unless_failed([&] { require_shared(temporary); });
     ShardWriter shards(temporary, engine, error, fs_);
-    with_heartbeat([&] { entries = shards.finish(); });
+    with_heartbeat([&] {
+      if (hooks.writing) hooks.writing();
+      entries = shards.finish();
+    });
   }
-  if (!error.failed()) gather(comm, entries);
+  if (!error.failed()) gather_entries(comm, entries);
   if (!error.failed())
     with_heartbeat([&] {
       if (!root) return;
       if (hooks.under_way) hooks.under_way();
-      finish_checkpoint(temporary, {.state = state, .files = entries, .tensors = tensors_of(engine)}, fs_);
-      commit(temporary, step);
+      complete(temporary, {.state = state, .files = entries, .tensors = tensors_of(engine)}, saved);
     });
-  if (error.failed()) {
-    FirstError ignored;  // the first error is the one to tell; what is left is swept when the run starts again
+  if (error.failed())
     comm::run_with_heartbeat(
         comm, what,
         [&] {
-          ignored.unless_failed([&] {
-            if (root) sweep(options_.run_id);
-          });
+          if (root && saved.path.empty()) give_up();
         },
         options_.heartbeat);
-  } else {
-    saved.path = path_of(step);
-    with_heartbeat([&] {
-      if (root) retire_below(step);
-    });
-  }
+  return outcome_of_save(comm, step, std::move(saved), error);
+}
+
+void CheckpointStore::complete(const std::string& temporary, const Manifest& manifest, Saved& saved) const {
+  const std::int64_t step = manifest.state.step.attempted;
+  finish_checkpoint(temporary, manifest, fs_);
+  commit(temporary, step, saved);
+  if (!saved.trouble.empty()) return;
+  constexpr const char* before = "an old checkpoint cannot be removed: ";
   try {
-    error.rethrow(saved.path.empty() ? before : "an old checkpoint cannot be removed: ");
+    files::remove_path(hidden_path(step, "replaced"), fs_);
+    retire_below(step);
   } catch (const files::DiskTrouble& trouble) {
-    saved.trouble = trouble.what();
+    saved.trouble = before + std::string(trouble.what());
+  } catch (const Error& error) {
+    throw Error(error.kind(), before + std::string(error.what()));
   }
-  return saved;
+}
+
+void CheckpointStore::give_up() const {
+  FirstError ignored;  // the first error is the one to tell; what is left is swept at the next save or start
+  ignored.unless_failed([&] { sweep(options_.run_id); });
 }
 
 void CheckpointStore::prepare(const std::string& temporary, std::uint64_t bytes) const {
@@ -216,6 +211,14 @@ void CheckpointStore::prepare(const std::string& temporary, std::uint64_t bytes)
   files::make_folders(temporary, fs_);
 }
 
+void CheckpointStore::require_shared(const std::string& temporary) const {
+  if (!files::is_folder(temporary, fs_))
+    fail(ErrorKind::checkpoint,
+         "{}: rank 0 has made this folder, but it is not here: all hosts need the run's folder on a file system that "
+         "they share",
+         printable(temporary));
+}
+
 std::string CheckpointStore::path_of(std::int64_t step) const {
   return fmt::format("{}/step-{}", options_.folder, step);
 }
@@ -224,13 +227,26 @@ std::string CheckpointStore::hidden_path(std::int64_t step, const char* state) c
   return fmt::format("{}/.step-{}.{}-{}", options_.folder, step, state, options_.run_id);
 }
 
-void CheckpointStore::commit(const std::string& temporary, std::int64_t step) const {
-  const std::string replaced = hidden_path(step, "replaced");
-  const bool replaces = files::path_exists(path_of(step), fs_);
-  if (replaces) files::rename_path(path_of(step), replaced, fs_);
+void CheckpointStore::commit(const std::string& temporary, std::int64_t step, Saved& saved) const {
+  if (files::path_exists(path_of(step), fs_)) files::rename_path(path_of(step), hidden_path(step, "replaced"), fs_);
   files::rename_path(temporary, path_of(step), fs_);
+  saved.path = path_of(step);
+  try {
+    files::sync_folder(options_.folder, fs_);
+  } catch (const files::DiskTrouble& trouble) {
+    // It can be read under its name; whether the name outlives a loss of power nobody knows. So the older ones stay.
+    saved.trouble = fmt::format(
+        "{}; step-{} is in its place and whole, but after a loss of power it may be gone; no older checkpoint is "
+        "removed. Look at the disk",
+        trouble.what(), step);
+  }
+}
+
+void CheckpointStore::remove(const std::string& path, std::int64_t step) const {
+  const std::string retired = hidden_path(step, "retired");
+  files::rename_path(path, retired, fs_);
   files::sync_folder(options_.folder, fs_);
-  if (replaces) files::remove_path(replaced, fs_);
+  files::remove_path(retired, fs_);
 }
 
 void CheckpointStore::retire_below(std::int64_t step) const {
@@ -243,12 +259,32 @@ void CheckpointStore::retire_below(std::int64_t step) const {
       complete.push_back(entry);
   for (std::size_t i = 0; i + static_cast<std::size_t>(options_.keep_last) < complete.size(); ++i) {
     if (options_.keep_every > 0 && complete[i].step % options_.keep_every == 0) continue;
-    // One rename takes it out of the list: a kill while its files go leaves no half of a checkpoint.
-    const std::string retired = hidden_path(complete[i].step, "retired");
-    files::rename_path(complete[i].path, retired, fs_);
-    files::sync_folder(options_.folder, fs_);
-    files::remove_path(retired, fs_);
+    remove(complete[i].path, complete[i].step);
   }
+}
+
+void gather_entries(comm::Communicator& comm, std::vector<FileEntry>& entries) {
+  std::string own;
+  for (const FileEntry& entry : entries)
+    own += fmt::format("{} {} {}\n", entry.name, entry.sum.bytes, entry.sum.xxh3_128);
+  entries.clear();
+  for (int r = 0; r < comm.size(); ++r) {
+    std::string text = own;
+    comm.broadcast_text(text, r);
+    std::istringstream lines(text);
+    for (FileEntry entry; lines >> entry.name >> entry.sum.bytes >> entry.sum.xxh3_128;) entries.push_back(entry);
+  }
+}
+
+Saved outcome_of_save(comm::Communicator& comm, std::int64_t step, Saved saved, const FirstError& error) {
+  comm.broadcast_text(saved.path, 0);
+  comm.broadcast_text(saved.trouble, 0);
+  try {
+    error.rethrow(saved.path.empty() ? fmt::format("the checkpoint of step {} cannot be saved: ", step) : "");
+  } catch (const files::DiskTrouble& trouble) {
+    saved.trouble = trouble.what();
+  }
+  return saved;
 }
 
 }  // namespace lockstep::run

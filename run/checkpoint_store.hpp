@@ -31,16 +31,17 @@ struct MovedAside {
   std::string steps;   ///< "step-40, step-50"
 };
 
-/// How save() ended, the same on every rank.
+/// How a save ended, the same on every rank.
 struct Saved {
   std::string path;     ///< of the checkpoint; empty: there is none, and the older ones are as they were
   std::string trouble;  ///< what the disk refused, for people; empty: nothing
 };
 
-/// What rank 0 does in the course of a save.
+/// What else is done in the course of a save. On other threads than the caller's, perhaps.
 struct SaveHooks {
-  std::function<void()> before = {};     ///< first of all
-  std::function<void()> under_way = {};  ///< when all shards are on the disk, before the manifest
+  std::function<void()> before = {};     ///< rank 0, first of all
+  std::function<void()> writing = {};    ///< every rank, when its shards are written and none of them is flushed
+  std::function<void()> under_way = {};  ///< rank 0, when all shards are on the disk, before the manifest
 };
 
 /// Where and how checkpoints are kept.
@@ -65,6 +66,9 @@ class CheckpointStore {
 
   /// What a job that was killed left: removes what was under way and brings back a step that was to be replaced.
   void clean_up() const;
+  /// Removes step-N, which lies at `path`: one rename takes it out of the list, so that a kill while its files go
+  /// leaves no half of it.
+  void remove(const std::string& path, std::int64_t step) const;
   /// Moves every step above `step` to `aside-K/`, so that the highest step is again the one saved last.
   [[nodiscard]] std::optional<MovedAside> move_aside_above(std::int64_t step) const;
   /// Writes step-N. Collective: each rank writes its share, rank 0 the rest. Afterwards the newest keep_last of the
@@ -74,18 +78,39 @@ class CheckpointStore {
   /// left, and Saved::trouble says why. Other errors of any rank are thrown on all.
   Saved save(engine::Engine& engine, const RunState& state, const SaveHooks& hooks = {}) const;
 
+  // The parts of a save, for who does them beside training (background_save.hpp). Rank-local, on any thread.
+
+  [[nodiscard]] const StoreOptions& options() const { return options_; }
+  [[nodiscard]] files::FileSystem& file_system() const { return fs_; }
+  /// Where rank 0 lets all ranks write step-N.
+  [[nodiscard]] std::string temporary_path(std::int64_t step) const { return hidden_path(step, "partial"); }
+  /// Rank 0: the empty folder to write into. Refuses at once where there is no space for `bytes`.
+  void prepare(const std::string& temporary, std::uint64_t bytes) const;
+  /// Every other rank, before it writes there: ErrorKind::checkpoint if it does not see that folder.
+  void require_shared(const std::string& temporary) const;
+  /// Rank 0, when every shard is on the disk: writes the manifest, gives the folder its name and lets old ones go.
+  /// Saved::path is set as soon as the name is; what is thrown then is of the old ones. If nothing is in place after an
+  /// error, nothing of it is left either.
+  void complete(const std::string& temporary, const Manifest& manifest, Saved& saved) const;
+  /// Rank 0: nothing of a save under way is left, if the disk lets that be.
+  void give_up() const;
+
  private:
   [[nodiscard]] std::string path_of(std::int64_t step) const;
   [[nodiscard]] std::string hidden_path(std::int64_t step, const char* state) const;
   /// Of one run id, or of all if it is empty.
   void sweep(const std::string& run_id) const;
-  void commit(const std::string& temporary, std::int64_t step) const;
+  void commit(const std::string& temporary, std::int64_t step, Saved& saved) const;
   void retire_below(std::int64_t step) const;
-  /// Rank 0: the empty folder to write into. Refuses at once where there is no space for `bytes`.
-  void prepare(const std::string& temporary, std::uint64_t bytes) const;
 
   StoreOptions options_;
   files::FileSystem& fs_;
 };
+
+/// Collective: all ranks' entries, on every rank.
+void gather_entries(comm::Communicator& comm, std::vector<FileEntry>& entries);
+/// Collective: how a save of `step` ended, by rank 0's `saved` and the error that all ranks agree on. A disk that is
+/// full or has failed is Saved::trouble; other errors are thrown.
+[[nodiscard]] Saved outcome_of_save(comm::Communicator& comm, std::int64_t step, Saved saved, const FirstError& error);
 
 }  // namespace lockstep::run

@@ -5,11 +5,13 @@
 #include <cmath>
 #include <map>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "core/text.hpp"
 #include "files/durable_folder.hpp"
 #include "run/checkpoint_store.hpp"
+#include "run/run_folder.hpp"
 
 namespace lockstep::run {
 namespace {
@@ -135,6 +137,47 @@ CheckpointReport diff_checkpoints(const std::string& a, const std::string& b) {
   if (report.good)
     report.text =
         fmt::format("the same bits: {}\n", counted(static_cast<std::int64_t>(left.manifest.tensors.size()), "tensor"));
+  return report;
+}
+
+CheckpointReport prune_checkpoints(const std::string& run_folder, const Keep& keep) {
+  const std::string folder = run_folder + "/checkpoints";
+  if (!files::is_folder(folder)) fail(ErrorKind::config, "{} is no run's folder", printable(run_folder));
+  std::optional<RunLock> lock;
+  if (!keep.only_tell) lock.emplace(run_folder);
+  const CheckpointStore store({.folder = folder, .run_id = lock ? lock->run_id() : ""});
+  CheckpointReport report;
+  std::int64_t newest = 0, kept = 0, removed = 0, damaged = 0;
+  std::vector<std::string> paths = checkpoint_paths(folder);
+  std::ranges::reverse(paths);
+  for (const std::string& path : paths) {
+    try {
+      const Manifest manifest = read_manifest(path);
+      const std::int64_t step = manifest.state.step.attempted;
+      if (path != fmt::format("{}/step-{}", folder, step))
+        throw Damaged(fmt::format("{}: is of step {}", printable(path), step));
+      const bool stays = newest < keep.last || (keep.every > 0 && step % keep.every == 0);
+      if (stays) {
+        verify_files(path, manifest);
+        newest += newest < keep.last ? 1 : 0;
+        ++kept;
+        continue;
+      }
+      std::uint64_t bytes = 0;
+      for (const FileEntry& file : manifest.files) bytes += file.sum.bytes;
+      if (!keep.only_tell) store.remove(path, step);
+      report.text += fmt::format("{}{}: {}\n", keep.only_tell ? "would remove " : "removed ", printable(path),
+                                 human_bytes(static_cast<double>(bytes)));
+      ++removed;
+    } catch (const Damaged& damage) {
+      report.text += std::string(damage.what()) + "; it stays\n";
+      report.good = false;
+      ++damaged;
+    }
+  }
+  report.text += fmt::format("{}: {} {}, {} {}{}\n", printable(run_folder), counted(kept, "checkpoint"),
+                             kept == 1 ? "stays" : "stay", removed, keep.only_tell ? "would go" : "removed",
+                             damaged == 0 ? "" : fmt::format(", {} damaged", damaged));
   return report;
 }
 

@@ -2,6 +2,7 @@
 
 #include <array>
 #include <bit>
+#include <cerrno>
 #include <charconv>
 #include <csignal>
 #include <cstdlib>
@@ -16,15 +17,20 @@
 namespace lockstep::run {
 namespace {
 
-constexpr std::array<std::pair<std::string_view, FaultKind>, 4> kinds = {
-    {{"kill", FaultKind::kill}, {"stop", FaultKind::stop}, {"sleep", FaultKind::sleep}, {"flip", FaultKind::flip}}};
-constexpr std::array<std::pair<std::string_view, FaultPoint>, 4> points = {{{"begin", FaultPoint::begin},
+constexpr std::array<std::pair<std::string_view, FaultKind>, 6> kinds = {{{"kill", FaultKind::kill},
+                                                                          {"stop", FaultKind::stop},
+                                                                          {"sleep", FaultKind::sleep},
+                                                                          {"flip", FaultKind::flip},
+                                                                          {"enospc", FaultKind::enospc},
+                                                                          {"eio", FaultKind::eio}}};
+constexpr std::array<std::pair<std::string_view, FaultPoint>, 5> points = {{{"begin", FaultPoint::begin},
                                                                             {"end", FaultPoint::end},
                                                                             {"save", FaultPoint::save},
+                                                                            {"writing", FaultPoint::writing},
                                                                             {"commit", FaultPoint::commit}}};
 
-template <class Value>
-std::optional<Value> value_of(std::string_view name, const std::array<std::pair<std::string_view, Value>, 4>& all) {
+template <class All>
+auto value_of(std::string_view name, const All& all) -> std::optional<decltype(all[0].second)> {
   for (const auto& [known, value] : all)
     if (name == known) return value;
   return std::nullopt;
@@ -64,8 +70,10 @@ std::optional<Fault> parse(std::string_view text) {
   if (*kind != FaultKind::sleep && !what.empty()) return std::nullopt;
   if (seconds) fault.seconds = std::chrono::duration<double>(*seconds);
   if (fault.point == FaultPoint::commit && fault.rank != 0) return std::nullopt;
-  const bool in_save = fault.point == FaultPoint::save || fault.point == FaultPoint::commit;
-  if (fault.kind == FaultKind::flip && in_save) return std::nullopt;
+  const bool in_save = fault.point == FaultPoint::writing || fault.point == FaultPoint::commit;
+  if (fault.kind == FaultKind::flip && (in_save || fault.point == FaultPoint::save)) return std::nullopt;
+  const bool of_disk = fault.kind == FaultKind::enospc || fault.kind == FaultKind::eio;
+  if (of_disk && in_save) return std::nullopt;
   return fault;
 }
 
@@ -92,9 +100,9 @@ Faults::Faults(std::string_view text) : text_(text) {
     const auto fault = parse(one);
     if (!fault)
       fail(ErrorKind::config,
-           "LOCKSTEP_FAULT: '{}' is no fault; expected KIND@rankR:stepS[:POINT] with KIND kill, stop, sleep=SECONDS or "
-           "flip, steps from 1, and POINT begin, end, save or commit (commit: rank 0 alone; flip: begin or end), "
-           "several separated by commas",
+           "LOCKSTEP_FAULT: '{}' is no fault; expected KIND@rankR:stepS[:POINT] with KIND kill, stop, sleep=SECONDS, "
+           "flip, enospc or eio, steps from 1, and POINT begin, end, save, writing or commit (commit: rank 0 alone; "
+           "flip: begin or end; enospc, eio: begin, end or save), several separated by commas",
            printable(one));
     faults_.push_back(*fault);
   }
@@ -106,6 +114,7 @@ Faults Faults::from_environment() {
 }
 
 void Faults::strike_now(FaultPoint point, std::int64_t step, engine::Engine& engine) {
+  std::unique_lock lock(mutex_);
   for (auto fault = faults_.begin(); fault != faults_.end();) {
     if (fault->point != point || fault->step != step || fault->rank != engine.comm().rank()) {
       ++fault;
@@ -116,8 +125,16 @@ void Faults::strike_now(FaultPoint point, std::int64_t step, engine::Engine& eng
     log::warning("LOCKSTEP_FAULT strikes at step {}", step);
     if (due.kind == FaultKind::kill) (void)std::raise(SIGKILL);
     if (due.kind == FaultKind::stop) (void)std::raise(SIGSTOP);
-    if (due.kind == FaultKind::sleep) std::this_thread::sleep_for(due.seconds);
     if (due.kind == FaultKind::flip) flip_first_parameter(engine);
+    if (due.kind == FaultKind::enospc) disk_error_ = ENOSPC;
+    if (due.kind == FaultKind::eio) disk_error_ = EIO;
+    if (due.kind == FaultKind::sleep) {
+      // The others may strike meanwhile.
+      lock.unlock();
+      std::this_thread::sleep_for(due.seconds);
+      lock.lock();
+      fault = faults_.begin();
+    }
   }
 }
 

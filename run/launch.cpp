@@ -172,6 +172,11 @@ comm::IntraHost intra_host_of(const job::JobConfig& job) {
   return job.comm.intra_host == "shared" ? comm::IntraHost::shared : comm::IntraHost::automatic;
 }
 
+DType wire_of(const job::JobConfig& job) {
+  const std::string wire = job.wire();
+  return wire == "bf16" ? DType::bf16 : wire == "fp16" ? DType::f16 : DType::f32;
+}
+
 RankComm make_rank_comm(const job::JobConfig& job, std::unique_ptr<comm::Communicator> host,
                         const SelectedPlace& place) {
   RankComm ranks{.host = std::move(host), .device = nullptr};
@@ -251,7 +256,9 @@ class MpiRank {
     const comm::MpiOptions options{.timeout = comm::Seconds(job_.comm.timeout_s),
                                    .oversubscribed = oversubscribed_,
                                    .library_order = job_.run.determinism == "fast",
-                                   .intra_host = nccl ? comm::IntraHost::messages : intra_host_of(job_)};
+                                   .intra_host = nccl ? comm::IntraHost::messages : intra_host_of(job_),
+                                   .wire = wire_of(job_),
+                                   .progress_thread = !nccl && job_.comm.progress_thread};
     std::string why_not;
     RankComm ranks = make_rank_comm(job_, comm::make_mpi(*mpi_, options, &why_not), place_);
     if (!why_not.empty() && mpi_->world_rank() == 0)

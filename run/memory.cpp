@@ -15,6 +15,7 @@
 #include "engine/unit_values.hpp"
 #include "kernels/flat.hpp"
 #include "optim/optimizer.hpp"
+#include "run/checkpoint_shards.hpp"
 #include "run/memory_advice.hpp"
 #include "run/micro_batch.hpp"
 #include "run/process_memory.hpp"
@@ -197,6 +198,11 @@ MemoryNeed memory_need(nn::Model& model, const KernelTable& kernels, bool immedi
        {state.parameters, state.masters, state.gradients, state.windows, state.gathered, need.activations})
     whole_pages(bytes);
   whole_pages(state.moments, moments);
+  std::vector<engine::FlatRange> saved = {engine::even_share(layout.size(), rank, ranks)};
+  if (map) saved.assign(map->own().begin(), map->own().end());
+  need.snapshot = static_cast<std::size_t>(shard_elements(model.parameters(), layout, saved,
+                                                          static_cast<std::int64_t>(moments), rank, ranks)) *
+                  sizeof(float);
   need.flops = plan.forward.flops + plan.backward.flops + plan.again.flops;
   need.owned = pieces.own;
   need.moments = static_cast<std::int64_t>(moments);
@@ -209,8 +215,11 @@ std::uint64_t job_limit(const job::JobConfig& job, const MemoryNeed& need, int h
   if (!job.run.memory_limit) return FreeMemory::unlimited;
   const auto limit = static_cast<std::uint64_t>(*job.run.memory_limit * 1024 * 1024 * 1024);
   const auto threads = static_cast<std::uint64_t>(process_ranks);
+  // Without the copy for saving, which is done without where it has no room.
+  MemoryNeed engine = need;
+  engine.snapshot = 0;
   const std::uint64_t besides =
-      on_device ? 0 : planned_process_bytes(job, need, host_ranks, process_ranks, true) / threads - need.total();
+      on_device ? 0 : planned_process_bytes(job, engine, host_ranks, process_ranks, true) / threads - need.total();
   return limit > besides ? limit - besides : 0;
 }
 
@@ -280,6 +289,18 @@ MemoryNeed require_memory(const MemoryQuestion& question, comm::Communicator& co
   comm.all_gather_values(std::span(margins));
   require_agreed(margins, memory_shortage(need, free, question).value_or(""), comm);
   return need;
+}
+
+bool wants_snapshot(const job::JobConfig& job) { return job.run.checkpoint.async && job.run.checkpoint.every > 0; }
+
+bool room_for_snapshots(const MemoryQuestion& question, const MemoryNeed& need, comm::Communicator& comm) {
+  const std::uint64_t left = question.on_device() ? free_memory().of_rank(question.host_ranks, question.process_ranks)
+                                                  : question.left(question.free(), need);
+  const std::size_t needed = need.snapshot + (question.on_device() ? 0 : need.total());
+  std::vector<std::int32_t> rooms(static_cast<std::size_t>(comm.size()));
+  rooms[static_cast<std::size_t>(comm.rank())] = needed <= left ? 1 : 0;
+  comm.all_gather_values(std::span(rooms));
+  return std::ranges::all_of(rooms, [](std::int32_t room) { return room == 1; });
 }
 
 void with_memory_advice(const MemoryQuestion& question, const std::function<void()>& make) {

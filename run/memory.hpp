@@ -25,6 +25,7 @@ struct MemoryNeed {
   std::size_t exchange = 0;     ///< bytes that a rank hands to the communicator each step
   std::size_t buckets = 0;      ///< in which it does so with the gradient
   std::size_t rounding = 0;     ///< not in total(): buffers of host memory end on whole huge pages
+  std::size_t snapshot = 0;     ///< not in total(): host memory for a copy of what the rank saves (ShardSnapshot)
 
   std::int64_t owned = 0;    ///< elements that this rank updates
   std::int64_t moments = 0;  ///< numbers that the optimizer keeps for each
@@ -85,6 +86,11 @@ struct MemoryQuestion {
 /// too little, all of them end with ErrorKind::environment. Of a GPU it is the GPU's memory that counts. Returns this
 /// rank's need.
 MemoryNeed require_memory(const MemoryQuestion& question, comm::Communicator& comm);
+
+/// Whether the job saves beside training, if there is room for the copies (MemoryNeed::snapshot).
+[[nodiscard]] bool wants_snapshot(const job::JobConfig& job);
+/// Collective, before anything is allocated: whether every rank's copy has room beside what it needs.
+[[nodiscard]] bool room_for_snapshots(const MemoryQuestion& question, const MemoryNeed& need, comm::Communicator& comm);
 
 /// Runs `make`, which allocates what the job needs. Where the device has less than it said, the error names what fits.
 void with_memory_advice(const MemoryQuestion& question, const std::function<void()>& make);

@@ -45,7 +45,7 @@ MetricsScan scan_metrics(const std::string& path, std::int64_t keep_steps) {
   std::ifstream in(path, std::ios::binary);
   if (!in && errno == ENOENT) return scan;
   if (!in) fail(ErrorKind::environment, "{}: cannot be read: {}", printable(path), std::strerror(errno));
-  std::int64_t number = 0, bytes = 0, bad_lines = 0, first_bad = 0;
+  std::int64_t number = 0, bytes = 0, bad_lines = 0, first_bad = 0, behind = 0;
   for (std::string line; std::getline(in, line);) {
     const bool whole = !in.eof();  // its line end was there
     bytes += static_cast<std::int64_t>(line.size()) + (whole ? 1 : 0);
@@ -58,10 +58,14 @@ MetricsScan scan_metrics(const std::string& path, std::int64_t keep_steps) {
     if (!object["step"].is_number_integer())
       fail(ErrorKind::data, "{} line {}: step is {}; expected a whole number. Correct the line or move the file away",
            printable(path), number, printable(object["step"].dump()));
-    if (object["step"].get<double>() > static_cast<double>(keep_steps)) break;
+    if (object["step"].get<double>() > static_cast<double>(keep_steps)) {
+      for (behind = 1; std::getline(in, line);) ++behind;
+      break;
+    }
     scan = {.keep_bytes = bytes, .add_line_end = !whole, .bad_lines = bad_lines, .first_bad = first_bad};
   }
   if (in.bad()) fail(ErrorKind::environment, "{}: cannot be read", printable(path));
+  scan.behind = behind;
   return scan;
 }
 
@@ -90,10 +94,12 @@ std::string MetricsFile::write(const StepMetrics& metrics) {
   return told(flush());
 }
 
-std::string MetricsFile::sync() {
+int MetricsFile::flush_to_disk() const { return ::fsync(file_) == 0 ? 0 : errno; }
+
+std::string MetricsFile::flushed(int reason) {
   bool fine = flush();
-  if (fine && ::fsync(file_) != 0) {
-    reason_ = errno;
+  if (fine && reason != 0) {
+    reason_ = reason;
     fine = false;
   }
   return told(fine);

@@ -34,6 +34,7 @@ struct StepMetrics {
 struct MetricsScan {
   std::int64_t keep_bytes = 0;  ///< lines of the steps that stay
   bool add_line_end = false;    ///< the last of them lacks it
+  std::int64_t behind = 0;      ///< lines that go
   std::int64_t bad_lines = 0;   ///< among them: no JSON object with a step; they stay as they are
   std::int64_t first_bad = 0;   ///< its number, from 1
 };
@@ -61,8 +62,11 @@ class MetricsFile {
   ~MetricsFile();
   /// What the user should hear: that lines cannot be written, that they can be again, how many are lost. Mostly empty.
   [[nodiscard]] std::string write(const StepMetrics& metrics);
-  /// Tries once more and flushes to the disk: a checkpoint that follows finds its steps' lines there after a crash.
-  [[nodiscard]] std::string sync();
+  /// Flushes what was written to the disk: a checkpoint that follows finds its steps' lines there after a crash. 0 or
+  /// the system's errno, for flushed(). The one method that another thread may call meanwhile.
+  [[nodiscard]] int flush_to_disk() const;
+  /// What the user should hear of that.
+  [[nodiscard]] std::string flushed(int reason);
 
  private:
   void wait_with(std::string line);

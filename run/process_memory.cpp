@@ -28,6 +28,7 @@ ProcessNeed process_need(const job::JobConfig& job, const MemoryNeed& need, int 
   const std::size_t own = job.bf16.enabled || job.fp16.enabled ? own16 : own32;  // the library's sgemm packs more
   ProcessNeed process;
   process.data = static_cast<std::size_t>(data_bytes(job));
+  process.snapshot = wants_snapshot(job) ? need.snapshot : 0;
   process.rounding = need.rounding;
   process.program = own + shared / static_cast<std::size_t>(std::max(1, ranks));
   if (ranks > 1 && job.comm.intra_host == "mpi") {
@@ -42,7 +43,7 @@ ProcessNeed process_need(const job::JobConfig& job, const MemoryNeed& need, int 
 std::size_t planned_process_bytes(const job::JobConfig& job, const MemoryNeed& need, int host_ranks, int threads,
                                   bool engine_on_host) {
   const ProcessNeed process = process_need(job, need, host_ranks / threads);
-  const std::size_t of_rank = process.data + (engine_on_host ? need.total() + process.rounding : 0);
+  const std::size_t of_rank = process.data + process.snapshot + (engine_on_host ? need.total() + process.rounding : 0);
   return static_cast<std::size_t>(threads) * of_rank + process.staging + process.program;
 }
 

@@ -27,10 +27,11 @@ class PeakMemory {
 /// What a process of a run takes beside its engine's MemoryNeed, in bytes.
 struct ProcessNeed {
   std::size_t data = 0;      ///< samples that are kept in memory
+  std::size_t snapshot = 0;  ///< a copy of what is being saved, of a job that saves beside training
   std::size_t rounding = 0;  ///< buffers end on whole huge pages
   std::size_t staging = 0;   ///< what messages of other ranks arrive in
   std::size_t program = 0;   ///< code, libraries and what they allocate: measured (docs/memory.md), not counted
-  [[nodiscard]] std::size_t total() const { return data + rounding + staging + program; }
+  [[nodiscard]] std::size_t total() const { return data + snapshot + rounding + staging + program; }
 };
 
 /// Of one of `ranks` processes on this host, on a CPU.

@@ -59,6 +59,10 @@ void look_at(const std::string& path, Beginning& beginning) {
 /// The run's own later steps: another way on from here.
 void leave_later_steps(const std::string& folder, const CheckpointStore& store, Beginning& beginning) {
   const std::optional<MovedAside> moved = store.move_aside_above(beginning.keep_steps);
+  if (!moved && beginning.metrics.behind > 0)
+    beginning.remarks.push_back(fmt::format("{}: {} behind step {}, of which there is no checkpoint; taken again",
+                                            printable(metrics_path(folder)), counted(beginning.metrics.behind, "step"),
+                                            beginning.keep_steps));
   if (!moved) return;
   std::error_code error;
   fs::copy_file(metrics_path(folder), moved->folder + "/metrics.jsonl", error);
@@ -108,6 +112,18 @@ void share_beginning(Beginning& beginning, comm::Communicator& comm) {
   if (manifest.empty()) return;
   beginning.manifest = parse_manifest(manifest, beginning.checkpoint);
   beginning.job_of_then = job_of_then(beginning.manifest->state.job);
+}
+
+void load_beginning(const Beginning& beginning, engine::Engine& engine) {
+  try {
+    load_checkpoint(beginning.checkpoint, *beginning.manifest, engine);
+  } catch (const Damaged& error) {
+    if (engine.comm().rank() == 0) throw;
+    fail(ErrorKind::checkpoint,
+         "{}\n  Rank 0 has read the checkpoint and it is whole: what this rank sees under the same name is something "
+         "else, an older state perhaps. All hosts need the run's folder on a file system that they share",
+         error.what());
+  }
 }
 
 void require_same_run(const Beginning& beginning, const job::JobConfig& job, const data::Dataset& dataset,

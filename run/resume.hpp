@@ -39,6 +39,10 @@ struct Beginning {
 /// Gives rank 0's answer to every rank.
 void share_beginning(Beginning& beginning, comm::Communicator& comm);
 
+/// Fills the engine from the checkpoint; every rank calls it, each reads for itself (load_checkpoint). What rank 0
+/// found whole and another rank does not is told as what it is: another folder.
+void load_beginning(const Beginning& beginning, engine::Engine& engine);
+
 /// Refuses to go on from a checkpoint of other data, another seed, model or optimizer. ErrorKind::checkpoint: it cannot
 /// be applied to this job. The text has each key that changed, with both values.
 void require_same_run(const Beginning& beginning, const job::JobConfig& job, const data::Dataset& dataset,

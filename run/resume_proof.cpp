@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <span>
+#include <vector>
 
 #include "core/error.hpp"
 #include "core/text.hpp"
@@ -13,16 +15,30 @@ namespace lockstep::run {
 
 std::optional<double> next_loss(engine::Engine& engine, const data::Dataset& dataset, std::int64_t position,
                                 std::int64_t train_batch) {
-  double loss = 0, weight = 0;
+  comm::Communicator& comm = engine.comm();
+  const std::int64_t samples = std::min(proof_samples, train_batch), ranks = comm.size();
+  struct Part {
+    double loss[proof_samples] = {}, weight[proof_samples] = {};
+  };
+  std::vector<Part> parts(static_cast<std::size_t>(ranks));
+  Part& own = parts[static_cast<std::size_t>(comm.rank())];
   data::HostBatch sample;
-  for (std::int64_t i = 0; i < std::min(proof_samples, train_batch); ++i) {
+  for (std::int64_t i = 0; i < samples; ++i) {
+    // Each sample by the rank whose turn it is; where passes gather parameters all of them run each pass.
+    if (!engine.gathers() && i % ranks != comm.rank()) continue;
     dataset.train_batch(position + i, 1, sample);
     const engine::EvaluationSum sum = engine.evaluate(sample);
-    loss += sum.loss.loss;
-    weight += sum.loss.weight;
+    own.loss[i] = sum.loss.loss;
+    own.weight[i] = sum.loss.weight;
   }
-  double mean = weight > 0 ? loss / weight : std::nan("");
-  engine.comm().broadcast_value(mean, 0);
+  comm.all_gather_values(std::span(parts));
+  double loss = 0, weight = 0;
+  for (std::int64_t i = 0; i < samples; ++i) {
+    const Part& of = parts[static_cast<std::size_t>(i % ranks)];
+    loss += of.loss[i];
+    weight += of.weight[i];
+  }
+  const double mean = weight > 0 ? loss / weight : std::nan("");
   return std::isfinite(mean) ? std::optional(mean) : std::nullopt;
 }
 

@@ -16,8 +16,9 @@ namespace lockstep::run {
 /// batch is cut.
 inline constexpr std::int64_t proof_samples = 4;
 
-/// Mean loss, without dropout, of the first samples of the step that begins at `position` of the training sequence:
-/// rank 0's number, on every rank. Nothing if it is not finite, or no target counts. Collective; no step in flight.
+/// Mean loss, without dropout, of the first samples of the step that begins at `position` of the training sequence, the
+/// same on every rank; ranks share the samples out. Nothing if it is not finite, or no target counts. Collective; no
+/// step in flight.
 [[nodiscard]] std::optional<double> next_loss(engine::Engine& engine, const data::Dataset& dataset,
                                               std::int64_t position, std::int64_t train_batch);
 

@@ -106,6 +106,12 @@ void print_run_header(const RunParts& parts) {
   if (job.run.eval_every > 0 && parts.dataset.eval_samples() == 0)
     log::print("note      no validation samples (data.validation_fraction {}), so there will be no val_loss\n",
                validation_fraction(job.data));
+  if (job.wire() != "fp32" && parts.rank.comm.capabilities().wire == DType::f32)
+    log::print("note      gradients do not travel as {}: {}\n", job.wire(),
+               parts.rank.comm.size() == 1 ? "there is one rank"
+               : parts.rank.place.kernels->name == std::string_view("cuda")
+                   ? "NCCL adds them in fp32"
+                   : "the ranks of one host add them in memory, in fp32");
   for (const std::string& remark : parts.beginning.remarks) log::print("note      {}\n", remark);
   if (parts.beginning.manifest)
     print_resume(parts);

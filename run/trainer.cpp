@@ -16,10 +16,12 @@
 #include "data/prefetch.hpp"
 #include "engine/evaluate.hpp"
 #include "run/agreement.hpp"
+#include "run/background_save.hpp"
 #include "run/checkpoint_store.hpp"
 #include "run/drift_guard.hpp"
 #include "run/drill.hpp"
 #include "run/fault.hpp"
+#include "run/fault_disk.hpp"
 #include "run/hf_model.hpp"
 #include "run/host_speed.hpp"
 #include "run/memory.hpp"
@@ -82,14 +84,21 @@ class Training {
     const std::int64_t first = beginning_.first_step();
     if (beginning_.manifest && first >= job_.run.steps) return already_complete();
     planned_ = require_memory(memory_question(), comm_);
+    const bool beside = wants_snapshot(job_) && room_for_snapshots(memory_question(), planned_, comm_);
+    const std::size_t snapshot = planned_.snapshot;
+    if (!beside) planned_.snapshot = 0;
     make_probe();
     make_engine();
+    if (beside) background_.emplace(*store_, *engine_);
     const std::string proof = prove_resume();
     together("opening the run's folder", [&] {
       if (is_root()) open_folder();
     });
     if (is_root()) print_run_header({loaded_, rank_, *dataset_, batch_, *engine_, beginning_, capture_});
     if (is_root() && !proof.empty()) log::print("          {}\n", proof);
+    if (is_root() && wants_snapshot(job_) && !beside)
+      log::print("saving    training stops while a checkpoint is written: {} for a copy are not free on every rank\n",
+                 human_bytes(static_cast<double>(snapshot)));
     if (is_root() && !faults_.text().empty()) log::print("faults    LOCKSTEP_FAULT={}\n", printable(faults_.text()));
     Progress progress(first, job_.run.steps, job_.print_every(), is_root());
     Wishes wishes(folder_, is_root());
@@ -98,35 +107,13 @@ class Training {
 
     begin_batches(first);
     last_step_ = job_.run.steps;
-    for (std::int64_t step = first; step < last_step_; ++step) {
-      wishes.pass_on(*engine_);
-      comm_.at_step(step + 1);
-      faults_.strike(FaultPoint::begin, step + 1, *engine_);
-      if (probe_) probe_->begin_step(step + 1, job_.run.profile && step >= first + 2);
-      train_step();
-      if (probe_) probe_->end_step();
-      faults_.strike(FaultPoint::end, step + 1, *engine_);
-      if (trace_is_due(step + 1)) write_trace(progress);
-      const std::int64_t done = step + 1;
-      const bool end = done == job_.run.steps;
-      const bool evaluate = job_.run.eval_every > 0 && (end || done % job_.run.eval_every == 0);
-      const bool save =
-          end || done == save_after_ || (job_.run.checkpoint.every > 0 && done % job_.run.checkpoint.every == 0);
-      const bool all = evaluate || save || guard_->due(done) || done == last_step_;
-      if (all) engine_->drain();
-      if (all) look_at_memory();
-      record(engine_->results(), evaluate ? done : 0, progress);
-      // A step that ended the run comes by itself, behind those before it.
-      const bool asked = !all && (done == save_after_ || done == last_step_);  // the wish has only just been seen
-      if (asked) engine_->drain();
-      if (all || asked) record(engine_->results(), 0, progress);
-      const bool saves = save || done == save_after_ || done == last_step_;
-      if (saves || guard_->due(done)) look_for_drift(done);
-      if (saves) {
-        save_checkpoint(progress);
-        wishes.saved(Clock::now() - step_began_, progress);
-        step_began_ = Clock::now();
-      }
+    try {
+      train_steps(first, progress, wishes);
+    } catch (const Error& error) {
+      // All ranks diverge in the same step, so they can still see to the end of a save; on devices each learns of it at
+      // a step of its own.
+      if (error.kind() == ErrorKind::diverged && engine_->result_delay() == 0) finish_save(progress, wishes);
+      throw;
     }
     if (!unsaved_.empty())
       fail(ErrorKind::checkpoint,
@@ -156,6 +143,38 @@ class Training {
   }
 
  private:
+  void train_steps(std::int64_t first, Progress& progress, Wishes& wishes) {
+    for (std::int64_t step = first; step < last_step_; ++step) {
+      wishes.pass_on(*engine_);
+      comm_.at_step(step + 1);
+      faults_.strike(FaultPoint::begin, step + 1, *engine_);
+      if (probe_) probe_->begin_step(step + 1, job_.run.profile && step >= first + 2);
+      if (background_) background_->report();
+      train_step();
+      if (probe_) probe_->end_step();
+      faults_.strike(FaultPoint::end, step + 1, *engine_);
+      if (trace_is_due(step + 1)) write_trace(progress);
+      const std::int64_t done = step + 1;
+      const bool end = done == job_.run.steps;
+      const bool evaluate = job_.run.eval_every > 0 && (end || done % job_.run.eval_every == 0);
+      const bool save =
+          end || done == save_after_ || (job_.run.checkpoint.every > 0 && done % job_.run.checkpoint.every == 0);
+      const bool all = evaluate || save || guard_->due(done) || done == last_step_;
+      if (all) engine_->drain();
+      if (all) look_at_memory();
+      record(engine_->results(), evaluate ? done : 0, progress);
+      // A step that ended the run comes by itself, behind those before it.
+      const auto asked = [&] { return done == save_after_ || done == last_step_ || done == part_over_after_; };
+      const bool late = !all && asked();  // the wish has only just been seen
+      if (late) engine_->drain();
+      if (all || late) record(engine_->results(), 0, progress);
+      if (done == part_over_after_) go_on_saving(progress, wishes);
+      const bool saves = save || done == save_after_ || done == last_step_;
+      if (saves || guard_->due(done)) look_for_drift(done);
+      if (saves) save_checkpoint(done, progress, wishes);
+    }
+  }
+
   /// Work that may take longer than the ranks wait for each other; its error ends all of them alike.
   void together(std::string_view what, const std::function<void()>& work) {
     const auto here = [&] {
@@ -233,7 +252,8 @@ class Training {
                                 .keep_last = job_.run.checkpoint.keep_last,
                                 .keep_every = job_.run.checkpoint.keep_every,
                                 .run_id = run_id,
-                                .heartbeat = heartbeat()});
+                                .heartbeat = heartbeat()},
+                   faults_.text().empty() ? files::disk() : disk_);
   }
 
   /// Rank 0: from here on no other job changes the run's folder.
@@ -262,8 +282,7 @@ class Training {
     if (drill_.desync_rank == comm_.rank()) options_.schedule = off_by_one_bit(options_.schedule, drill_.desync_step);
     with_memory_advice(memory_question(), [&] { engine_.emplace(*model_, comm_, rank_.place, options_); });
     if (beginning_.manifest)
-      together("loading the checkpoint",
-               [&] { load_checkpoint(beginning_.checkpoint, *beginning_.manifest, *engine_); });
+      together("loading the checkpoint", [&] { load_beginning(beginning_, *engine_); });
     else if (const auto& folder = job_.model.gpt2.init_from; folder && job_.model.type == "gpt2")
       together("loading model.init_from", [&] { load_hf_weights(*folder, *engine_); });
     if (new_scaler(beginning_, job_)) {
@@ -382,15 +401,19 @@ class Training {
       if (timed && job_.prints_at(m.step)) progress.note(clock_.breakdown());
       require_progress(r);
       if (r.stop != 0) follow(r);
+      // No rank is busy with the save that is under way any more: all go on with it after the same step.
+      const bool over = (r.stop & engine::Engine::still_busy) == 0 && part_over_after_ <= r.step;
+      if (background_ && background_->under_way() && over) part_over_after_ = r.step + 1 + engine_->result_delay();
     }
   }
 
   /// All ranks save, and perhaps end, after the same step: the first by which each of them has surely seen the wish.
   void follow(const engine::FinishedStep& r) {
     const std::int64_t step = r.step + 1 + engine_->result_delay();
-    if (r.stop == engine::Engine::wish_to_stop)
+    if ((r.stop & engine::Engine::wish_to_stop) != 0)
       last_step_ = std::min(last_step_, step);
-    else if (r.step + 1 > save_after_)  // otherwise the save that is due meets this wish too
+    else if ((r.stop & engine::Engine::wish_to_save) != 0 &&
+             r.step + 1 > save_after_)  // otherwise the save that is due meets this wish too
       save_after_ = step;
   }
 
@@ -448,37 +471,77 @@ class Training {
     return resume_proof(*from.next_loss, now, terms, beginning_.checkpoint);
   }
 
-  void save_checkpoint(Progress& progress) {
-    step_began_ = Clock::now();
+  /// After `done` steps, none in flight. The end of a run is waited for.
+  void save_checkpoint(std::int64_t done, Progress& progress, Wishes& wishes) {
+    finish_save(progress, wishes);
+    const auto began = Clock::now();
     state_ = engine_->read_state();
-    faults_.strike(FaultPoint::save, state_.attempted, *engine_);
-    const Saved saved = write_checkpoint_of(state_, progress);
-    if (is_root() && !saved.path.empty()) progress.note("checkpoint " + saved.path);
-    if (is_root() && !saved.trouble.empty()) progress.note("warning: " + saved.trouble + "; training goes on");
-    failed_saves_ += saved.path.empty() ? 1 : 0;
-    unsaved_ = saved.path.empty() ? saved.trouble : "";
+    faults_.strike(FaultPoint::save, done, *engine_);
+    disk_.fail_with(faults_.take_disk_error());
+    const RunState state = run_state();
+    saving_last_ = done == job_.run.steps || done == last_step_;
+    const SaveHooks hooks = {.before = [this] { metrics_flushed_ = metrics_->flush_to_disk(); },
+                             .writing = [this, done] { faults_.strike(FaultPoint::writing, done, *engine_); },
+                             .under_way =
+                                 [this, done] {
+                                   std::this_thread::sleep_for(drill_.save_delay);
+                                   faults_.strike(FaultPoint::commit, done, *engine_);
+                                 }};
+    if (background_ && !saving_last_) {
+      background_->begin(state, hooks);
+    } else {
+      const Saved saved = store_->save(*engine_, state, hooks);
+      tell(saved, std::chrono::duration<double>(Clock::now() - began).count(), progress, wishes);
+    }
+    wishes.met();
+    log::debug("step {}: training stood still for {:.1f} ms to save", done,
+               std::chrono::duration<double, std::milli>(Clock::now() - began).count());
+    step_began_ = Clock::now();
   }
 
-  Saved write_checkpoint_of(const StepState& state, Progress& progress) {
-    return store_->save(*engine_,
-                        {.step = state,
-                         .sample_position = state.attempted * batch_.train,
-                         .seed = options_.seed,
-                         .train_batch = batch_.train,
-                         .micro_batch = batch_.micro,
-                         .world = comm_.size(),
-                         .threads = rank_.place.threads,
-                         .isa = isa_for_bits(engine_->multiplies_bf16()),
-                         .job = job::effective_yaml(job_),
-                         .metric = engine_->metric_state(),
-                         .data = data_fingerprint(*dataset_),
-                         .next_loss = next_loss(*engine_, *dataset_, state.attempted * batch_.train, batch_.train)},
-                        {.before = [&] { say(progress, metrics_->sync()); },
-                         .under_way =
-                             [&] {
-                               std::this_thread::sleep_for(drill_.save_delay);
-                               faults_.strike(FaultPoint::commit, state.attempted, *engine_);
-                             }});
+  /// Collective, after a step whose report says that no rank is busy with the save under way.
+  void go_on_saving(Progress& progress, Wishes& wishes) {
+    const auto began = Clock::now();
+    part_over_after_ = 0;
+    if (const std::optional<Saved> saved = background_->advance())
+      tell(*saved, background_->seconds(), progress, wishes);
+    step_began_ += Clock::now() - began;
+  }
+
+  /// Collective: at most one save is under way.
+  void finish_save(Progress& progress, Wishes& wishes) {
+    if (!background_ || !background_->under_way()) return;
+    part_over_after_ = 0;
+    const Saved saved = background_->finish();
+    tell(saved, background_->seconds(), progress, wishes);
+  }
+
+  /// How a save of so many seconds ended.
+  void tell(const Saved& saved, double seconds, Progress& progress, Wishes& wishes) {
+    disk_.fail_with(0);
+    if (metrics_) say(progress, metrics_->flushed(metrics_flushed_));
+    if (is_root() && !saved.path.empty()) progress.note("checkpoint " + saved.path);
+    if (is_root() && !saved.trouble.empty())
+      progress.note("warning: " + saved.trouble + (saving_last_ ? "" : "; training goes on"));
+    failed_saves_ += saved.path.empty() ? 1 : 0;
+    unsaved_ = saved.path.empty() ? saved.trouble : "";
+    wishes.saved(seconds, progress);
+  }
+
+  /// What a checkpoint says of this moment beside the tensors. Collective.
+  RunState run_state() {
+    return {.step = state_,
+            .sample_position = state_.attempted * batch_.train,
+            .seed = options_.seed,
+            .train_batch = batch_.train,
+            .micro_batch = batch_.micro,
+            .world = comm_.size(),
+            .threads = rank_.place.threads,
+            .isa = isa_for_bits(engine_->multiplies_bf16()),
+            .job = job::effective_yaml(job_),
+            .metric = engine_->metric_state(),
+            .data = data_fingerprint(*dataset_),
+            .next_loss = next_loss(*engine_, *dataset_, state_.attempted * batch_.train, batch_.train)};
   }
 
   static void say(Progress& progress, const std::string& text) {
@@ -500,11 +563,13 @@ class Training {
   Capture capture_;
   std::optional<engine::Engine> engine_;
   std::optional<DriftGuard> guard_;
+  FaultDisk disk_{files::disk()};
   std::optional<CheckpointStore> store_;
   // On rank 0:
   std::optional<RunLock> lock_;
   std::optional<MetricsFile> metrics_;
   std::optional<Monitors> monitors_;
+  int metrics_flushed_ = 0;  ///< what flushing them said, of the latest save
 
   std::optional<data::Prefetch> batches_;
   StepClock clock_;
@@ -526,11 +591,14 @@ class Training {
   StepState state_;
   std::optional<engine::Evaluation> evaluation_;  ///< the last one
   std::int64_t skipped_in_a_row_ = 0;
-  std::int64_t failed_saves_ = 0;  ///< given up because of the disk
-  std::string unsaved_;            ///< why the last save was given up; empty: it was not
-  std::int64_t last_step_ = 0;     ///< run.steps, or less once somebody asked to stop
-  std::int64_t save_after_ = 0;    ///< the step after which all save because somebody asked, the last one
+  std::int64_t failed_saves_ = 0;     ///< given up because of the disk
+  std::string unsaved_;               ///< why the last save was given up; empty: it was not
+  std::int64_t last_step_ = 0;        ///< run.steps, or less once somebody asked to stop
+  std::int64_t save_after_ = 0;       ///< the step after which all save because somebody asked, the last one
+  std::int64_t part_over_after_ = 0;  ///< the step after which all go on with the save under way, the last one
+  bool saving_last_ = false;          ///< nothing is trained behind the save
   Clock::time_point step_began_;
+  std::optional<BackgroundSave> background_;  // last: its threads use the others
 };
 
 }  // namespace

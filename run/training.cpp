@@ -197,7 +197,7 @@ std::optional<LoadedCheckpoint> Training::load(const std::string& resume) {
          printable(beginning.checkpoint), state.train_batch, batch_.train);
   std::vector<std::string> buffers = engine_->buffer_names();
   require_same_tensors(beginning.checkpoint, *beginning.manifest, engine_->model(), buffers);
-  together("loading the checkpoint", [&] { load_checkpoint(beginning.checkpoint, *beginning.manifest, *engine_); });
+  together("loading the checkpoint", [&] { load_beginning(beginning, *engine_); });
   if (new_scaler(beginning, job_.config)) {
     StepState fresh = initial_state(options_.scaler);
     fresh.applied = state.step.applied;

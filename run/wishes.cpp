@@ -44,16 +44,15 @@ bool Wishes::take(const char* name) {
   return false;
 }
 
-void Wishes::saved(std::chrono::duration<double> took, Progress& progress) {
-  (void)signals_.take_save();
+void Wishes::saved(double seconds, Progress& progress) {
   if (!root_ || grace_told_ || std::getenv("OMPI_COMM_WORLD_SIZE") == nullptr) return;
   const double grace = mpirun_grace(std::getenv("OMPI_MCA_odls_base_sigkill_timeout"));
-  if (took.count() < grace) return;
+  if (seconds < grace) return;
   grace_told_ = true;
   progress.note(fmt::format(
       "the save took {:.1f} s, and after SIGTERM this mpirun kills the ranks in {:g} s: a stop by SIGTERM may lose the "
       "steps since the last checkpoint. Send SIGUSR2 instead, or start with --mca odls_base_sigkill_timeout {:.0f}",
-      took.count(), grace, 10 + 2 * took.count()));
+      seconds, grace, 10 + 2 * seconds));
 }
 
 }  // namespace lockstep::run

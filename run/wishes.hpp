@@ -25,9 +25,10 @@ class Wishes {
   /// Before each step: tells the engine, which tells all ranks.
   void pass_on(engine::Engine& engine);
 
-  /// After each save, which took so long: wishes to save that came meanwhile are met. Says once if the launcher's grace
-  /// after SIGTERM is shorter.
-  void saved(std::chrono::duration<double> took, Progress& progress);
+  /// As the state is saved: wishes to save that came before are met.
+  void met() { (void)signals_.take_save(); }
+  /// After each save, which took so many seconds. Says once if the launcher's grace after SIGTERM is shorter.
+  void saved(double seconds, Progress& progress);
 
  private:
   using Clock = std::chrono::steady_clock;

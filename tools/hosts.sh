@@ -12,9 +12,8 @@
 #   tools/hosts.sh down                         ends what runs on them and removes them
 #
 # LOCKSTEP_HOSTS names the group (default: lockstep), so that several can stand beside each other.
-# Files, memory and CPUs are the machine's; the network, the hosts' names and what processes of other hosts can be
-# reached through are not. Open MPI takes processes of different host names for processes of different hosts and
-# speaks TCP between them.
+# The machine's CPUs are shared out to the hosts (in turn where there are fewer); files and memory are the machine's.
+# Open MPI takes processes of different host names for processes of different hosts and speaks TCP between them.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -75,11 +74,22 @@ down() {
   rm -rf "$state"
 }
 
+# The CPUs of a host, as taskset takes them.
+cpus() {
+  local hosts all=$(nproc --all) number=${1#h}
+  hosts=$(names | wc -l)
+  if ((hosts > all)); then
+    echo $(((number - 1) % all))
+  else
+    echo "$(((number - 1) * (all / hosts)))-$((number * (all / hosts) - 1))"
+  fi
+}
+
 # A command in the network, under the name and with the address book of a host. No login: the environment stays.
 on() {
   local host=$1
   shift
-  exec nsenter --net="/run/netns/$group-$host" unshare --uts --mount sh -c '
+  exec nsenter --net="/run/netns/$group-$host" unshare --uts --mount taskset -c "$(cpus "$host")" sh -c '
     mount --bind "$1" /etc/hosts && hostname "$2" && shift 2 && exec "$@"' sh "$state/hosts" "$host" "$@"
 }
 
@@ -104,7 +114,7 @@ case ${1:-} in
   mpirun)
     [[ -d $state ]] || fail "no hosts stand; tools/hosts.sh up 2"
     on h1 env LOCKSTEP_HOSTS="$group" mpirun --mca plm_rsh_agent "$here/hosts.sh --agent" --mca btl_tcp_if_include eth0 \
-      --mca oob_tcp_if_include eth0 "${@:2}"
+      --mca oob_tcp_if_include eth0 --bind-to none "${@:2}"
     ;;
   -h | --help)
     usage 0

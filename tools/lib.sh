@@ -10,7 +10,7 @@ build_packages=(
   libopenmpi-dev openmpi-bin libyaml-cpp-dev libdnnl-dev libfmt-dev nlohmann-json3-dev libcli11-dev
   libxxhash-dev zlib1g-dev libpcre2-dev
 )
-test_packages=(libgtest-dev libgmock-dev clang-format-14 ccache python3)
+test_packages=(libgtest-dev libgmock-dev clang-format-14 ccache python3 iproute2 slurm-wlm munge)
 corpus_packages=(bible-kjv)
 image_packages=(dataset-fashion-mnist)
 

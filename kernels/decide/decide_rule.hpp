@@ -48,7 +48,7 @@ LOCKSTEP_HOST_DEVICE inline void decide_step(const DecideArgs& args) {
     loss_sum += report.loss_sum;
     weight_sum += report.weight_sum;
     if (report.first_bad >= 0 && (first_bad < 0 || report.first_bad < first_bad)) first_bad = report.first_bad;
-    if (report.stop > stop) stop = report.stop;
+    stop |= report.stop;
   }
   if (args.leaf_losses != nullptr) {
     const LossSum* const leaf = args.leaf_losses;

@@ -40,7 +40,7 @@ inline constexpr std::int32_t max_step_rows = 64;
 /// StepRecord: this rank's, then, once it was broadcast, rank 0's.
 struct alignas(64) StepInputs {
   std::uint64_t own_digest = 0;  ///< of the record that this rank evaluated
-  std::int64_t stop = 0;         ///< this rank was asked to stop
+  std::int64_t stop = 0;         ///< what this rank wishes (Engine::wish_to_save and its like), as bits
 
   [[nodiscard]] LOCKSTEP_HOST_DEVICE const StepRecord& record() const {
     return *reinterpret_cast<const StepRecord*>(this + 1);
@@ -113,7 +113,7 @@ struct alignas(64) StepReport {
   std::int64_t first_bad = -1;  ///< flat index of its first non-finite element, or -1
   double loss_sum = 0;          ///< summed over targets, unscaled
   double weight_sum = 0;        ///< number of targets
-  std::int64_t stop = 0;        ///< this rank was asked to stop
+  std::int64_t stop = 0;        ///< what this rank wishes, as bits
 };
 static_assert(sizeof(StepReport) == 64);
 
@@ -127,7 +127,7 @@ struct alignas(64) StepResult {
   double scale = 1;          ///< that this step's loss was multiplied with
   double next_scale = 1;
   std::int64_t first_bad = -1;
-  std::int64_t stop = 0;
+  std::int64_t stop = 0;  ///< what ranks wish: the bits of all of them
   Halt halt = Halt::none;
   std::int32_t skipped = 0;
 

@@ -5,6 +5,7 @@
 //   mpirun -n N --oversubscribe comm_mpi_test --abort         the last rank aborts with code 5 while the others wait
 #include "comm/mpi.hpp"
 
+#include <bit>
 #include <chrono>
 #include <cstdio>
 #include <map>
@@ -108,6 +109,7 @@ void shared_memory_keeps_the_contract(const MpiEnvironment& world) {
                                {.timeout = Seconds(60),
                                 .oversubscribed = oversubscribed,
                                 .intra_host = IntraHost::automatic,
+                                .progress_thread = true,
                                 .ranks_per_host = ranks_per_host},
                                &why_not);
     contract::expect(why_not.empty(), "no shared memory: {}", why_not);
@@ -146,6 +148,54 @@ void shared_memory_keeps_the_contract(const MpiEnvironment& world) {
   }
 }
 
+/// T(lo, hi) over what `ranks_per_host` consecutive ranks have added in memory, each such sum rounded.
+template <class Narrow>
+float rounded_tree(int lo, int hi, int ranks_per_host, std::size_t i) {
+  if (hi - lo == 1)
+    return static_cast<float>(
+        Narrow(contract::tree_of_ranks<float>(lo * ranks_per_host, (lo + 1) * ranks_per_host, i, Reduce::sum, 0)));
+  const int half = static_cast<int>(std::bit_floor(static_cast<unsigned>(hi - lo - 1)));
+  return rounded_tree<Narrow>(lo, lo + half, ranks_per_host, i) +
+         rounded_tree<Narrow>(lo + half, hi, ranks_per_host, i);
+}
+
+/// fp32 sums that travel in 16 bits: rounded before and after, added in fp32; other types and operations untouched.
+template <class Narrow>
+void sums_travel_rounded(const MpiEnvironment& world, int ranks_per_host) {
+  const int n = world.world_size();
+  const auto comm = make_mpi(world, {.timeout = Seconds(60),
+                                     .oversubscribed = world.oversubscribed(1),
+                                     .intra_host = IntraHost::automatic,
+                                     .wire = lockstep::dtype_of<Narrow>,
+                                     .progress_thread = true,
+                                     .ranks_per_host = ranks_per_host});
+  contract::expect(n == 1 || comm->capabilities().wire == lockstep::dtype_of<Narrow>, "{}", comm->name());
+  // Sums of a host's ranks in memory, where the layout gives subtrees.
+  const bool two_levels = n % ranks_per_host == 0 && std::has_single_bit(static_cast<unsigned>(ranks_per_host));
+  const int together = two_levels ? ranks_per_host : 1;
+  for (const std::size_t count : {std::size_t{1}, std::size_t{100}, std::size_t{70'001}}) {
+    contract::Data<float> all({.comm = *comm, .in_arenas = true}, contract::values_of<float>(comm->rank(), count));
+    comm->all_reduce(all.buffer(), Reduce::sum);
+    contract::Data<float> part({.comm = *comm, .in_arenas = true}, contract::values_of<float>(comm->rank(), count));
+    std::vector<std::size_t> offsets;
+    for (int r = 0; r <= n; ++r) offsets.push_back(count * static_cast<std::size_t>(r) / static_cast<std::size_t>(n));
+    comm->wait(comm->start_reduce_scatter(part.buffer(), offsets, Reduce::sum));
+
+    const std::vector<float> everywhere = all.read(), own = part.read();
+    const auto me = static_cast<std::size_t>(comm->rank());
+    for (std::size_t i = 0; i < count; ++i) {
+      const auto want = static_cast<float>(Narrow(rounded_tree<Narrow>(0, n / together, together, i)));
+      contract::expect(n == 1 || everywhere[i] == want, "all_reduce, {} ranks a host, element {}: {} for {}",
+                       ranks_per_host, i, everywhere[i], want);
+      contract::expect(n == 1 || i < offsets[me] || i >= offsets[me + 1] || own[i] == want,
+                       "reduce_scatter, {} ranks a host, element {}: {} for {}", ranks_per_host, i, own[i], want);
+    }
+  }
+  contract::all_reduce<double>({.comm = *comm, .in_arenas = true});
+  contract::all_gather<float>({.comm = *comm, .in_arenas = true});
+  comm->barrier();
+}
+
 void run_all(const MpiEnvironment& world, Communicator& comm, bool break_last) {
   const auto begin = std::chrono::steady_clock::now();
   layouts_are_known();
@@ -180,6 +230,11 @@ void run_all(const MpiEnvironment& world, Communicator& comm, bool break_last) {
     long_work_goes_through(*impatient);
   }
   shared_memory_keeps_the_contract(world);
+  for (const int ranks_per_host : {1, 2, 3})
+    if (ranks_per_host < comm.size()) {
+      sums_travel_rounded<bf16>(world, ranks_per_host);
+      sums_travel_rounded<f16>(world, ranks_per_host);
+    }
   contract::expect(!break_last || comm.rank() != comm.size() - 1, "the last rank was asked to fail");
   comm.barrier();
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;

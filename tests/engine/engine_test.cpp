@@ -631,7 +631,7 @@ TEST_P(EngineTest, AStopReachesEveryRankInTheSameStep) {
   }
 }
 
-TEST_P(EngineTest, AWishToSaveReachesEveryRankInOneStepAndOneToStopWinsOverIt) {
+TEST_P(EngineTest, AWishToSaveReachesEveryRankInOneStepAlsoBesideOneToStop) {
   TrainingRun run{mlp_task(), engine_defaults(mlp_task(), 4), 3, 5};
   run.after_step = [](Engine& engine, std::int64_t step) {
     if (step == 0 && engine.comm().rank() == 1) engine.request_save();
@@ -641,7 +641,21 @@ TEST_P(EngineTest, AWishToSaveReachesEveryRankInOneStepAndOneToStopWinsOverIt) {
   for (const Outcome& outcome : train_on(place(), run)) {
     EXPECT_EQ(outcome.results[1].stop, Engine::wish_to_save);
     EXPECT_EQ(outcome.results[2].stop, 0);
-    EXPECT_EQ(outcome.results[3].stop, Engine::wish_to_stop);
+    EXPECT_EQ(outcome.results[3].stop, Engine::wish_to_save | Engine::wish_to_stop);
+  }
+}
+
+TEST_P(EngineTest, AStepSaysWhetherAnyRankIsBusyWhateverElseIsWished) {
+  TrainingRun run{mlp_task(), engine_defaults(mlp_task(), 4), 3, 5};
+  run.after_step = [](Engine& engine, std::int64_t step) {
+    if (engine.comm().rank() == 1) engine.set_busy(step == 0 || step == 2);
+    if (step == 2 && engine.comm().rank() == 2) engine.request_stop();
+  };
+  for (const Outcome& outcome : train_on(place(), run)) {
+    EXPECT_EQ(outcome.results[1].stop, Engine::still_busy);
+    EXPECT_EQ(outcome.results[2].stop, 0);
+    EXPECT_EQ(outcome.results[3].stop, Engine::still_busy | Engine::wish_to_stop);
+    EXPECT_EQ(outcome.results[4].stop, Engine::wish_to_stop);
   }
 }
 

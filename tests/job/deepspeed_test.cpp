@@ -206,7 +206,7 @@ TEST_F(DeepSpeedFile, RefusesWhatItAsksForInVain) {
   expect_refused(R"("sparse_attention": {"mode": "fixed"})", "sparse_attention is not supported");
   expect_refused(R"("gradient_allreduce_op": "sum")", "gradient_allreduce_op is not supported");
   expect_refused(R"("managed_gradient_accumulation": false)", "managed_gradient_accumulation is not supported");
-  expect_refused(R"("communication_data_type": "fp16")", "fp32 only");
+  expect_refused(R"("communication_data_type": "fp64")", "fp32, bf16, fp16");
   expect_refused(R"("data_types": {"grad_accum_dtype": "bf16"})", "gradients accumulate in fp32");
   expect_refused(R"("optimizer": {"type": "Adam", "params": {"amsgrad": true}})", "amsgrad is not supported");
 }

@@ -27,7 +27,8 @@ data:   {type: text, path: corpus.txt, tokenizer: char, validation_fraction: 0.1
 run:    {name: kjv, output_dir: runs, steps: 2000, seed: 7, device: cpu, threads: 2, determinism: fast,
          cuda_graph: off, eval_every: 100, log_every: 5, checkpoint: {every: 50, keep_last: 2}, guard: {every: 40},
          resume: never, max_skipped_steps: 30}
-comm:   {backend: local, ranks: 2, wire: fp32, intra_host: mpi, share_gpu: true, timeout_s: 60,
+comm:   {backend: local, ranks: 2, wire: fp32, intra_host: mpi, progress_thread: false,
+         share_gpu: true, timeout_s: 60,
          warn_s: 5, start_timeout_s: 30, check_collectives: true}
 train_batch_size: 64
 train_micro_batch_size_per_gpu: 8
@@ -78,7 +79,7 @@ TEST(Job, ReadsEveryKey) {
   EXPECT_EQ(config.data.text, (TextDataConfig{.path = "/folder/corpus.txt", .validation_fraction = 0.1}));
   EXPECT_EQ(config.run,
             (RunConfig{"kjv", "runs", 2000, 7, "cpu", 2, "fast", "off", 100, 5, {50, 2}, {40}, "never", 30}));
-  EXPECT_EQ(config.comm, (CommConfig{"local", 2, "fp32", "mpi", true, 60, 5, 30, true}));
+  EXPECT_EQ(config.comm, (CommConfig{"local", 2, "fp32", "mpi", false, true, 60, 5, 30, true}));
   EXPECT_EQ(config.train_batch_size, 64);
   EXPECT_EQ(config.train_micro_batch_size_per_gpu, 8);
   EXPECT_EQ(config.gradient_accumulation_steps, 4);
@@ -304,8 +305,8 @@ TEST(Job, ZeroHasStagesZeroToThree) {
 }
 
 TEST(Job, RefusesWhatThisVersionDoesNotDo) {
-  expect_refused("comm.wire=bf16", "sends gradients as fp32 only");
-  expect_refused("communication_data_type=fp16", "sends gradients as fp32 only");
+  expect_refused("comm.wire=fp8", "fp32, bf16, fp16");
+  expect_refused("communication_data_type=int8", "fp32, bf16, fp16");
   expect_refused("model.recompute=full", "none, block, selective", good);
   expect_refused("optimizer={type: OneBitAdam}", "compresses gradients");
   expect_refused("optimizer={type: RMSprop}", "this version has Adam, AdamW, SGD, Lion, Adagrad, Lamb and Muon");
@@ -531,7 +532,7 @@ TEST(JobTable, DefaultsAreLegalValues) {
     EXPECT_FALSE(field.doc.empty()) << key.path;
     if (field.required || field.default_text.empty()) continue;
     if (field.default_text == "derived" || field.default_text.find(' ') != std::string::npos ||
-        field.default_text == "run.log_every")
+        field.default_text == "run.log_every" || field.default_text == "comm.wire")
       continue;
     Diagnostics diagnostics;
     const Node root = parse_document("t", "v: " + field.default_text, Syntax::yaml, diagnostics);

@@ -292,6 +292,12 @@ TEST_P(Decide, AStopRequestOfAnyRankReachesTheResult) {
   EXPECT_EQ(run(step, record_for(step.state)).result.stop, 1);
 }
 
+TEST_P(Decide, WishesOfDifferentRanksAreAllInTheResult) {
+  Step step;
+  step.reports = {report_of(1, 0, 0, -1, 4), report_of(1), report_of(1, 0, 0, -1, 1)};
+  EXPECT_EQ(run(step, record_for(step.state)).result.stop, 5);
+}
+
 TEST_P(Decide, RefusesMissingArguments) { EXPECT_THROW(kernels::decide(exec(), {}), Error); }
 
 INSTANTIATE_TEST_SUITE_P(Kernels, Decide, all_backends(), backend_name);

@@ -58,7 +58,7 @@ TEST_F(Preview, PartsAddUpAndStagesDivide) {
   for (const json& row : preview["stages"]) {
     std::int64_t sum = 0;
     for (const char* part : {"parameters", "gathered_parameters", "masters", "gradients", "gradient_windows", "moments",
-                             "activations", "packed_weights", "other", "staging", "data", "program"})
+                             "activations", "packed_weights", "other", "saving", "staging", "data", "program"})
       sum += row[part].get<std::int64_t>();
     EXPECT_EQ(sum, row["total"].get<std::int64_t>()) << row.dump(1);
   }

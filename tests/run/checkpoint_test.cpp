@@ -266,6 +266,15 @@ TEST(Checkpoint, AnyDamageOfTheTensorsIsFound) {
   }
 }
 
+TEST(Checkpoint, AManifestThatIsALinkToAnotherPlaceIsRefused) {
+  const SavedHere saved;
+  const ScratchFolder elsewhere;
+  fs::rename(saved.path + "/manifest.json", elsewhere / "manifest.json");
+  fs::create_symlink(elsewhere / "manifest.json", saved.path + "/manifest.json");
+  expect_contains(error_text(ErrorKind::checkpoint, [&] { (void)saved.manifest(); }),
+                  "/manifest.json: cannot be opened: Too many levels of symbolic links");
+}
+
 TEST(Checkpoint, WhatCannotBeReadIsNotDamaged) {
   SavedHere saved;
   const Manifest manifest = saved.manifest();

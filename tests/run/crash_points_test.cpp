@@ -1,6 +1,7 @@
 // A checkpoint while the power fails, the disk fills up and bytes rot, on a disk in memory.
 #include <gtest/gtest.h>
 
+#include "run/background_save.hpp"
 #include "run/checkpoint_store.hpp"
 #include "tests/run/trainee.hpp"
 #include "tests/support/crash_disk.hpp"
@@ -31,14 +32,30 @@ Content content_of(const std::string& path, const Manifest& manifest, files::Fil
   return content;
 }
 
-/// Saves as step `step` with parameters of `seed`, on so many ranks; what became of it.
-Saved save(files::FileSystem& disk, int ranks, std::int64_t step, std::uint64_t seed) {
+/// Who saves, and whether training stops for it.
+struct Way {
+  int ranks = 1;
+  bool beside = false;
+};
+
+/// Saves as step `step` with parameters of `seed`; what became of it.
+Saved save(files::FileSystem& disk, Way way, std::int64_t step, std::uint64_t seed) {
   Saved saved;
-  engines_on(testing::mlp_task(), ranks, seed, [&](engine::Engine& engine) {
+  engines_on(testing::mlp_task(), way.ranks, seed, [&](engine::Engine& engine) {
     RunState state = some_state();
     state.step.attempted = state.step.applied = step;
     const CheckpointStore store({.folder = folder, .keep_last = 1, .run_id = "feed"}, disk);
-    const Saved here = store.save(engine, state);
+    Saved here;
+    if (way.beside) {
+      BackgroundSave background(store, engine);
+      background.begin(state, {});
+      // Training goes on: none of what was saved is in the engine any more.
+      const std::vector<float> other(static_cast<std::size_t>(engine.layout().size()), -1.0F);
+      for (const std::string& buffer : engine.buffer_names()) testing::write_buffer(engine, buffer, other);
+      here = background.finish();
+    } else {
+      here = store.save(engine, state);
+    }
     if (engine.comm().rank() == 0) saved = here;
   });
   return saved;
@@ -59,25 +76,28 @@ struct Expected {
   }
 };
 
-class CrashPoints : public ::testing::TestWithParam<int> {
+class CrashPoints : public ::testing::TestWithParam<Way> {
  protected:
   /// A disk with step 10, and what it holds.
   std::unique_ptr<CrashDisk> with_old() {
     CrashDisk disk;
-    EXPECT_EQ(save(disk, ranks_, 10, 1).path, std::string(folder) + "/step-10");
+    EXPECT_EQ(save(disk, {.ranks = way_.ranks}, 10, 1).path, std::string(folder) + "/step-10");
     auto old = disk.after_crash(Unsynced::dropped, Entries::dropped);
     old_ = content_of(folder + std::string("/step-10"), read_manifest(folder + std::string("/step-10"), *old), *old);
     return old;
   }
   Content new_content(std::int64_t step) {
     CrashDisk disk;
-    const std::string path = save(disk, ranks_, step, 2).path;
+    const std::string path = save(disk, {.ranks = way_.ranks}, step, 2).path;
     return content_of(path, read_manifest(path, disk), disk);
   }
-  int ranks_ = GetParam();
+  Way way_ = GetParam();
   Content old_;
 };
-INSTANTIATE_TEST_SUITE_P(Checkpoints, CrashPoints, ::testing::Values(1, 2));
+INSTANTIATE_TEST_SUITE_P(Checkpoints, CrashPoints, ::testing::Values(Way{1, false}, Way{2, false}, Way{2, true}),
+                         [](const auto& way) {
+                           return fmt::format("{}Ranks{}", way.param.ranks, way.param.beside ? "BesideTraining" : "");
+                         });
 
 TEST_P(CrashPoints, AfterEveryOperationTheOldOrTheNewCheckpointIsThere) {
   // Saved anew under the same name, and as the next step with the old one removed.
@@ -91,7 +111,7 @@ TEST_P(CrashPoints, AfterEveryOperationTheOldOrTheNewCheckpointIsThere) {
     for (int k = 0;; ++k) {
       const auto disk = old->after_crash(Unsynced::kept, Entries::kept);
       disk->cut_after(k);
-      const Saved saved = save(*disk, ranks_, step, 2);
+      const Saved saved = save(*disk, way_, step, 2);
       const bool finished = saved.trouble.empty();
       for (const Unsynced bytes : {Unsynced::kept, Unsynced::dropped, Unsynced::torn, Unsynced::garbage})
         for (const Entries entries : {Entries::kept, Entries::dropped, Entries::mixed}) {
@@ -121,11 +141,11 @@ TEST_P(CrashPoints, ADiskThatIsFullOrFailsAtAnyCallLosesNothing) {
   expected.contents["step-10"].push_back(old_);
   expected.contents["step-20"].push_back(new_content(20));
   for (const int error : {ENOSPC, EDQUOT, EIO}) {
-    int given_up = 0;
+    int given_up = 0, unflushed = 0;
     for (int n = 0;; ++n) {
       const auto disk = old->after_crash(Unsynced::kept, Entries::kept);
       FaultyDisk faulty(*disk, n, error);
-      const Saved saved = save(faulty, ranks_, 20, 2);
+      const Saved saved = save(faulty, way_, 20, 2);
       if (!faulty.met()) break;
       const std::string when = fmt::format("call {} fails with {}", n, error);
       given_up += saved.path.empty() ? 1 : 0;
@@ -133,13 +153,18 @@ TEST_P(CrashPoints, ADiskThatIsFullOrFailsAtAnyCallLosesNothing) {
         EXPECT_NE(saved.trouble.find("the checkpoint of step 20 cannot be saved: "), std::string::npos) << when;
         EXPECT_NE(saved.trouble.find(folder), std::string::npos) << saved.trouble;
       }
+      if (saved.trouble.find("step-20 is in its place") != std::string::npos) {
+        ++unflushed;
+        EXPECT_EQ(disk->names(folder), (std::vector<std::string>{"step-10", "step-20"})) << "the older one stays";
+      }
       expected.check(*disk, when);
       // The next interval.
-      EXPECT_EQ(save(*disk, ranks_, 30, 2).trouble, "") << when;
+      EXPECT_EQ(save(*disk, way_, 30, 2).trouble, "") << when;
       EXPECT_EQ(disk->names(folder), std::vector<std::string>{"step-30"}) << when;
       if (::testing::Test::HasFailure()) return;
     }
     EXPECT_GT(given_up, 20);
+    EXPECT_EQ(unflushed, 1) << "the flush behind the rename";
   }
 }
 
@@ -151,7 +176,7 @@ TEST_P(CrashPoints, CallsThatAreInterruptedOrDoAPartAreGoneOnWith) {
     for (int n = 0;; ++n) {
       const auto disk = old->after_crash(Unsynced::kept, Entries::kept);
       FaultyDisk saving(*disk, n, error), loading(*disk, n, error);
-      EXPECT_EQ(save(saving, ranks_, 20, 2).trouble, "") << n;
+      EXPECT_EQ(save(saving, way_, 20, 2).trouble, "") << n;
       expected.check(loading, fmt::format("call {}", n));
       if (!saving.met() && !loading.met()) break;
       if (::testing::Test::HasFailure()) return;
@@ -161,7 +186,7 @@ TEST_P(CrashPoints, CallsThatAreInterruptedOrDoAPartAreGoneOnWith) {
 
 TEST(CheckpointFaults, AReadThatFailsIsAnErrorAndNotDamage) {
   CrashDisk disk;
-  ASSERT_EQ(save(disk, 1, 10, 1).trouble, "");
+  ASSERT_EQ(save(disk, {1}, 10, 1).trouble, "");
   int calls = 0;
   for (;; ++calls) {
     FaultyDisk faulty(disk, calls, EIO);
@@ -181,10 +206,10 @@ TEST(CheckpointFaults, AReadThatFailsIsAnErrorAndNotDamage) {
 
 TEST(CheckpointFaults, NoSpaceIsNoticedBeforeAnythingIsWritten) {
   CrashDisk disk;
-  ASSERT_EQ(save(disk, 1, 10, 1).trouble, "");
+  ASSERT_EQ(save(disk, {1}, 10, 1).trouble, "");
   disk.free = 1000;
   const int before = disk.operations();
-  const Saved saved = save(disk, 2, 20, 2);
+  const Saved saved = save(disk, {2}, 20, 2);
   EXPECT_EQ(saved.path, "");
   expect_contains(saved.trouble, "/run/checkpoints: a checkpoint needs ");
   expect_contains(saved.trouble, ", and 1000 bytes are free there");
@@ -193,8 +218,8 @@ TEST(CheckpointFaults, NoSpaceIsNoticedBeforeAnythingIsWritten) {
 
 TEST(CheckpointFaults, EveryChangedByteAndEveryLengthIsFoundAndTheOneBeforeIsUsed) {
   CrashDisk disk;
-  ASSERT_EQ(save(disk, 1, 20, 2).trouble, "");
-  ASSERT_EQ(save(disk, 1, 10, 1).trouble, "");
+  ASSERT_EQ(save(disk, {1, true}, 20, 2).trouble, "");
+  ASSERT_EQ(save(disk, {1}, 10, 1).trouble, "");
   const std::string newest = std::string(folder) + "/step-20";
   const std::string manifest = manifest_text(read_manifest(newest, disk));
   int bytes = 0;

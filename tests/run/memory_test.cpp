@@ -3,6 +3,7 @@
 #include <chrono>
 
 #include "core/text.hpp"
+#include "run/checkpoint_shards.hpp"
 #include "run/setup.hpp"
 #include "tests/support/training.hpp"
 #include "tests/support/watched_device.hpp"
@@ -75,10 +76,11 @@ TEST(Memory, TheNeedIsWhatTheEngineAllocates) {
                 memory_need(*example.model, kernels::cpu_table(), true, comm.rank(), ranks, options);
 
             const auto model = make_model(example.job.config, example.model->classes(), 8);
-            const engine::Engine engine(
-                *model, comm, {.device = device.get(), .kernels = &kernels::cpu_table(), .threads = 1}, options);
+            engine::Engine engine(*model, comm,
+                                  {.device = device.get(), .kernels = &kernels::cpu_table(), .threads = 1}, options);
             EXPECT_EQ(need.total(), engine.bytes()) << text << how << more << ranks << " ranks";
             EXPECT_EQ(need.activations, engine.plan().train_bytes);
+            EXPECT_EQ(need.snapshot, ShardSnapshot(engine).bytes()) << text << how << more << ranks << " ranks";
             EXPECT_EQ(need.exchange, engine.exchange_bytes_per_step()) << how << ranks;
             EXPECT_EQ(need.buckets, ranks > 1 ? engine.gradient_sync().bucket_count() : 0);
           });

@@ -193,7 +193,7 @@ TEST(MetricsFile, AFullDiskIsSaidOnceAndNoLineIsLost) {
     EXPECT_NE(said.find(kept.path + " cannot be written: "), std::string::npos) << said;
     EXPECT_NE(said.find("training goes on"), std::string::npos) << said;
     EXPECT_EQ(file.write(metrics_of(4)), "") << "once";
-    EXPECT_EQ(file.sync(), "");
+    EXPECT_EQ(file.flushed(file.flush_to_disk()), "");
     EXPECT_EQ(testing::text_of(kept.path), two) << "no part of a line";
   }
   EXPECT_EQ(file.write(metrics_of(5)), kept.path + " can be written again; no line is lost");
@@ -209,7 +209,7 @@ TEST(MetricsFile, LinesLostToAFullDiskAreCounted) {
     const FullDisk disk(0);
     for (std::int64_t i = 0; i < fit + 3; ++i) (void)file.write(metrics_of(2000 + i % 1000));
   }
-  EXPECT_EQ(file.sync(), kept.path + " can be written again; 3 lines are lost");
+  EXPECT_EQ(file.flushed(file.flush_to_disk()), kept.path + " can be written again; 3 lines are lost");
   EXPECT_EQ(testing::text_of(kept.path).size(), static_cast<std::size_t>(fit) * line);
 }
 
