@@ -8,6 +8,7 @@
 #include <cstring>
 #include <limits>
 #include <optional>
+#include <random>
 #include <utility>
 
 #include "apps/arguments.hpp"
@@ -34,6 +35,7 @@
 #include "run/hf_model.hpp"
 #include "run/launch.hpp"
 #include "run/launcher.hpp"
+#include "run/rehearsal.hpp"
 #include "run/report.hpp"
 #include "run/thread_waits.hpp"
 #include "run/trainer.hpp"
@@ -123,6 +125,19 @@ int generate_command(const std::string& run, const run::GenerateOptions& options
   });
 }
 
+int drill_command(const JobOptions& job, run::RehearsalOptions options, const std::optional<std::uint64_t>& seed) {
+  options.job = job.path;
+  options.overrides = job.overrides;
+  options.seed = seed ? *seed : std::random_device()();
+  options.say = [](const std::string& line) {
+    fmt::print("{}\n", line);
+    std::fflush(stdout);
+  };
+  const run::Rehearsal rehearsal = run::rehearse(options);
+  fmt::print("{}", run::to_text(rehearsal));
+  return rehearsal.passed() ? 0 : 1;
+}
+
 int report_command(const std::string& run, const std::string& output) {
   const std::string text = run::write_report(run, output);
   std::fwrite(text.data(), 1, text.size(), stdout);
@@ -166,6 +181,7 @@ class Commands {
     add_examples(app, "mpirun -n 2 lockstep train job.yaml", "lockstep train --help");
     add_init(app);
     add_train(app);
+    add_drill(app);
     add_lr(app);
     add_lr_find(app);
     add_preview(app);
@@ -224,6 +240,27 @@ class Commands {
     train->callback([&] { code_ = train_command(job_, resume_); });
     add_examples(*train, "lockstep train job.yaml",
                  "mpirun -n 2 lockstep train job.yaml --set run.steps=100 --resume never");
+  }
+
+  void add_drill(CLI::App& app) {
+    auto* drill =
+        app.add_subcommand("drill",
+                           "rehearse crashes of a job on this file system: kill it, go on, compare; exit code "
+                           "0: as if nothing had happened, 1: not");
+    job_.add_to(drill);
+    drill->add_option("--kills", rehearsal_.kills, "SIGKILLs of a rank or of mpirun")
+        ->capture_default_str()
+        ->check(between<std::int64_t>(1, 1'000'000));
+    drill->add_option("-n,--ranks", rehearsal_.ranks, "ranks, on this host")
+        ->capture_default_str()
+        ->check(between(1, 10'000));
+    drill->add_option("--seed", seed_, "of the moments (default: another each time; it is printed)")
+        ->check(between<std::uint64_t>(0, std::numeric_limits<std::uint64_t>::max()));
+    drill->add_option("--dir", rehearsal_.folder,
+                      "a folder that does not exist yet, for both runs; removed if all is well (default: the run's "
+                      "folder with .drill behind it)");
+    drill->callback([&] { code_ = drill_command(job_, rehearsal_, seed_); });
+    add_examples(*drill, "lockstep drill job.yaml --kills 20", "lockstep drill job.yaml -n 4 --dir /scratch/drill");
   }
 
   void add_lr(CLI::App& app) {
@@ -367,97 +404,98 @@ class Commands {
     hf->add_option("source", run_, "a run's folder (its newest checkpoint), or a checkpoint")->required();
     hf->add_option("folder", folder_, "a folder that does not exist yet")->required();
     hf->callback([this] { code_ = export_hf_command(run_, folder_); });
-    auto* import = ckpt->add_subcommand(
+    auto* import_hf = ckpt->add_subcommand(
         "import-hf", "make a run of a job that begins with the weights of a GPT-2 in Hugging Face's form");
-    import->add_option("folder", folder_, "a folder with config.json and model.safetensors")->required();
-    job_.add_to(import);
-    import
+    import_hf->add_option("folder", folder_, "a folder with config.json and model.safetensors")->required();
+    job_.add_to(import_hf);
+    import_hf
         ->add_option("-n,--ranks", ranks_,
                      "the micro-batch is that of N ranks, where the job leaves it to their number")
         ->check(between<std::int64_t>(1, 100'000));
-    import->callback([this] { code_ = import_hf_command(folder_, job_, ranks_);
-  });
-  add_examples(*import, "lockstep ckpt import-hf gpt2 job.yaml",
-               "lockstep ckpt import-hf gpt2 job.yaml -n 4 --set run.name=fine");
-  auto* prune = ckpt->add_subcommand("prune", "remove a run's older checkpoints");
-  prune->add_option("run", run_, "a run's folder")->required();
-  prune->add_option("--keep-last", keep_.last, "the newest N that are whole stay")
-      ->required()
-      ->check(between<std::int64_t>(1, 1'000'000));
-  prune->add_option("--keep-every", keep_.every, "steps that are multiples of K stay too")
-      ->check(between<std::int64_t>(1, 1'000'000'000));
-  prune->add_flag("--dry-run", keep_.only_tell, "say what would be removed, and remove nothing");
-  prune->callback([this] {
-    code_ = report_command(run::prune_checkpoints(run_, keep_), exit_code(ErrorKind::checkpoint));
-  });
-  add_examples(*prune, "lockstep ckpt prune runs/job --keep-last 2 --dry-run",
-               "lockstep ckpt prune runs/job --keep-last 1 --keep-every 1000");
-  const auto look = [&](const char* name, const char* what, auto report) {
-    auto* command = ckpt->add_subcommand(name, what);
-    command->add_option("source", run_, "a run's folder (all its checkpoints), or a checkpoint")->required();
-    command->callback([this, report] { code_ = report_command(report(run_), exit_code(ErrorKind::checkpoint)); });
-    add_examples(*command, "lockstep ckpt " + std::string(name) + " runs/job",
-                 "lockstep ckpt " + std::string(name) + " runs/job/checkpoints/step-200");
-  };
-  look("ls", "a run's checkpoints, by their manifests", run::list_checkpoints);
-  look("verify", "read every byte of a run's checkpoints; exit code 0: all are whole, 4: not all",
-       run::verify_checkpoints);
-  auto* diff = ckpt->add_subcommand("diff", "two checkpoints tensor by tensor; exit code 0: the same bits, 1: others");
-  diff->add_option("a", run_, "a checkpoint")->required();
-  diff->add_option("b", other_run_, "another")->required();
-  diff->callback([this] { code_ = report_command(run::diff_checkpoints(run_, other_run_), 1); });
-  add_examples(*diff, "lockstep ckpt diff runs/a/checkpoints/step-200 runs/b/checkpoints/step-200",
-               "lockstep ckpt diff runs/a/checkpoints/step-200 runs/b/checkpoints/step-200 > differences.txt");
-  for (CLI::App* command : {ckpt, hf})
-    add_examples(*command, "lockstep ckpt export-hf runs/job gpt2-mine",
-                 "lockstep ckpt export-hf runs/job/checkpoints/step-200 gpt2-mine");
-}
+    import_hf->callback([this] { code_ = import_hf_command(folder_, job_, ranks_); });
+    add_examples(*import_hf, "lockstep ckpt import-hf gpt2 job.yaml",
+                 "lockstep ckpt import-hf gpt2 job.yaml -n 4 --set run.name=fine");
+    auto* prune = ckpt->add_subcommand("prune", "remove a run's older checkpoints");
+    prune->add_option("run", run_, "a run's folder")->required();
+    prune->add_option("--keep-last", keep_.last, "the newest N that are whole stay")
+        ->required()
+        ->check(between<std::int64_t>(1, 1'000'000));
+    prune->add_option("--keep-every", keep_.every, "steps that are multiples of K stay too")
+        ->check(between<std::int64_t>(1, 1'000'000'000));
+    prune->add_flag("--dry-run", keep_.only_tell, "say what would be removed, and remove nothing");
+    prune->callback(
+        [this] { code_ = report_command(run::prune_checkpoints(run_, keep_), exit_code(ErrorKind::checkpoint)); });
+    add_examples(*prune, "lockstep ckpt prune runs/job --keep-last 2 --dry-run",
+                 "lockstep ckpt prune runs/job --keep-last 1 --keep-every 1000");
+    const auto look = [&](const char* name, const char* what, auto report) {
+      auto* command = ckpt->add_subcommand(name, what);
+      command->add_option("source", run_, "a run's folder (all its checkpoints), or a checkpoint")->required();
+      command->callback([this, report] { code_ = report_command(report(run_), exit_code(ErrorKind::checkpoint)); });
+      add_examples(*command, "lockstep ckpt " + std::string(name) + " runs/job",
+                   "lockstep ckpt " + std::string(name) + " runs/job/checkpoints/step-200");
+    };
+    look("ls", "a run's checkpoints, by their manifests", run::list_checkpoints);
+    look("verify", "read every byte of a run's checkpoints; exit code 0: all are whole, 4: not all",
+         run::verify_checkpoints);
+    auto* diff =
+        ckpt->add_subcommand("diff", "two checkpoints tensor by tensor; exit code 0: the same bits, 1: others");
+    diff->add_option("a", run_, "a checkpoint")->required();
+    diff->add_option("b", other_run_, "another")->required();
+    diff->callback([this] { code_ = report_command(run::diff_checkpoints(run_, other_run_), 1); });
+    add_examples(*diff, "lockstep ckpt diff runs/a/checkpoints/step-200 runs/b/checkpoints/step-200",
+                 "lockstep ckpt diff runs/a/checkpoints/step-200 runs/b/checkpoints/step-200 > differences.txt");
+    for (CLI::App* command : {ckpt, hf})
+      add_examples(*command, "lockstep ckpt export-hf runs/job gpt2-mine",
+                   "lockstep ckpt export-hf runs/job/checkpoints/step-200 gpt2-mine");
+  }
 
   void add_data(CLI::App& app) {
-  auto* data = app.add_subcommand("data", "look at data, check a job's, write token shards");
-  data->require_subcommand(1);
-  const auto print = [this](const std::string& text) {
-    std::fwrite(text.data(), 1, text.size(), stdout);
-    code_ = 0;
-  };
-  auto* ls = data->add_subcommand("ls", "say what files hold");
-  ls->add_option("paths", paths_, "files or folders")->required();
-  ls->callback([=, this] { print(data_ls(paths_)); });
-  auto* check = data->add_subcommand("check", "read a job's data in full, as training would");
-  job_.add_to(check);
-  check->callback([=, this] { print(data_check(job_.load())); });
-  auto* tokenize = data->add_subcommand("tokenize", "write a text as token shards, with GPT-2's tokenizer");
-  tokenize->add_option("text", tokenize_.input, "a text file, UTF-8")->required();
-  tokenize->add_option("output", tokenize_.output, "a folder; train/ and val/ are made in it")->required();
-  tokenize->add_option("--vocab", tokenize_.vocab, "vocab.json")->required();
-  tokenize->add_option("--merges", tokenize_.merges, "merges.txt")->required();
-  tokenize->add_option("--validation-fraction", tokenize_.validation_fraction, "the last part of the text")
-      ->check(between(0.0, 0.999999));
-  tokenize->add_option("--shard-tokens", tokenize_.shard_tokens, "tokens a file at most")
-      ->check(between<std::int64_t>(1, 2'000'000'000));
-  tokenize->add_flag("--end-of-text", tokenize_.end_of_text, "begin each part with <|endoftext|>");
-  tokenize->callback([=, this] { print(data_tokenize(tokenize_)); });
-  add_examples(*data, "lockstep data ls /usr/share/datasets/fashion-mnist", "lockstep data check job.yaml");
-  add_examples(*ls, "lockstep data ls /usr/share/datasets/fashion-mnist", "lockstep data ls corpus.txt");
-  add_examples(*check, "lockstep data check job.yaml", "lockstep data check job.yaml --set data.path=other.txt");
-  add_examples(
-      *tokenize, "lockstep data tokenize corpus.txt shards --vocab vocab.json --merges merges.txt",
-      "lockstep data tokenize corpus.txt shards --vocab vocab.json --merges merges.txt --validation-fraction 0");
-}
+    auto* data = app.add_subcommand("data", "look at data, check a job's, write token shards");
+    data->require_subcommand(1);
+    const auto print = [this](const std::string& text) {
+      std::fwrite(text.data(), 1, text.size(), stdout);
+      code_ = 0;
+    };
+    auto* ls = data->add_subcommand("ls", "say what files hold");
+    ls->add_option("paths", paths_, "files or folders")->required();
+    ls->callback([=, this] { print(data_ls(paths_)); });
+    auto* check = data->add_subcommand("check", "read a job's data in full, as training would");
+    job_.add_to(check);
+    check->callback([=, this] { print(data_check(job_.load())); });
+    auto* tokenize = data->add_subcommand("tokenize", "write a text as token shards, with GPT-2's tokenizer");
+    tokenize->add_option("text", tokenize_.input, "a text file, UTF-8")->required();
+    tokenize->add_option("output", tokenize_.output, "a folder; train/ and val/ are made in it")->required();
+    tokenize->add_option("--vocab", tokenize_.vocab, "vocab.json")->required();
+    tokenize->add_option("--merges", tokenize_.merges, "merges.txt")->required();
+    tokenize->add_option("--validation-fraction", tokenize_.validation_fraction, "the last part of the text")
+        ->check(between(0.0, 0.999999));
+    tokenize->add_option("--shard-tokens", tokenize_.shard_tokens, "tokens a file at most")
+        ->check(between<std::int64_t>(1, 2'000'000'000));
+    tokenize->add_flag("--end-of-text", tokenize_.end_of_text, "begin each part with <|endoftext|>");
+    tokenize->callback([=, this] { print(data_tokenize(tokenize_)); });
+    add_examples(*data, "lockstep data ls /usr/share/datasets/fashion-mnist", "lockstep data check job.yaml");
+    add_examples(*ls, "lockstep data ls /usr/share/datasets/fashion-mnist", "lockstep data ls corpus.txt");
+    add_examples(*check, "lockstep data check job.yaml", "lockstep data check job.yaml --set data.path=other.txt");
+    add_examples(
+        *tokenize, "lockstep data tokenize corpus.txt shards --vocab vocab.json --merges merges.txt",
+        "lockstep data tokenize corpus.txt shards --vocab vocab.json --merges merges.txt --validation-fraction 0");
+  }
 
-int code_ = 0;
-JobOptions job_;
-std::string resume_, format_ = "text", plot_, key_, run_, name_, folder_ = ".", shell_, other_run_, import_, output_;
-std::int64_t updates_ = 0, ranks_ = 0;
-bool json_ = false;
-std::vector<std::pair<ConfigOptions::Show, std::string>> shown_;
-run::GenerateOptions generate_;
-std::optional<BenchCommand> bench_;
-run::Keep keep_;
-run::LrFindOptions sweep_;
-std::vector<std::string> paths_;
-TokenizeOptions tokenize_;
-};  // namespace
+  int code_ = 0;
+  JobOptions job_;
+  std::string resume_, format_ = "text", plot_, key_, run_, name_, folder_ = ".", shell_, other_run_, import_, output_;
+  std::int64_t updates_ = 0, ranks_ = 0;
+  bool json_ = false;
+  std::vector<std::pair<ConfigOptions::Show, std::string>> shown_;
+  run::GenerateOptions generate_;
+  run::RehearsalOptions rehearsal_;
+  std::optional<std::uint64_t> seed_;
+  std::optional<BenchCommand> bench_;
+  run::Keep keep_;
+  run::LrFindOptions sweep_;
+  std::vector<std::string> paths_;
+  TokenizeOptions tokenize_;
+};
 
 struct Ending {
   int code;

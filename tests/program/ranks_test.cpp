@@ -56,6 +56,20 @@ TEST_F(Ranks, ABitThatChangesOnOneRankEndsTheRunWithItsTensorAndRankBeforeItIsSa
   }
 }
 
+TEST_F(Ranks, ABitThatChangesAfterAResumeIsFoundAsBefore) {
+  const std::string train =
+      "mpirun --oversubscribe -n 3 lockstep train job.yaml --set train_batch_size=12 "
+      "--set run.checkpoint.every=4 --set run.guard.every=5 ";
+  ASSERT_EQ(run(train + "--set run.steps=8").exit_code, 0);
+
+  const Outcome outcome = run(train, {{"LOCKSTEP_FAULT", "flip@rank2:step9:end"}});
+
+  EXPECT_EQ(outcome.exit_code, 7) << outcome.all();
+  EXPECT_NE(outcome.out.find("resume    from runs/r/checkpoints/step-8"), std::string::npos) << outcome.out;
+  EXPECT_NE(outcome.err.find("after step 10: rank 2 of 3 holds another value of layers.0.weight"), std::string::npos)
+      << outcome.err;
+}
+
 TEST_F(Ranks, ThreadsMayDiffer) { EXPECT_EQ(run_differing("--set run.threads=1").exit_code, 0); }
 
 TEST_F(Ranks, AnErrorThatAllMeetIsToldOnce) {
