@@ -24,7 +24,7 @@ void PeakMemory::look() { bytes_ = std::max(bytes_, process_memory().value_or(0)
 ProcessNeed process_need(const job::JobConfig& job, const MemoryNeed& need, int ranks) {
   // Measured on Debian 12 (docs/memory.md): what a process writes of its own, and the code that the processes of a
   // host share.
-  constexpr std::size_t own16 = std::size_t{14} << 20, own32 = std::size_t{18} << 20, shared = std::size_t{9} << 20;
+  constexpr std::size_t own16 = std::size_t{16} << 20, own32 = std::size_t{24} << 20, shared = std::size_t{9} << 20;
   const std::size_t own = job.bf16.enabled || job.fp16.enabled ? own16 : own32;  // the library's sgemm packs more
   ProcessNeed process;
   process.data = static_cast<std::size_t>(data_bytes(job));

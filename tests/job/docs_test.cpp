@@ -45,9 +45,9 @@ std::vector<std::string> texts_that_name_commands() {
 }
 
 TEST(JobDocs, NoTextRecommendsACommandThatDoesNotExist) {
-  const std::set<std::string> commands = {"train",  "config",     "explain", "lr",     "import", "generate",
-                                          "report", "compare",    "bench",   "data",   "ckpt",   "init",
-                                          "doctor", "completion", "man",     "preview"};
+  const std::set<std::string> commands = {"train", "config", "explain",    "lr",    "import", "generate",
+                                          "drill", "report", "compare",    "bench", "data",   "ckpt",
+                                          "init",  "doctor", "completion", "man",   "preview"};
   const std::regex named("[`\"]lockstep ([a-z]+)");
   std::size_t found = 0;
 
