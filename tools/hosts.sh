@@ -2,7 +2,9 @@
 # Several hosts on one: network namespaces joined by a switch, each with a name and an address of its own, for trying
 # what happens between hosts where there is only one.
 #
-#   tools/hosts.sh up 3 [--rate 1gbit]          makes h1, h2, h3 (needs root); --rate limits what each one sends
+#   tools/hosts.sh up 3 [--rate 1gbit] [--retries 8]
+#                                               makes h1, h2, h3 (needs root); --rate limits what each one sends,
+#                                               --retries is their net.ipv4.tcp_retries2
 #   tools/hosts.sh mpirun -n 4 --host h1:2,h2:2 lockstep train job.yaml
 #                                               mpirun on h1; on the others it starts its daemons by this script, as it
 #                                               would by ssh
@@ -36,9 +38,17 @@ names() { [[ -f $state/names ]] && cat "$state/names"; }
 known() { names | grep -qx -- "$1" || fail "there is no host '$1'; up makes h1, h2, ..."; }
 
 up() {
-  local count=${1:-} rate=
+  local count=${1:-} rate='' retries=''
   [[ $count =~ ^[2-9]$ ]] || fail "up wants a number of hosts from 2 to 9"
-  if [[ ${2:-} == --rate ]]; then rate=${3:?--rate wants something like 1gbit}; fi
+  shift
+  while (($#)); do
+    case $1 in
+      --rate) rate=${2:?--rate wants something like 1gbit} ;;
+      --retries) retries=${2:?--retries wants a number} ;;
+      *) fail "up does not know '$1'" ;;
+    esac
+    shift 2
+  done
   [[ $EUID == 0 ]] || fail "network namespaces need root"
   [[ ! -d $state ]] || fail "the hosts of group '$group' stand already; take them down first"
   mkdir -p "$state"
@@ -58,6 +68,9 @@ up() {
     ip -n "$space" link set lo up
     ip -n "$space" addr add "10.77.0.$i/24" dev eth0
     ip -n "$space" link set eth0 up
+    if [[ -n $retries ]]; then
+      ip netns exec "$space" sh -c "echo $retries > /proc/sys/net/ipv4/tcp_retries2"
+    fi
     if [[ -n $rate ]]; then
       ip netns exec "$space" tc qdisc add dev eth0 root tbf rate "$rate" burst 256kb latency 50ms
     fi
