@@ -25,6 +25,8 @@ BenchCommand::BenchCommand(CLI::App& app, std::function<void(int)> done) : done_
                         "--elements 10000000", {"optimizer"});
   auto* reduce = add(*bench, "allreduce", "sums over the ranks, against a copy of the same buffer",
                      "--ranks 2 --bytes 1048576", {"allreduce"});
+  auto* update = add(*bench, "update", "ranks of one host: gradients summed, their norm, AdamW",
+                     "--ranks 2 --elements 10000000", {"update"});
   auto* gemm =
       add(*bench, "gemm", "the matrix products of a GPT-2 step, against a large one", "--tokens 512", {"gemm"});
   auto* attention = add(*bench, "attention", "causal attention, against a large product",
@@ -32,7 +34,7 @@ BenchCommand::BenchCommand(CLI::App& app, std::function<void(int)> done) : done_
   auto* step = add(*bench, "step", "whole training steps of a job, on random samples", "job.yaml", {"step"});
   step->add_option("job", job_, "job file (default: GPT-2 124M in bf16)");
   auto* all = add(*bench, "all", "all of them in turn", "--json all.json", run::bench::bench_names());
-  for (CLI::App* command : {optimizer, all}) add_optimizer_sizes(*command);
+  for (CLI::App* command : {optimizer, update, all}) add_optimizer_sizes(*command);
   for (CLI::App* command : {reduce, all}) add_all_reduce_sizes(*command);
   for (CLI::App* command : {gemm, all}) add_gemm_sizes(*command);
   for (CLI::App* command : {attention, all}) add_attention_sizes(*command);

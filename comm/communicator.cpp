@@ -48,9 +48,7 @@ class OwnArena final : public FlatArena {
   OwnArena(DeviceApi& device, std::size_t bytes, int rank) : memory_(device, bytes), rank_(rank) {}
   [[nodiscard]] std::byte* data() const noexcept override { return memory_.data(); }
   [[nodiscard]] std::size_t bytes() const noexcept override { return memory_.bytes(); }
-  [[nodiscard]] const std::byte* peer(int rank) const noexcept override {
-    return rank == rank_ ? memory_.data() : nullptr;
-  }
+  [[nodiscard]] std::byte* peer(int rank) const noexcept override { return rank == rank_ ? memory_.data() : nullptr; }
 
  private:
   Arena memory_;

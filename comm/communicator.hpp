@@ -50,7 +50,7 @@ class FlatArena {
   [[nodiscard]] virtual std::byte* data() const noexcept = 0;
   [[nodiscard]] virtual std::size_t bytes() const noexcept = 0;
   /// The same arena of another rank, or null where the address space is not shared.
-  [[nodiscard]] virtual const std::byte* peer(int rank) const noexcept = 0;
+  [[nodiscard]] virtual std::byte* peer(int rank) const noexcept = 0;
 };
 
 using Seconds = std::chrono::duration<double>;

@@ -17,7 +17,7 @@ class PeerArena final : public FlatArena {
       : operation_(std::move(operation)), rank_(rank), own_device_memory_(std::move(own_device_memory)) {}
   [[nodiscard]] std::byte* data() const noexcept override { return at(rank_); }
   [[nodiscard]] std::size_t bytes() const noexcept override { return operation_->posting(rank_).data.bytes(); }
-  [[nodiscard]] const std::byte* peer(int rank) const noexcept override { return at(rank); }
+  [[nodiscard]] std::byte* peer(int rank) const noexcept override { return at(rank); }
 
  private:
   [[nodiscard]] std::byte* at(int rank) const { return static_cast<std::byte*>(operation_->posting(rank).data.data); }

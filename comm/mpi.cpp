@@ -68,7 +68,7 @@ class SharedArena final : public FlatArena {
   }
   [[nodiscard]] std::byte* data() const noexcept override { return memory_->data(); }
   [[nodiscard]] std::size_t bytes() const noexcept override { return memory_->bytes(); }
-  [[nodiscard]] const std::byte* peer(int rank) const noexcept override {
+  [[nodiscard]] std::byte* peer(int rank) const noexcept override {
     const auto found = places_.find(rank);
     return found == places_.end() ? nullptr : memory_->of(found->second);
   }

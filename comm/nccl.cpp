@@ -61,7 +61,7 @@ class NcclArena final : public FlatArena {
   ~NcclArena() override { (void)api_.deallocate(data_); }
   [[nodiscard]] std::byte* data() const noexcept override { return data_; }
   [[nodiscard]] std::size_t bytes() const noexcept override { return bytes_; }
-  [[nodiscard]] const std::byte* peer(int rank) const noexcept override { return rank == rank_ ? data_ : nullptr; }
+  [[nodiscard]] std::byte* peer(int rank) const noexcept override { return rank == rank_ ? data_ : nullptr; }
 
  private:
   const NcclApi& api_;

@@ -33,9 +33,7 @@ class HostArena final : public FlatArena {
   HostArena(std::unique_ptr<FlatArena> memory, int rank) : memory_(std::move(memory)), rank_(rank) {}
   [[nodiscard]] std::byte* data() const noexcept override { return memory_->data(); }
   [[nodiscard]] std::size_t bytes() const noexcept override { return memory_->bytes(); }
-  [[nodiscard]] const std::byte* peer(int rank) const noexcept override {
-    return rank == rank_ ? memory_->data() : nullptr;
-  }
+  [[nodiscard]] std::byte* peer(int rank) const noexcept override { return rank == rank_ ? memory_->data() : nullptr; }
 
  private:
   std::unique_ptr<FlatArena> memory_;

@@ -28,12 +28,14 @@ Engine::Engine(nn::Model& model, comm::Communicator& comm, Place place, EngineOp
       eval_plan_(nn::plan(model, *place.kernels, options_.micro_batch, options_.compute, false)),
       has_accuracy_(std::ranges::any_of(eval_plan_.ops, [](const auto& op) { return op.name == nn::accuracy_op; })),
       layout_(model.parameters(), plan_, groups_or_default(options_, model)),
-      stage_(comm.size() == 1 ? 0 : options_.zero_stage),
+      one_copy_(options_.one_copy && options_.zero_stage < 3 && comm.size() > 1 && place.device->immediate() &&
+                comm.capabilities().shared_address_space),
+      stage_(comm.size() == 1 ? 0 : std::max(options_.zero_stage, one_copy_ ? 1 : 0)),
       map_(layout_, options_.bucket_elements, optim::make_optimizer(options_.optimizer)->granularity(), stage_ > 0,
            comm.rank(), comm.size()),
       optimizer_(optim::make_optimizer(options_.optimizer, map_.tensors(layout_, model.parameters()))),
       buffers_(comm, *place.device, layout_, map_, options_.compute, *optimizer_,
-               BufferExtents::of(stage_, options_.compute, options_.leaves > 0)),
+               BufferExtents::of(stage_, options_.compute, options_.leaves > 0, one_copy_)),
       device_(std::make_unique<Device>(*this)),
       leaf_sums_(options_.leaves == 0
                      ? nullptr
@@ -100,6 +102,7 @@ SyncWindows Engine::gradient_windows() {
 std::unique_ptr<UnitValues> Engine::make_values() {
   if (stage_ == 0) return nullptr;
   const Buffer values = buffers_.values(place_.device->memory());
+  if (one_copy_) return make_common_values(comm_, *place_.device, device_->graphs, layout_, values);
   if (stage_ < 3) return make_refreshed_values(comm_, device_->graphs, layout_, map_, values, plan_.unit_events);
   return make_gathered_values(comm_, *place_.device, device_->graphs, layout_, map_, values,
                               {&plan_.unit_events, &eval_plan_.unit_events});

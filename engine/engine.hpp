@@ -58,6 +58,10 @@ struct EngineOptions {
   /// ZeRO: 1 divides moments and 16-bit training's masters over the ranks, 2 gradients as well, 3 also the parameters.
   /// The mathematics is the same, and with one micro-batch a step so are the bits. One rank has nothing to divide.
   int zero_stage = 0;
+  /// Where ranks reach each other's memory (Capabilities::shared_address_space) all read one copy of the parameters,
+  /// and each updates a share of it and of the moments: stage 1 without what it exchanges, and the same bits. In stages
+  /// 0 to 2, on devices that do their work at once; elsewhere it changes nothing.
+  bool one_copy = false;
   std::int64_t bucket_elements = std::int64_t{1} << 20;
   int max_in_flight = 3;  ///< steps whose result the host has not read; devices only
   /// Capture a step's work on the device and replay it (StepGraphs). Same results; the device must be able to capture.
@@ -170,12 +174,14 @@ class Engine {
   [[nodiscard]] const std::vector<std::string>& buffer_names() const { return buffers_.names(); }
   /// The runs of the flat space that this rank is to save, ascending: those of all ranks tile it once. Rank-local.
   [[nodiscard]] std::vector<FlatRange> own_ranges(const std::string& name) const;
-  /// Whether every rank has all of a buffer.
+  /// Whether every rank has all of a buffer, for itself.
   [[nodiscard]] bool replicated(const std::string& name) const;
-  /// Of a range within own_ranges(), or any range of a replicated buffer. Rank-local.
+  /// Of a range within own_ranges(), or any range of a replicated buffer or of the one copy that ranks share.
+  /// Rank-local.
   void read_range(const std::string& name, std::int64_t begin, std::int64_t count, float* to);
   /// Of "master" also the 16-bit copy. Every rank may be given any range: it keeps what it holds of it. Rank-local: a
-  /// range must be given to all ranks, or refresh() called after each has been given its own_ranges().
+  /// range must be given to all ranks, or refresh() called after each has been given its own_ranges(). With one_copy()
+  /// nobody may go on before all have written: refresh(), or anything else that waits for all ranks.
   void write_range(const std::string& name, std::int64_t begin, std::int64_t count, const float* from);
   /// Brings what owners wrote to where other ranks have copies of it. Collective.
   void refresh();
@@ -197,6 +203,8 @@ class Engine {
   [[nodiscard]] const GradientSync& gradient_sync() const { return sync_; }
   /// The ZeRO stage that is at work: 0 on one rank.
   [[nodiscard]] int zero_stage() const { return stage_; }
+  /// Whether options.one_copy has come true.
+  [[nodiscard]] bool one_copy() const { return one_copy_; }
   /// Passes gather parameters: all ranks run each pass together, evaluation too.
   [[nodiscard]] bool gathers() const { return stage_ == 3; }
   [[nodiscard]] const ShardMap& shard_map() const { return map_; }
@@ -248,6 +256,7 @@ class Engine {
   nn::Plan eval_plan_;
   bool has_accuracy_;
   FlatLayout layout_;
+  bool one_copy_;
   int stage_;
   ShardMap map_;
   std::unique_ptr<optim::Optimizer> optimizer_;

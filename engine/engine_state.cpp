@@ -28,7 +28,7 @@ void round_to(DType dtype, const float* from, std::size_t count, std::byte* to, 
 void Engine::initialise_parameters() {
   constexpr std::int64_t piece = std::int64_t{1} << 20;
   std::vector<float> values;
-  const bool whole = buffers_.values_extent() == Extent::full || replicated("master");
+  const bool whole = !one_copy_ && (buffers_.values_extent() == Extent::full || replicated("master"));
   const auto holds_some = [&](std::int64_t begin, std::int64_t end) {
     bool some = whole;
     map_.for_own(begin, end, [&](const ShardMap::Own&) { some = true; });
@@ -52,6 +52,7 @@ void Engine::initialise_parameters() {
       write_range("master", slice.begin + begin, count, to);
     }
   }
+  if (one_copy_) refresh();
 }
 
 /// Of one update, as this rank evaluates them.
@@ -127,7 +128,9 @@ void Engine::check_range(std::int64_t begin, std::int64_t count) const {
   require(begin >= 0 && count >= 0 && count <= layout_.size() - begin, "engine: a range outside the flat space");
 }
 
-bool Engine::replicated(const std::string& name) const { return buffers_.extent(name) == Extent::full; }
+bool Engine::replicated(const std::string& name) const {
+  return buffers_.extent(name) == Extent::full && !buffers_.one_copy(name);
+}
 
 std::vector<FlatRange> Engine::own_ranges(const std::string& name) const {
   (void)buffers_.extent(name);
@@ -141,7 +144,7 @@ std::vector<FlatRange> Engine::own_ranges(const std::string& name) const {
 void Engine::gather_range(const std::string& name, std::int64_t begin, std::int64_t count, float* to, int root) {
   check_range(begin, count);
   const bool is_root = comm_.rank() == root;
-  if (replicated(name)) {
+  if (buffers_.extent(name) == Extent::full) {
     if (is_root) read_range(name, begin, count, to);
     return;
   }
@@ -172,7 +175,7 @@ void Engine::read_range(const std::string& name, std::int64_t begin, std::int64_
     d.api.copy(to + (run.begin - begin), buffers_.at(name, run), static_cast<std::size_t>(run.size()) * sizeof(float),
                d.stream.ref);
   };
-  if (replicated(name)) {
+  if (buffers_.extent(name) == Extent::full) {
     read({{begin, begin + count}, begin});
   } else {
     std::int64_t found = 0;
@@ -188,13 +191,13 @@ void Engine::write_range(const std::string& name, std::int64_t begin, std::int64
   settle_values();
   Device& d = *device_;
   const std::int64_t end = begin + count;
-  const auto for_held = [&](Extent extent, const auto& visit) {
-    if (extent == Extent::full)
+  const auto for_held = [&](bool all, const auto& visit) {
+    if (all)
       visit(ShardMap::Own{{begin, end}, begin});
     else
       map_.for_own(begin, end, visit);
   };
-  for_held(buffers_.extent(name), [&](const ShardMap::Own& run) {
+  for_held(replicated(name), [&](const ShardMap::Own& run) {
     d.api.copy(buffers_.at(name, run), from + (run.begin - begin), static_cast<std::size_t>(run.size()) * sizeof(float),
                d.stream.ref);
   });
@@ -203,7 +206,7 @@ void Engine::write_range(const std::string& name, std::int64_t begin, std::int64
     const std::size_t width = size_of(options_.compute);
     rounded.resize(static_cast<std::size_t>(count) * width);
     round_to(options_.compute, from, static_cast<std::size_t>(count), rounded.data(), place_.threads);
-    for_held(buffers_.extents().param16, [&](const ShardMap::Own& run) {
+    for_held(buffers_.extents().param16 == Extent::full && !one_copy_, [&](const ShardMap::Own& run) {
       const std::int64_t to = buffers_.extents().param16 == Extent::full ? run.begin : run.shard_begin;
       d.api.copy(static_cast<std::byte*>(buffers_.param16()) + static_cast<std::size_t>(to) * width,
                  rounded.data() + static_cast<std::size_t>(run.begin - begin) * width,

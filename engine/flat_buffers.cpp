@@ -5,18 +5,38 @@
 #include "core/error.hpp"
 
 namespace lockstep::engine {
+namespace {
 
-BufferExtents BufferExtents::of(int stage, DType compute, bool leaves) {
+/// Rank 0's memory, on every rank.
+class OneCopy final : public comm::FlatArena {
+ public:
+  OneCopy(comm::Communicator& comm, DeviceApi& device, std::size_t bytes)
+      : arena_(comm.make_arena(device, comm.rank() == 0 ? bytes : 0)), bytes_(bytes) {
+    require(data() != nullptr, "engine: one copy of the parameters needs ranks that reach each other's memory");
+  }
+  [[nodiscard]] std::byte* data() const noexcept override { return arena_->peer(0); }
+  [[nodiscard]] std::size_t bytes() const noexcept override { return bytes_; }
+  [[nodiscard]] std::byte* peer(int /*rank*/) const noexcept override { return data(); }
+
+ private:
+  std::unique_ptr<comm::FlatArena> arena_;
+  std::size_t bytes_;
+};
+
+}  // namespace
+
+BufferExtents BufferExtents::of(int stage, DType compute, bool leaves, bool one_copy) {
   const auto from = [stage](int first) { return stage >= first ? Extent::shard : Extent::full; };
   return {.master = from(compute == DType::f32 ? 3 : 1),
           .param16 = from(3),
           .grad = leaves ? Extent::full : from(2),
-          .moments = from(1)};
+          .moments = from(1),
+          .one_copy = one_copy};
 }
 
 FlatBuffers::FlatBuffers(comm::Communicator& comm, DeviceApi& device, const FlatLayout& layout, const ShardMap& map,
                          DType compute, const optim::Optimizer& optimizer, BufferExtents extents)
-    : compute_(compute), extents_(extents), names_{"master"} {
+    : compute_(compute), extents_(extents), ranks_(static_cast<std::size_t>(comm.size())), names_{"master"} {
   const auto make = [&](Extent extent, std::size_t element, bool exchanged) {
     const std::int64_t elements = extent == Extent::full ? layout.size() : map.largest_shard();
     const auto bytes = static_cast<std::size_t>(elements) * element;
@@ -24,23 +44,18 @@ FlatBuffers::FlatBuffers(comm::Communicator& comm, DeviceApi& device, const Flat
   };
   // What ranks exchange each step: whole gradients, and whole parameters of which each rank updates its shard.
   const auto gathered = [&](Extent extent) { return map.sharded() && extent == Extent::full; };
-  master_ = make(extents.master, sizeof(float), compute == DType::f32 && gathered(extents.master));
+  const auto make_values = [&](Extent extent, std::size_t element) -> std::unique_ptr<comm::FlatArena> {
+    if (!extents.one_copy) return make(extent, element, gathered(extent));
+    return std::make_unique<OneCopy>(comm, device, static_cast<std::size_t>(layout.size()) * element);
+  };
+  master_ =
+      compute == DType::f32 ? make_values(extents.master, sizeof(float)) : make(extents.master, sizeof(float), false);
   grad_ = make(extents.grad, sizeof(float), extents.grad == Extent::full);
-  if (compute != DType::f32) param16_ = make(extents.param16, size_of(compute), gathered(extents.param16));
+  if (compute != DType::f32) param16_ = make_values(extents.param16, size_of(compute));
   for (const std::string& moment : optimizer.moments()) {
     names_.push_back(moment);
     moments_.push_back(make(extents.moments, sizeof(float), false));
   }
-}
-
-std::size_t FlatBuffers::bytes_of(std::int64_t elements, std::int64_t shard, DType compute, std::size_t moments,
-                                  BufferExtents extents) {
-  const auto bytes = [&](Extent extent, std::size_t element) {
-    return static_cast<std::size_t>(extent == Extent::full ? elements : shard) * element;
-  };
-  return bytes(extents.master, sizeof(float)) + bytes(extents.grad, sizeof(float)) +
-         (compute == DType::f32 ? 0 : bytes(extents.param16, size_of(compute))) +
-         moments * bytes(extents.moments, sizeof(float));
 }
 
 std::vector<float*> FlatBuffers::moments() const {
@@ -71,8 +86,10 @@ float* FlatBuffers::at(const std::string& name, const ShardMap::Own& run) const 
 }
 
 std::size_t FlatBuffers::bytes() const {
-  std::size_t total = master_->bytes() + grad_->bytes();
-  if (param16_ != nullptr) total += param16_->bytes();
+  const comm::FlatArena* const values = compute_ == DType::f32 ? master_.get() : param16_.get();
+  std::size_t total = grad_->bytes();
+  total += extents_.one_copy ? (values->bytes() + ranks_ - 1) / ranks_ : values->bytes();
+  if (values != master_.get()) total += master_->bytes();
   for (const auto& arena : moments_) total += arena->bytes();
   return total;
 }

@@ -17,8 +17,9 @@ struct BufferExtents {
   Extent param16 = Extent::full;  ///< stage 3
   Extent grad = Extent::full;     ///< what the update reads: stages 2 and 3, unless micro-batches are leaves
   Extent moments = Extent::full;  ///< stages 1 to 3
+  bool one_copy = false;          ///< what the passes read is whole, and the same memory on all ranks
 
-  [[nodiscard]] static BufferExtents of(int stage, DType compute, bool leaves);
+  [[nodiscard]] static BufferExtents of(int stage, DType compute, bool leaves, bool one_copy = false);
 };
 
 /// Owns one rank's flat buffers, which all share the layout of the flat space: master parameters, the 16-bit copy that
@@ -39,6 +40,10 @@ class FlatBuffers {
   /// What the passes read, whole or a shard: the 16-bit copy, or the master in fp32.
   [[nodiscard]] Buffer values(Memory memory) const;
   [[nodiscard]] Extent values_extent() const { return compute_ == DType::f32 ? extents_.master : extents_.param16; }
+  /// A rank writes of what is one memory for all ranks only what it owns.
+  [[nodiscard]] bool one_copy(const std::string& name) const {
+    return extents_.one_copy && compute_ == DType::f32 && index_of(name) == 0;
+  }
 
   /// "master" and the optimizer's names of its moments: what a checkpoint holds.
   [[nodiscard]] const std::vector<std::string>& names() const { return names_; }
@@ -46,10 +51,8 @@ class FlatBuffers {
   [[nodiscard]] Extent extent(const std::string& name) const;
   /// Where a run that this rank owns begins in the buffer of this name.
   [[nodiscard]] float* at(const std::string& name, const ShardMap::Own& run) const;
+  /// Of one copy for all ranks, an even share.
   [[nodiscard]] std::size_t bytes() const;
-  /// bytes(), before there are any.
-  [[nodiscard]] static std::size_t bytes_of(std::int64_t elements, std::int64_t shard, DType compute,
-                                            std::size_t moments, BufferExtents extents);
 
  private:
   static float* as_float(const comm::FlatArena& arena) { return reinterpret_cast<float*>(arena.data()); }
@@ -57,6 +60,7 @@ class FlatBuffers {
 
   DType compute_;
   BufferExtents extents_;
+  std::size_t ranks_;
   std::vector<std::string> names_;
   std::unique_ptr<comm::FlatArena> master_, grad_, param16_;
   std::vector<std::unique_ptr<comm::FlatArena>> moments_;

@@ -86,6 +86,48 @@ class RefreshedValues final : public UnitValues {
   std::vector<int> order_;
 };
 
+/// Nobody writes while others still read either: a rank updates after it has all ranks' reports of the step, which they
+/// make after their last pass.
+class CommonValues final : public UnitValues {
+ public:
+  CommonValues(comm::Communicator& comm, DeviceApi& device, StepGraphs& graphs, const FlatLayout& layout, Buffer values)
+      : comm_(comm),
+        graphs_(graphs),
+        units_(layout.units()),
+        values_(values),
+        word_(comm.make_arena(device, one_copy_bytes)),
+        device_(device) {}
+
+  void begin_pass(const std::vector<nn::UnitEvent>& /*events*/, StreamRef /*stream*/) override {}
+  void acquire(int /*unit*/, nn::Phase phase, StreamRef stream) override {
+    if (phase == nn::Phase::forward && all_updated_.id != 0) graphs_.outside([this, stream] { settle(stream); });
+  }
+  void release(int /*unit*/, nn::Phase /*phase*/) override {}
+  [[nodiscard]] std::byte* begin_of(int unit) const override {
+    return static_cast<std::byte*>(values_.data) +
+           static_cast<std::size_t>(units_[static_cast<std::size_t>(unit)].begin) * size_of(values_.dtype);
+  }
+  /// A sum that is complete when every rank has begun it.
+  void updated(StreamRef stream) override {
+    graphs_.outside([this, stream] {
+      all_updated_ =
+          comm_.start_all_reduce({word_->data(), 1, DType::i32, device_.memory()}, comm::Reduce::max, stream);
+    });
+  }
+  void settle(StreamRef stream) override { comm_.wait(std::exchange(all_updated_, {}), stream); }
+  [[nodiscard]] std::size_t bytes() const override { return word_->bytes(); }
+  [[nodiscard]] std::size_t bytes_per_step(int /*micro_batches*/) const override { return word_->bytes(); }
+
+ private:
+  comm::Communicator& comm_;
+  StepGraphs& graphs_;
+  std::vector<FlatRange> units_;
+  Buffer values_;
+  std::unique_ptr<comm::FlatArena> word_;
+  DeviceApi& device_;
+  comm::Pending all_updated_;
+};
+
 class GatheredValues final : public UnitValues {
  public:
   GatheredValues(comm::Communicator& comm, DeviceApi& device, StepGraphs& graphs, const FlatLayout& layout,
@@ -189,6 +231,11 @@ std::unique_ptr<UnitValues> make_refreshed_values(comm::Communicator& comm, Step
                                                   const FlatLayout& layout, const ShardMap& map, Buffer values,
                                                   const std::vector<nn::UnitEvent>& events) {
   return std::make_unique<RefreshedValues>(comm, graphs, layout, map, values, events);
+}
+
+std::unique_ptr<UnitValues> make_common_values(comm::Communicator& comm, DeviceApi& device, StepGraphs& graphs,
+                                               const FlatLayout& layout, Buffer values) {
+  return std::make_unique<CommonValues>(comm, device, graphs, layout, values);
 }
 
 std::unique_ptr<UnitValues> make_gathered_values(comm::Communicator& comm, DeviceApi& device, StepGraphs& graphs,

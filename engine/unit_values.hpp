@@ -37,6 +37,15 @@ class UnitValues {
                                                                 Buffer values,
                                                                 const std::vector<nn::UnitEvent>& events);
 
+/// What make_common_values has of its own, and a rank hands to the communicator each step.
+constexpr std::size_t one_copy_bytes = sizeof(std::int32_t);
+
+/// Stages 0 to 2 where all ranks read one copy of the parameters in memory that they share: each updates its own parts
+/// of it, and nobody reads before all have. `values`: of the whole flat space. Collective.
+[[nodiscard]] std::unique_ptr<UnitValues> make_common_values(comm::Communicator& comm, DeviceApi& device,
+                                                             StepGraphs& graphs, const FlatLayout& layout,
+                                                             Buffer values);
+
 /// Stage 3: a rank keeps its shard of the parameters. A unit is gathered one unit ahead of its use, in every pass, and
 /// its memory taken back afterwards. `shard`: of this rank. `passes`: all that there will be. Collective.
 [[nodiscard]] std::unique_ptr<UnitValues> make_gathered_values(

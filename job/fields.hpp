@@ -357,6 +357,15 @@ void comm(Config& c, V& v) {
        .choices = {"auto", "shared", "mpi"},
        .refused = {{"buckets", "messages between ranks of one host are called mpi"}}});
   v.field(
+      c.one_copy,
+      {.name = "one_copy",
+       .doc =
+           "auto: on CPUs, where all ranks share one host's memory (intra_host), they keep one copy of the parameters "
+           "between them, and each updates a share of it, whose moments it alone keeps: less memory and a shorter "
+           "update, in ZeRO stages 0 to 2, with the same bits. off: every rank keeps a copy of its own, as with "
+           "run.guard.every, which compares them.",
+       .choices = {"auto", "off"}});
+  v.field(
       c.progress_thread,
       {.name = "progress_thread",
        .doc = "MPI ranks on several hosts: a thread moves messages while the rank computes, so that sums of gradients "

@@ -160,6 +160,7 @@ struct CommConfig {
   std::int64_t ranks = 1;  ///< of backend local
   std::string wire = "fp32";
   std::string intra_host = "auto";
+  std::string one_copy = "auto";
   bool progress_thread = true;
   bool share_gpu = false;
   double timeout_s = 600;

@@ -166,8 +166,8 @@ LrFound find_lr(const job::LoadedJob& asked, const LrFindOptions& options, RankC
   const auto model = make_model(job, dataset->shape());
   if (!beginning.manifest) (void)settle_micro_batch(loaded, *model, rank);
   const job::BatchSizes batch = batch_for(job, beginning, rank);
-  const engine::EngineOptions engine_settings =
-      engine_options(loaded, *model, batch, comm.rank(), rank.place.device->immediate());
+  const engine::EngineOptions engine_settings = engine_options(
+      loaded, *model, batch, comm.rank(), rank.place.device->immediate(), comm.capabilities().shared_address_space);
   require_same_run(beginning, job, *dataset, *model, engine_settings);
   require_memory({.job = loaded,
                   .model = *model,
@@ -177,7 +177,8 @@ LrFound find_lr(const job::LoadedJob& asked, const LrFindOptions& options, RankC
                   .fixed_batch = beginning.manifest.has_value(),
                   .host_ranks = rank.host_ranks,
                   .process_ranks = rank.process_ranks,
-                  .device_ranks = rank.device_ranks},
+                  .device_ranks = rank.device_ranks,
+                  .reachable = comm.capabilities().shared_address_space},
                  comm);
   engine::Engine engine(*model, comm, rank.place, engine_settings);
   if (beginning.manifest)

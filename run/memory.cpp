@@ -113,7 +113,8 @@ MemoryNeed memory_need(nn::Model& model, const KernelTable& kernels, bool immedi
       options.group_of.empty() ? std::vector<int>(model.parameters().size(), 0) : options.group_of;
   const engine::FlatLayout layout(model.parameters(), plan, groups);
   const auto elements = static_cast<std::size_t>(layout.size());
-  const int stage = ranks == 1 ? 0 : options.zero_stage;
+  const bool one_copy = ranks > 1 && options.one_copy;
+  const int stage = ranks == 1 ? 0 : std::max(options.zero_stage, one_copy ? 1 : 0);
   const bool leaves_kept = options.leaves > 0;
   std::optional<engine::ShardMap> map;
   if (stage > 0) {
@@ -127,7 +128,7 @@ MemoryNeed memory_need(nn::Model& model, const KernelTable& kernels, bool immedi
       options.optimizer, map ? map->tensors(layout, model.parameters()) : layout.tensors(model.parameters()));
   const std::size_t moments = optimizer->moments().size();
   const auto leaves = static_cast<std::size_t>(std::max<std::int64_t>(1, options.leaves));
-  const engine::BufferExtents extents = engine::BufferExtents::of(stage, options.compute, leaves_kept);
+  const engine::BufferExtents extents = engine::BufferExtents::of(stage, options.compute, leaves_kept, one_copy);
   const auto of_extent = [&](Extent extent, std::size_t width) {
     return static_cast<std::size_t>(extent == Extent::full ? layout.size() : pieces.shard) * width;
   };
@@ -141,6 +142,8 @@ MemoryNeed memory_need(nn::Model& model, const KernelTable& kernels, bool immedi
     state.parameters = of_extent(extents.param16, width);
     state.masters = of_extent(extents.master, sizeof(float));
   }
+  if (one_copy)
+    state.parameters = (state.parameters + static_cast<std::size_t>(ranks) - 1) / static_cast<std::size_t>(ranks);
   state.gradients = of_extent(extents.grad, sizeof(float));
   state.moments = moments * of_extent(extents.moments, sizeof(float));
   if (leaves_kept) {
@@ -164,6 +167,8 @@ MemoryNeed memory_need(nn::Model& model, const KernelTable& kernels, bool immedi
     for (const int unit : engine::UnitSchedule::brought(units, plan.unit_events))
       need.exchange += static_cast<std::size_t>(own_of(*map, ranges[static_cast<std::size_t>(unit)])) * width *
                        static_cast<std::size_t>(options.grad_accum);
+  } else if (one_copy) {
+    need.exchange += engine::one_copy_bytes;
   } else if (stage > 0) {
     need.exchange += static_cast<std::size_t>(pieces.own) * width;
   }
@@ -177,7 +182,7 @@ MemoryNeed memory_need(nn::Model& model, const KernelTable& kernels, bool immedi
                static_cast<std::size_t>(pieces.norm_leaves) * (sizeof(NormLeaf) + sizeof(std::int64_t)) +
                layout.norm_leaf_count() * sizeof(double) + static_cast<std::size_t>(ranks) * sizeof(StepReport) +
                leaves * sizeof(LossSum) + sizeof(engine::EvaluationSum) + group_count * sizeof(GroupStep) +
-               sizeof(StepState) + kernels.context_bytes;
+               sizeof(StepState) + kernels.context_bytes + (one_copy ? engine::one_copy_bytes : 0);
   if (optimizer->granularity() != optim::Granularity::element)
     need.other += static_cast<std::size_t>(pieces.tensors) * sizeof(TileRun);
   if (immediate) {
@@ -274,9 +279,10 @@ std::optional<std::string> memory_shortage(const MemoryNeed& need, const FreeMem
 }
 
 MemoryNeed require_memory(const MemoryQuestion& question, comm::Communicator& comm) {
-  const MemoryNeed need = memory_need(
-      question.model, question.kernels, question.device.immediate(), comm.rank(), comm.size(),
-      engine_options(question.job, question.model, question.batch, comm.rank(), question.device.immediate()));
+  const MemoryNeed need =
+      memory_need(question.model, question.kernels, question.device.immediate(), comm.rank(), comm.size(),
+                  engine_options(question.job, question.model, question.batch, comm.rank(), question.device.immediate(),
+                                 question.one_memory()));
   const FreeMemory free = question.free();
   if (comm.rank() == 0) log::print("{}\n", memory_line(need, free, question));
   const std::uint64_t left = question.left(free, need);
@@ -365,8 +371,9 @@ std::string memory_forecast(const job::LoadedJob& asked, int ranks) {
                                   .batch = batch_sizes(job, ranks, threads ? "comm.ranks" : "from MPI"),
                                   .host_ranks = ranks,
                                   .process_ranks = threads ? ranks : 1};
-    const MemoryNeed need = memory_need(*model, question.kernels, question.device.immediate(), 0, ranks,
-                                        engine_options(loaded, *model, question.batch, 0, question.device.immediate()));
+    const MemoryNeed need = memory_need(
+        *model, question.kernels, question.device.immediate(), 0, ranks,
+        engine_options(loaded, *model, question.batch, 0, question.device.immediate(), question.one_memory()));
     const FreeMemory free = question.free();
     const std::optional<std::string> shortage = memory_shortage(need, free, question);
     return memory_line(need, free, question) + (shortage ? "\nnot on this machine now: " + *shortage : "");

@@ -62,6 +62,7 @@ struct MemoryQuestion {
   int host_ranks = 1;        ///< of all ranks, those that share this host's memory
   int process_ranks = 1;     ///< of them, those that are threads of one process
   int device_ranks = 1;      ///< of all ranks, those that share this rank's device
+  bool reachable = true;     ///< the ranks of a host reach each other's memory
 
   [[nodiscard]] bool on_device() const { return device.memory() == Memory::device; }
   /// What the job's memory is taken from, and the ranks that share it.
@@ -70,6 +71,10 @@ struct MemoryQuestion {
   [[nodiscard]] std::uint64_t left(const FreeMemory& free, const MemoryNeed& need) const;
   /// What that is bounded by.
   [[nodiscard]] std::string limit(const FreeMemory& free, const MemoryNeed& need) const;
+  /// Of engine_options().
+  [[nodiscard]] bool one_memory() const {
+    return reachable && host_ranks == batch.world && job.config.comm.intra_host != "mpi";
+  }
   [[nodiscard]] int sharing() const { return on_device() ? device_ranks : host_ranks; }
   [[nodiscard]] int sharing_process() const { return on_device() ? 1 : process_ranks; }
 };

@@ -141,9 +141,9 @@ class Advice {
       changed.config.gradient_accumulation_steps = std::nullopt;
     }
     const job::BatchSizes batch = batch_sizes(changed.config, variant.ranks, "advice");
-    return memory_need(question_.model, question_.kernels, question_.device.immediate(), 0,
-                       static_cast<int>(variant.ranks),
-                       engine_options(changed, question_.model, batch, 0, question_.device.immediate()));
+    return memory_need(
+        question_.model, question_.kernels, question_.device.immediate(), 0, static_cast<int>(variant.ranks),
+        engine_options(changed, question_.model, batch, 0, question_.device.immediate(), question_.one_memory()));
   }
 
   [[nodiscard]] std::string words(const Variant& variant) const {

@@ -34,7 +34,7 @@ MicroBatchChoice largest_micro_batch(const job::LoadedJob& job, nn::Model& model
   const FreeMemory free = question_of(1).free();
   const auto need_of = [&](const MemoryQuestion& question) {
     return memory_need(model, kernels, device.immediate(), 0, static_cast<int>(ranks),
-                       engine_options(variant, model, question.batch, 0, device.immediate()));
+                       engine_options(variant, model, question.batch, 0, device.immediate(), question.one_memory()));
   };
   const auto fits = [&](std::int64_t micro) {
     const MemoryQuestion question = question_of(micro);

@@ -84,8 +84,9 @@ Preview preview(const job::LoadedJob& asked, int ranks, const std::string& ranks
     const auto model = make_model(variant.config, shape);
     if (preview.model.empty()) preview.model = model->describe();
     Preview::Row result{.stage = stage, .recompute = recompute, .need = {}, .process = {}};
-    result.need = memory_need(*model, *place.kernels, immediate, 0, ranks,
-                              engine_options(variant, *model, preview.batch, 0, immediate));
+    result.need = memory_need(
+        *model, *place.kernels, immediate, 0, ranks,
+        engine_options(variant, *model, preview.batch, 0, immediate, variant.config.comm.intra_host != "mpi"));
     if (place.device->memory() == Memory::host) result.process = process_need(variant.config, result.need, ranks);
     return result;
   };

@@ -58,7 +58,8 @@ std::string zero_line(const job::JobConfig& job, const engine::Engine& engine) {
   if (engine.zero_stage() == 0) return fmt::format("stage {} has nothing to divide on one rank", stage);
   std::string what = engine.optimizer().moments().empty() ? "" : "moments";
   const auto add = [&](const char* more) { what += (what.empty() ? "" : ", ") + std::string(more); };
-  if (!engine.replicated("master")) add(engine.options().compute == DType::f32 ? "parameters" : "masters");
+  if (!engine.replicated("master") && !(engine.one_copy() && engine.options().compute == DType::f32))
+    add(engine.options().compute == DType::f32 ? "parameters" : "masters");
   if (stage >= 2 && engine.options().leaves == 0) add("gradients");
   if (stage == 3 && engine.options().compute != DType::f32) add("parameters");
   return fmt::format("stage {}: {} divided over {} ranks", stage, what.empty() ? "updates" : what,
@@ -90,6 +91,9 @@ void print_run_header(const RunParts& parts) {
     log::print("recompute {}: {:.0f} % more work\n", parts.job.config.model.gpt2.recompute,
                100 * again.flops / (engine.plan().forward.flops + engine.plan().backward.flops));
   if (const std::string zero = zero_line(parts.job.config, engine); !zero.empty()) log::print("zero      {}\n", zero);
+  if (engine.one_copy())
+    log::print(
+        "shared    the ranks keep one copy of the parameters, and each updates its part (comm.one_copy: auto)\n");
   if (parts.capture.captured)
     log::print("graphs    steps are captured and launched as a whole (run.cuda_graph: auto)\n");
   else if (!parts.capture.why_not.empty())

@@ -36,9 +36,10 @@ void require_same_data(const std::string& checkpoint, const std::string& trained
 /// what no rank could hold or count, whatever its memory.
 [[nodiscard]] job::BatchSizes batch_sizes(const job::JobConfig& job, std::int64_t world,
                                           const std::string& world_source);
-/// Of one rank, whose device does its work at once (a CPU) or not.
+/// Of one rank, whose device does its work at once (a CPU) or not. `one_memory`: all ranks reach each other's memory.
 [[nodiscard]] engine::EngineOptions engine_options(const job::LoadedJob& loaded, const nn::Model& model,
-                                                   const job::BatchSizes& batch, int rank, bool immediate = true);
+                                                   const job::BatchSizes& batch, int rank, bool immediate = true,
+                                                   bool one_memory = false);
 /// Whether a step's work is to be captured (run.cuda_graph) with these options on this device; if not, why: empty on
 /// CPUs, where there is nothing to capture.
 struct Capture {

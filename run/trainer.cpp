@@ -69,7 +69,8 @@ class Training {
     batch_ = batch_for(job_, beginning_, rank_);
     explain_micro_batch(batch_, why_micro);
     if (job_.micro_batch_is_auto()) loaded_.config.train_micro_batch_size_per_gpu = batch_.micro;
-    options_ = engine_options(loaded_, *model_, batch_, comm_.rank(), rank_.place.device->immediate());
+    options_ = engine_options(loaded_, *model_, batch_, comm_.rank(), rank_.place.device->immediate(),
+                              comm_.capabilities().shared_address_space);
     capture_ = choose_capture(job_, *rank_.place.device);
     options_.captured = capture_.captured;
     require_same_run(beginning_, job_, *dataset_, *model_, options_);
@@ -282,7 +283,8 @@ class Training {
             .fixed_batch = beginning_.manifest.has_value(),
             .host_ranks = rank_.host_ranks,
             .process_ranks = rank_.process_ranks,
-            .device_ranks = rank_.device_ranks};
+            .device_ranks = rank_.device_ranks,
+            .reachable = comm_.capabilities().shared_address_space};
   }
 
   void make_engine() {

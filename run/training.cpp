@@ -67,7 +67,8 @@ Training::Training(nn::Model& model, const job::LoadedJob& job, RankContext& ran
       comm_(rank.comm),
       folder_(run_folder(job_.config)),
       batch_(batch_sizes(job_.config, rank.comm.size(), rank.world_source)),
-      options_(engine_options(job_, model, batch_, rank.comm.rank(), rank.place.device->immediate())),
+      options_(engine_options(job_, model, batch_, rank.comm.rank(), rank.place.device->immediate(),
+                              rank.comm.capabilities().shared_address_space)),
       engine_([&] {
         options_.micro_batch.length = options.length;
         if (options.user_managed_scheduler) options_.schedule = nullptr;

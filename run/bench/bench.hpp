@@ -20,10 +20,11 @@ struct BenchOptions {
   std::string json_path = {};  ///< where all samples go; empty: nowhere
 };
 
-[[nodiscard]] const std::vector<std::string>& bench_names();  ///< optimizer, allreduce, gemm, attention, step
+[[nodiscard]] const std::vector<std::string>& bench_names();  ///< optimizer, allreduce, update, gemm, attention, step
 
 /// Runs the measurements in turn. Rank 0 prints a header and a table of each; with a json_path it writes the samples of
-/// all of them there. With a single rank `allreduce` is left out, and said to be, if others are asked for too.
+/// all of them there. `allreduce` and `update` are left out, and said to be, where they are not for
+/// these ranks and others are asked for too.
 /// ErrorKind::environment if the file cannot be written.
 void run_benches(RankContext& rank, const BenchOptions& options);
 

@@ -36,6 +36,11 @@ struct AllReduceShape {
 /// rank.
 [[nodiscard]] Report bench_all_reduce(RankContext& rank, const AllReduceShape& shape, const Sampling& sampling);
 
+/// What ranks of one host do with their gradients after backward, AdamW in fp32 with the norm: with one copy of the
+/// parameters in memory and with one each, and MPI_Allreduce with AdamW alone. ErrorKind::config where ranks do not
+/// share the memory of one host's CPUs.
+[[nodiscard]] Report bench_update(RankContext& rank, const OptimizerShape& shape, const Sampling& sampling);
+
 struct GemmShape {
   std::int64_t tokens = 0;  ///< rows; 0: 1,024 on a CPU, 65,536 on a device
   std::int64_t width = 768;

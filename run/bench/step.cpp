@@ -121,9 +121,11 @@ Report bench_step(RankContext& rank, const job::LoadedJob& asked, const StepShap
                                 .batch = batch,
                                 .host_ranks = rank.host_ranks,
                                 .process_ranks = rank.process_ranks,
-                                .device_ranks = rank.device_ranks};
+                                .device_ranks = rank.device_ranks,
+                                .reachable = rank.comm.capabilities().shared_address_space};
   require_memory(question, rank.comm);
-  engine::EngineOptions options = engine_options(loaded, *model, batch, rank.comm.rank(), immediate);
+  engine::EngineOptions options =
+      engine_options(loaded, *model, batch, rank.comm.rank(), immediate, rank.comm.capabilities().shared_address_space);
   options.captured = choose_capture(job, *rank.place.device).captured;
   const MemoryNeed need =
       memory_need(*model, *rank.place.kernels, immediate, rank.comm.rank(), rank.comm.size(), options);

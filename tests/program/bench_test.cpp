@@ -66,14 +66,17 @@ TEST_F(Bench, OfEachKindWritesFiguresThatAgree) {
   EXPECT_EQ(measured_by("lockstep bench allreduce --samples 2 --seconds 1 --ranks 3 --bytes 65536 --bytes 400000"),
             (std::set<std::string>{"allreduce"}));
   EXPECT_EQ(ranks_, 3);
+  EXPECT_EQ(measured_by("lockstep bench update --samples 2 --seconds 1 --ranks 3 --elements 100000"),
+            (std::set<std::string>{"update"}));
   EXPECT_EQ(measured_by("lockstep bench step job.yaml --samples 2 --seconds 1 --peak 64 --set train_batch_size=4"),
             (std::set<std::string>{"step"}));
 }
 
 TEST_F(Bench, OfAllUnderMpiMeasuresAllOnItsRanks) {
   EXPECT_EQ(measured_by("mpirun -n 2 lockstep bench all " + small),
-            (std::set<std::string>{"optimizer", "allreduce", "gemm", "attention", "step"}));
+            (std::set<std::string>{"optimizer", "allreduce", "update", "gemm", "attention", "step"}));
   EXPECT_EQ(ranks_, 2);
+  EXPECT_THAT(text_of(path("bench.json")), HasSubstr("MPI_Allreduce, then adamw"));
   EXPECT_THAT(text_of(path("bench.json")), HasSubstr("MPI_Iallreduce of 64.0 KiB"));
 }
 
@@ -85,6 +88,9 @@ TEST_F(Bench, OfAllOnOneRankSaysWhatItLeavesOut) {
   const Outcome alone = run("lockstep bench allreduce");
   EXPECT_EQ(alone.exit_code, 2) << alone.all();
   EXPECT_THAT(alone.err, HasSubstr("start it with mpirun -n 2"));
+  const Outcome update = run("lockstep bench update");
+  EXPECT_EQ(update.exit_code, 2) << update.all();
+  EXPECT_THAT(update.err, HasSubstr("lockstep bench optimizer"));
 }
 
 /// After the first steps everything is there: primitives, packed weights, scratch memory, threads. Memory that came and
