@@ -7,8 +7,9 @@ namespace lockstep::run::bench {
 
 static_assert(tile_elements == norm_leaf_elements);
 
-OptimizerState::OptimizerState(Workbench& bench, std::size_t elements, comm::Part part, float* p, float* g)
-    : p(p), g(g), m(bench.numbers(part.size(), 1e-3F)), v(bench.numbers(part.size(), 1e-6F)) {
+OptimizerState::OptimizerState(Workbench& bench, std::size_t elements, comm::Part part, float* parameters,
+                               float* gradients)
+    : p(parameters), g(gradients), m(bench.numbers(part.size(), 1e-3F)), v(bench.numbers(part.size(), 1e-6F)) {
   std::vector<Tile> tiles_here;
   std::vector<NormLeaf> leaves_here;
   for (std::size_t i = part.begin; i < part.end; i += tile_elements) {

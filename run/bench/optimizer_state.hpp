@@ -17,7 +17,7 @@ inline constexpr std::int64_t gpt2_124m = 124'439'808;  ///< parameters
 struct OptimizerState {
   /// Of `elements` parameters, of all of which this rank updates those of `part`, whose bounds are whole tiles (or the
   /// end): moments are made for these alone.
-  OptimizerState(Workbench& bench, std::size_t elements, comm::Part part, float* p, float* g);
+  OptimizerState(Workbench& bench, std::size_t elements, comm::Part part, float* parameters, float* gradients);
   /// Of everything, in memory of its own.
   OptimizerState(Workbench& bench, std::size_t elements)
       : OptimizerState(bench, elements, {0, elements}, bench.numbers(elements, 0.02F), bench.numbers(elements, 1e-3F)) {

@@ -27,7 +27,7 @@ data:   {type: text, path: corpus.txt, tokenizer: char, validation_fraction: 0.1
 run:    {name: kjv, output_dir: runs, steps: 2000, seed: 7, device: cpu, threads: 2, determinism: fast,
          cuda_graph: off, eval_every: 100, log_every: 5, checkpoint: {every: 50, keep_last: 2}, guard: {every: 40},
          resume: never, max_skipped_steps: 30}
-comm:   {backend: local, ranks: 2, wire: fp32, intra_host: mpi, progress_thread: false,
+comm:   {backend: local, ranks: 2, wire: fp32, intra_host: mpi, one_copy: off, progress_thread: false,
          share_gpu: true, timeout_s: 60,
          warn_s: 5, start_timeout_s: 30, check_collectives: true}
 train_batch_size: 64

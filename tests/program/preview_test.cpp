@@ -39,9 +39,9 @@ class Preview : public ProgramTest {
 };
 
 TEST_F(Preview, IsWithinFivePercentOfWhatARunTakes) {
-  for (const char* how :
-       {"--set zero_optimization.stage=0", "--set zero_optimization.stage=2 --set model.recompute=block",
-        "--set zero_optimization.stage=3 --set bf16.enabled=true"}) {
+  for (const char* how : {"--set zero_optimization.stage=0", "--set comm.one_copy=off",
+                          "--set zero_optimization.stage=2 --set model.recompute=block",
+                          "--set zero_optimization.stage=3 --set bf16.enabled=true"}) {
     const json preview = preview_of(std::string("gpt.yaml -n 2 ") + how);
     const Outcome train = run(std::string("mpirun -n 2 lockstep train gpt.yaml --resume never ") + how);
 
@@ -53,7 +53,7 @@ TEST_F(Preview, IsWithinFivePercentOfWhatARunTakes) {
 }
 
 TEST_F(Preview, PartsAddUpAndStagesDivide) {
-  const json preview = preview_of("gpt.yaml -n 2");
+  const json preview = preview_of("gpt.yaml -n 2 --set comm.one_copy=off"), shared = preview_of("gpt.yaml -n 2");
   ASSERT_EQ(preview["stages"].size(), 8U);
   for (const json& row : preview["stages"]) {
     std::int64_t sum = 0;
@@ -68,6 +68,9 @@ TEST_F(Preview, PartsAddUpAndStagesDivide) {
   EXPECT_LT(at(4, "gradients"), at(2, "gradients") * 0.6);
   EXPECT_LT(at(6, "parameters"), at(4, "parameters") * 0.6);
   EXPECT_LT(at(1, "activations"), at(0, "activations"));
+  EXPECT_EQ(shared["stages"][0]["parameters"].get<double>(), at(0, "parameters") / 2) << "one copy for two ranks";
+  EXPECT_EQ(shared["stages"][0]["moments"], preview["stages"][2]["moments"]);
+  EXPECT_EQ(shared["stages"][6], preview["stages"][6]) << "stage 3 keeps shards as it is";
   EXPECT_EQ(preview["lr"].size(), 2U);
 }
 

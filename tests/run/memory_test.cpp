@@ -34,7 +34,8 @@ struct Case {
   }
   [[nodiscard]] MemoryNeed need(int ranks = 1) const {
     const job::BatchSizes batch = batch_sizes(job.config, ranks, "a test");
-    return memory_need(*model, kernels::cpu_table(), true, 0, ranks, engine_options(job, *model, batch, 0));
+    return memory_need(*model, kernels::cpu_table(), true, 0, ranks,
+                       engine_options(job, *model, batch, 0, true, question(ranks).one_memory()));
   }
 };
 
@@ -65,12 +66,14 @@ TEST(Memory, TheNeedIsWhatTheEngineAllocates) {
             "zero_optimization: {stage: 3}\nbf16: {enabled: true}\n",
             "zero_optimization: {stage: 1}\nbf16: {enabled: true}\noptimizer: {type: Muon}\n",
             "zero_optimization: {stage: 2}\noptimizer: {type: Lamb}\n"})
-        for (const int ranks : {1, 2, 3, 4}) {
+        for (const auto& [ranks, one_memory] :
+             {std::pair{1, false}, {2, false}, {3, false}, {4, false}, {2, true}, {3, true}}) {
           const Case example(std::string(text) + how + more, std::string(text) == mlp ? 5 : 65);
           const job::BatchSizes batch = batch_sizes(example.job.config, ranks, "a test");
-          comm::run_ranks(ranks, [&](comm::Communicator& comm) {
+          comm::run_ranks(ranks, [&, ranks = ranks, one_memory = one_memory](comm::Communicator& comm) {
             const auto device = make_cpu_device();
-            const engine::EngineOptions options = engine_options(example.job, *example.model, batch, comm.rank());
+            const engine::EngineOptions options =
+                engine_options(example.job, *example.model, batch, comm.rank(), true, one_memory);
 
             const MemoryNeed need =
                 memory_need(*example.model, kernels::cpu_table(), true, comm.rank(), ranks, options);
