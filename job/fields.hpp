@@ -362,8 +362,8 @@ void comm(Config& c, V& v) {
        .doc =
            "auto: on CPUs, where all ranks share one host's memory (intra_host), they keep one copy of the parameters "
            "between them, and each updates a share of it, whose moments it alone keeps: less memory and a shorter "
-           "update, in ZeRO stages 0 to 2, with the same bits. off: every rank keeps a copy of its own, as with "
-           "run.guard.every, which compares them.",
+           "update, in ZeRO stages 0 to 2, with the same bits. off: every rank keeps a copy of its own, and "
+           "run.guard.every has copies to compare.",
        .choices = {"auto", "off"}});
   v.field(
       c.progress_thread,

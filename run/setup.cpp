@@ -263,9 +263,7 @@ engine::EngineOptions engine_options(const job::LoadedJob& loaded, const nn::Mod
   options.bucket_elements =
       job.zero_optimization.reduce_bucket_size.value_or(immediate ? options.bucket_elements : whole_units);
   options.zero_stage = static_cast<int>(job.zero_optimization.stage);
-  // The guard compares what each rank has of its own.
-  options.one_copy = one_memory && immediate && job.comm.one_copy == "auto" && job.run.guard.every == 0 &&
-                     job.zero_optimization.stage < 3;
+  options.one_copy = one_memory && immediate && job.comm.one_copy == "auto" && job.zero_optimization.stage < 3;
   options.wait_timeout_s = job.comm.timeout_s;
   options.tune = job.run.determinism == "fast";
   return options;

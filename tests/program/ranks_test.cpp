@@ -44,12 +44,12 @@ TEST_F(Ranks, ABitThatChangesOnOneRankEndsTheRunWithItsTensorAndRankBeforeItIsSa
   };
 
   // Between two looks: found by the next, which a checkpoint brings.
-  const std::string found = after("flip@rank2:step10:end", "--set run.guard.every=100");
+  const std::string found = after("flip@rank2:step10:end", "--set run.guard.every=100 --set comm.one_copy=off");
   EXPECT_NE(found.find("after step 12: rank 2 of 3 holds another value of layers.0.weight (the parameter itself)"),
             std::string::npos)
       << found;
   // Right after a look, where every stage has what only one rank holds.
-  for (const char* stage : {"0", "2", "3"}) {
+  for (const char* stage : {"0", "0 --set comm.one_copy=off", "2", "3"}) {
     const std::string changed = after("flip@rank1:step11", std::string("--set zero_optimization.stage=") + stage);
     EXPECT_NE(changed.find("of rank 1 changed between step 10 and the update of step 11"), std::string::npos)
         << stage << ": " << changed;
@@ -59,7 +59,7 @@ TEST_F(Ranks, ABitThatChangesOnOneRankEndsTheRunWithItsTensorAndRankBeforeItIsSa
 TEST_F(Ranks, ABitThatChangesAfterAResumeIsFoundAsBefore) {
   const std::string train =
       "mpirun --oversubscribe -n 3 lockstep train job.yaml --set train_batch_size=12 "
-      "--set run.checkpoint.every=4 --set run.guard.every=5 ";
+      "--set run.checkpoint.every=4 --set run.guard.every=5 --set comm.one_copy=off ";
   ASSERT_EQ(run(train + "--set run.steps=8").exit_code, 0);
 
   const Outcome outcome = run(train, {{"LOCKSTEP_FAULT", "flip@rank2:step9:end"}});
