@@ -79,7 +79,7 @@ TEST(Job, ReadsEveryKey) {
   EXPECT_EQ(config.data.text, (TextDataConfig{.path = "/folder/corpus.txt", .validation_fraction = 0.1}));
   EXPECT_EQ(config.run,
             (RunConfig{"kjv", "runs", 2000, 7, "cpu", 2, "fast", "off", 100, 5, {50, 2}, {40}, "never", 30}));
-  EXPECT_EQ(config.comm, (CommConfig{"local", 2, "fp32", "mpi", false, true, 60, 5, 30, true}));
+  EXPECT_EQ(config.comm, (CommConfig{"local", 2, "fp32", "mpi", "off", false, true, 60, 5, 30, true}));
   EXPECT_EQ(config.train_batch_size, 64);
   EXPECT_EQ(config.train_micro_batch_size_per_gpu, 8);
   EXPECT_EQ(config.gradient_accumulation_steps, 4);
