@@ -268,7 +268,8 @@ std::string FlightTable::missing_from(Phase phase) const {
 }
 
 std::string FlightTable::text() const {
-  static constexpr std::string_view phases[] = {"absent", "in MPI_Init", "running", "in MPI_Finalize", "gone"};
+  static constexpr std::string_view phases[] = {"absent",  "in MPI_Init",     "connecting",
+                                                "running", "in MPI_Finalize", "gone"};
   std::string text;
   const std::int64_t now = now_ns();
   for (int place = 0; place < size_; ++place) {

@@ -33,7 +33,14 @@ struct Signature {
 [[nodiscard]] std::string describe(const Signature& signature);
 
 /// Where a rank is in its life.
-enum class Phase : std::int32_t { absent, starting, running, ending, gone };
+enum class Phase : std::int32_t {
+  absent,
+  starting,    ///< MPI_Init
+  connecting,  ///< makes its communicators: the library's own collectives, which have no deadline
+  running,
+  ending,  ///< frees them, MPI_Finalize
+  gone
+};
 
 /// One rank's entry. Written by one thread, read by anybody at any time: every field is whole by itself, and a reader
 /// that comes while a line of the ring is overwritten sees a mixture of two in that line.
@@ -106,7 +113,7 @@ class FlightTable {
   /// "rank 2 (stopped; step 7, has left collective number 41)". Ranks that wait in an earlier collective are named only
   /// if nobody else is missing: they wait for the same rank. Empty: all of this host's ranks have come.
   [[nodiscard]] std::string missing_from(std::uint64_t number) const;
-  /// The same before MPI is up (Phase::starting) or as it ends (Phase::ending): those that have not got there.
+  /// The same where the library waits by itself (Phase::starting, connecting, ending): those that have not got there.
   [[nodiscard]] std::string missing_from(Phase phase) const;
   /// All tracks, for people.
   [[nodiscard]] std::string text() const;
