@@ -1,5 +1,7 @@
 #include "run/twin_runs.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <fstream>
 
