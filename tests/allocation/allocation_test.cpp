@@ -1,43 +1,13 @@
 // A checkpoint is saved and loaded while memory runs out: every allocation in turn is the one that fails.
 #include <gtest/gtest.h>
 
-#include <atomic>
 #include <cstdio>
-#include <cstdlib>
-#include <new>
 
 #include "run/background_save.hpp"
 #include "run/checkpoint_store.hpp"
+#include "tests/allocation/failing_new.hpp"
 #include "tests/run/trainee.hpp"
 #include "tests/support/crash_disk.hpp"
-
-namespace {
-
-std::atomic<std::int64_t> left{-1};  ///< allocations, of all threads, until one fails; below 0: none does
-std::atomic<bool> met{false};
-
-void* allocate(std::size_t bytes, std::size_t alignment) {
-  if (left.load(std::memory_order_relaxed) >= 0 && left.fetch_sub(1) == 0) {
-    met = true;
-    throw std::bad_alloc();
-  }
-  const std::size_t whole = (std::max<std::size_t>(bytes, 1) + alignment - 1) / alignment * alignment;
-  void* const memory = std::aligned_alloc(alignment, whole);
-  if (memory == nullptr) throw std::bad_alloc();
-  return memory;
-}
-
-}  // namespace
-
-// The other forms call these.
-void* operator new(std::size_t bytes) { return allocate(bytes, alignof(std::max_align_t)); }
-void* operator new(std::size_t bytes, std::align_val_t alignment) {
-  return allocate(bytes, static_cast<std::size_t>(alignment));
-}
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
-void operator delete(void* memory, std::align_val_t) noexcept { std::free(memory); }
-void operator delete(void* memory, std::size_t, std::align_val_t) noexcept { std::free(memory); }
 
 namespace lockstep::run {
 namespace {
@@ -51,16 +21,14 @@ constexpr const char* folder = "/run/checkpoints";
 /// Calls `work` with the n-th allocation failing; says how it ended: "" well, else what was thrown.
 template <class Work>
 std::string with_failure(std::int64_t n, const Work& work) {
-  met = false;
   std::exception_ptr thrown;
-  left = n;
+  testing::fail_allocation(n);
   try {
     work();
   } catch (...) {
-    left = -1;
     thrown = std::current_exception();
   }
-  left = -1;
+  testing::fail_no_allocation();
   if (!thrown) return {};
   const Failure failure = failure_of(thrown);
   EXPECT_EQ(failure.kind, ErrorKind::environment) << "allocation " << n << ": " << failure.text;
@@ -126,7 +94,7 @@ TEST_P(Allocations, ThatFailInASaveLeaveTheOldOrTheNewCheckpointAndTheNextSaveIs
     const bool is_new = newest.manifest.state.step.attempted == 20;
     EXPECT_EQ(masters_of(*other.engine), is_new ? fresh : old.masters) << n;
     EXPECT_TRUE(is_new || !thrown.empty()) << n << ": given up without a word";
-    if (!met) break;
+    if (!testing::allocation_has_failed()) break;
     EXPECT_EQ(store.save(*trainee.engine, state_at(30)).trouble, "") << n;
     EXPECT_EQ(disk->names(folder), std::vector<std::string>{"step-30"}) << n;
     if (::testing::Test::HasFailure()) return;
@@ -157,7 +125,7 @@ TEST(Allocation, ThatFailsWhileACheckpointIsLookedForIsNotTakenForDamage) {
     if (thrown.empty()) {
       EXPECT_EQ(masters_of(*other.engine), fresh) << n;
     }
-    if (!met) break;
+    if (!testing::allocation_has_failed()) break;
     if (::testing::Test::HasFailure()) return;
   }
   std::printf("%ld allocations, %ld of them ended the load\n", static_cast<long>(n), static_cast<long>(failed));

@@ -22,16 +22,17 @@ using nlohmann::json;
 constexpr const char* job_text =
     "model: {type: mlp, hidden: [8]}\n"
     "data: {type: clusters, classes: 4, features: 6, samples: 104}\n"
-    "run: {steps: 36, seed: 5, eval_every: 7, log_every: 0, determinism: invariant, checkpoint: {every: 1, keep_last: "
+    "run: {steps: 36, seed: 5, eval_every: 7, log_every: 0, determinism: invariant, checkpoint: {keep_last: "
     "0}}\n"
     "train_batch_size: 8\n"
     "train_micro_batch_size_per_gpu: 2\n"
     "optimizer: {type: AdamW, params: {lr: 0.01}}\n"
     "scheduler: {type: WarmupLR, params: {warmup_num_steps: 10}}\n";
 
-job::JobConfig job_named(const testing::ScratchFolder& folder, const std::string& name) {
+job::JobConfig job_named(const testing::ScratchFolder& folder, const std::string& name, int checkpoint_every) {
   return job::load_job_text("job.yaml", job_text, folder.path().string(),
-                            {"run.name=" + name, "run.output_dir=" + (folder / "runs")})
+                            {"run.name=" + name, "run.output_dir=" + (folder / "runs"),
+                             fmt::format("run.checkpoint.every={}", checkpoint_every)})
       .config;
 }
 
@@ -64,14 +65,14 @@ std::vector<json> lines_of(const job::JobConfig& job) {
 
 TEST(EveryStep, IsOneThatARunGoesOnFromOnAnyNumberOfRanks) {
   const testing::ScratchFolder folder;
-  const job::JobConfig whole = job_named(folder, "whole");
+  const job::JobConfig whole = job_named(folder, "whole", 1);
   run_on(1, whole, "never");
   const std::vector<json> expected = lines_of(whole);
   ASSERT_EQ(expected.size(), 36U);
 
   for (std::size_t step = 1; step < expected.size(); ++step) {
     const int ranks = std::array{1, 2, 4, 3}[step % 4];
-    const job::JobConfig part = job_named(folder, fmt::format("from-{}", step));
+    const job::JobConfig part = job_named(folder, fmt::format("from-{}", step), 0);
     run_on(ranks, part, fmt::format("{}/checkpoints/step-{}", run_folder(whole), step));
 
     const std::vector<json> found = lines_of(part);
