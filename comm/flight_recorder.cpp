@@ -141,6 +141,7 @@ std::string FlightTrack::text(std::int64_t now) const {
 struct FlightTable::Head {
   std::atomic<std::int32_t> mapped{0};
   std::atomic<bool> dumped{false};
+  std::atomic<bool> ended{false};
   std::atomic<std::int64_t> warned{0};  ///< when; 0: never
   [[nodiscard]] FlightTrack* tracks() { return std::launder(reinterpret_cast<FlightTrack*>(this + 1)); }
 };
@@ -221,6 +222,8 @@ FlightTrack& FlightTable::track(int place) const {
 }
 
 bool FlightTable::claim_dump() { return !head_->dumped.exchange(true); }
+
+bool FlightTable::claim_end() { return !head_->ended.exchange(true); }
 
 bool FlightTable::claim_warning(double apart) {
   const std::int64_t now = now_ns();

@@ -105,6 +105,9 @@ class FlightTable {
   [[nodiscard]] FlightTrack& own() const { return track(own_); }
   /// True for the first rank of the host that asks: it writes for all.
   [[nodiscard]] bool claim_dump();
+  /// True for the first rank of the host that gives the job up: it says why. Whoever comes later would name ranks that
+  /// have ended because of it.
+  [[nodiscard]] bool claim_end();
   /// True unless one of the host has claimed a warning less than `apart` seconds ago: ranks that wait for one that is
   /// missing may wait in different collectives.
   [[nodiscard]] bool claim_warning(double apart);

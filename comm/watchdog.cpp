@@ -86,7 +86,7 @@ std::string Watchdog::dump() {
 }
 
 void Watchdog::end_process(const std::string& why) {
-  log::error("{}: {}{}", to_string(ErrorKind::hang), why, dump());
+  if (table_->claim_end()) log::error("{}: {}{}", to_string(ErrorKind::hang), why, dump());
   std::fflush(nullptr);
   _exit(exit_code(ErrorKind::hang));
 }

@@ -46,6 +46,7 @@ class Watchdog {
  private:
   void run();
   [[nodiscard]] std::string dump();
+  /// With exit code 6; the first of the host says why.
   [[noreturn]] void end_process(const std::string& why);
 
   std::shared_ptr<FlightTable> table_;

@@ -46,8 +46,9 @@ class Hangs : public ProgramTest {
     EXPECT_EQ(outcome.exit_code, 6) << place << outcome.all();
     EXPECT_EQ(count_of(outcome.err, waits_in + " for more than 1 s. Missing: rank 2 (stopped; pid "), 1)
         << place << outcome.err;
-    EXPECT_GE(count_of(outcome.err, "(comm.start_timeout_s). Missing: rank 2 (stopped; pid "), 1)
+    EXPECT_EQ(count_of(outcome.err, "(comm.start_timeout_s). Missing: rank 2 (stopped; pid "), 1)
         << place << outcome.err;
+    EXPECT_EQ(count_of(outcome.err, "which did not return"), 1) << "whoever comes later names nobody: " << outcome.err;
     EXPECT_TRUE(program.all_gone(Seconds(1))) << place;
   }
 };
