@@ -260,7 +260,7 @@ class Commands {
                       "a folder that does not exist yet, for both runs; removed if all is well (default: the run's "
                       "folder with .drill behind it)");
     drill->callback([&] { code_ = drill_command(job_, rehearsal_, seed_); });
-    add_examples(*drill, "lockstep drill job.yaml --kills 20", "lockstep drill job.yaml -n 4 --dir /scratch/drill");
+    add_examples(*drill, "lockstep drill job.yaml --kills 4", "lockstep drill job.yaml -n 4 --kills 4 --dir rehearsal");
   }
 
   void add_lr(CLI::App& app) {

@@ -141,6 +141,7 @@ std::string FlightTrack::text(std::int64_t now) const {
 struct FlightTable::Head {
   std::atomic<std::int32_t> mapped{0};
   std::atomic<bool> dumped{false};
+  std::atomic<bool> ended{false};
   std::atomic<std::int64_t> warned{0};  ///< when; 0: never
   [[nodiscard]] FlightTrack* tracks() { return std::launder(reinterpret_cast<FlightTrack*>(this + 1)); }
 };
@@ -222,6 +223,8 @@ FlightTrack& FlightTable::track(int place) const {
 
 bool FlightTable::claim_dump() { return !head_->dumped.exchange(true); }
 
+bool FlightTable::claim_end() { return !head_->ended.exchange(true); }
+
 bool FlightTable::claim_warning(double apart) {
   const std::int64_t now = now_ns();
   std::int64_t last = head_->warned.load();
@@ -268,7 +271,8 @@ std::string FlightTable::missing_from(Phase phase) const {
 }
 
 std::string FlightTable::text() const {
-  static constexpr std::string_view phases[] = {"absent", "in MPI_Init", "running", "in MPI_Finalize", "gone"};
+  static constexpr std::string_view phases[] = {"absent",  "in MPI_Init",     "connecting",
+                                                "running", "in MPI_Finalize", "gone"};
   std::string text;
   const std::int64_t now = now_ns();
   for (int place = 0; place < size_; ++place) {

@@ -33,7 +33,14 @@ struct Signature {
 [[nodiscard]] std::string describe(const Signature& signature);
 
 /// Where a rank is in its life.
-enum class Phase : std::int32_t { absent, starting, running, ending, gone };
+enum class Phase : std::int32_t {
+  absent,
+  starting,    ///< MPI_Init
+  connecting,  ///< makes its communicators: the library's own collectives, which have no deadline
+  running,
+  ending,  ///< frees them, MPI_Finalize
+  gone
+};
 
 /// One rank's entry. Written by one thread, read by anybody at any time: every field is whole by itself, and a reader
 /// that comes while a line of the ring is overwritten sees a mixture of two in that line.
@@ -98,6 +105,9 @@ class FlightTable {
   [[nodiscard]] FlightTrack& own() const { return track(own_); }
   /// True for the first rank of the host that asks: it writes for all.
   [[nodiscard]] bool claim_dump();
+  /// True for the first rank of the host that gives the job up: it says why. Whoever comes later would name ranks that
+  /// have ended because of it.
+  [[nodiscard]] bool claim_end();
   /// True unless one of the host has claimed a warning less than `apart` seconds ago: ranks that wait for one that is
   /// missing may wait in different collectives.
   [[nodiscard]] bool claim_warning(double apart);
@@ -106,7 +116,7 @@ class FlightTable {
   /// "rank 2 (stopped; step 7, has left collective number 41)". Ranks that wait in an earlier collective are named only
   /// if nobody else is missing: they wait for the same rank. Empty: all of this host's ranks have come.
   [[nodiscard]] std::string missing_from(std::uint64_t number) const;
-  /// The same before MPI is up (Phase::starting) or as it ends (Phase::ending): those that have not got there.
+  /// The same where the library waits by itself (Phase::starting, connecting, ending): those that have not got there.
   [[nodiscard]] std::string missing_from(Phase phase) const;
   /// All tracks, for people.
   [[nodiscard]] std::string text() const;

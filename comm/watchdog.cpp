@@ -22,7 +22,15 @@ constexpr std::chrono::milliseconds look{100};
 /// watchdog's turn.
 constexpr Seconds patience_with_waits{5};
 
-std::string_view place_in(Phase phase) { return phase == Phase::starting ? "MPI_Init" : "MPI_Finalize"; }
+/// In these the library waits by itself, without a deadline.
+bool waits_by_itself(Phase phase) {
+  return phase == Phase::starting || phase == Phase::connecting || phase == Phase::ending;
+}
+
+std::string_view place_in(Phase phase) {
+  if (phase == Phase::connecting) return "the making of communicators after MPI_Init";
+  return phase == Phase::starting ? "MPI_Init" : "MPI_Finalize";
+}
 
 /// What a rank is in, since when; times in which this process was stopped do not count.
 struct Stay {
@@ -78,7 +86,7 @@ std::string Watchdog::dump() {
 }
 
 void Watchdog::end_process(const std::string& why) {
-  log::error("{}: {}{}", to_string(ErrorKind::hang), why, dump());
+  if (table_->claim_end()) log::error("{}: {}{}", to_string(ErrorKind::hang), why, dump());
   std::fflush(nullptr);
   _exit(exit_code(ErrorKind::hang));
 }
@@ -93,7 +101,7 @@ void Watchdog::run() {
       if (track.process() != getpid()) continue;
       const Phase phase = track.phase();
       const std::uint64_t awaited = track.awaited();
-      const bool waits = phase == Phase::starting || phase == Phase::ending || awaited != 0;
+      const bool waits = waits_by_itself(phase) || awaited != 0;
       if (!waits) {
         stay.reset();
         continue;

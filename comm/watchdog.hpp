@@ -16,15 +16,16 @@ namespace lockstep::comm {
 ///
 /// A rank that waits for a collective for longer than `warn` is told of once a host, with the ranks that have not come.
 /// Waits of a communicator have a deadline of their own, which ends them with the collective and whom they wait for;
-/// the watchdog is for what no deadline reaches: MPI_Init and MPI_Finalize, and a rank that is stuck inside the
-/// library. It says who is missing, writes the table to `folder` and ends the process with exit code 6 after `abort`,
-/// or, for a collective, a little later than its wait should have ended by itself. The launcher ends the other ranks.
+/// the watchdog is for what no deadline reaches: MPI_Init, the making of communicators, MPI_Finalize, and a rank that
+/// is stuck inside the library. It says who is missing, writes the table to `folder` and ends the process with exit
+/// code 6 after `abort`, or, for a collective, a little later than its wait should have ended by itself. The launcher
+/// ends the other ranks.
 class Watchdog {
  public:
   struct Options {
     Seconds warn{60};    ///< 0: no warnings
     Seconds abort{600};  ///< as the communicator's own timeout
-    Seconds start{120};  ///< of MPI_Init and MPI_Finalize
+    Seconds start{120};  ///< of MPI_Init, the making of communicators, and MPI_Finalize
     std::string folder;  ///< the run's, for what is dumped; made if it is not there. Empty: standard error only
     std::string host;    ///< for messages
   };
@@ -45,6 +46,7 @@ class Watchdog {
  private:
   void run();
   [[nodiscard]] std::string dump();
+  /// With exit code 6; the first of the host says why.
   [[noreturn]] void end_process(const std::string& why);
 
   std::shared_ptr<FlightTable> table_;

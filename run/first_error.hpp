@@ -6,6 +6,7 @@
 
 #include "comm/communicator.hpp"
 #include "core/error.hpp"
+#include "core/failure.hpp"
 #include "files/durable_file.hpp"
 
 namespace lockstep::run {
@@ -23,10 +24,9 @@ class FirstError {
       work();
     } catch (const files::DiskTrouble& error) {
       *this = {ErrorKind::checkpoint, true, error.what()};
-    } catch (const Error& error) {
-      *this = {error.kind(), false, error.what()};
-    } catch (const std::exception& error) {
-      *this = {ErrorKind::internal, false, error.what()};
+    } catch (...) {
+      const Failure failure = failure_of(std::current_exception());
+      *this = {failure.kind, false, failure.text};
     }
   }
   [[nodiscard]] bool failed() const { return !text_.empty(); }

@@ -207,17 +207,20 @@ class MpiRank {
   MpiRank(const Start& start, const PlaceOf& place_of)
       : table_(comm::FlightTable::of_process(launcher_rank())), watchdog_(table_, watch_options(start)) {
     mpi_.emplace();
-    watchdog_.enter(comm::Phase::running);
+    watchdog_.enter(comm::Phase::connecting);
     begin(start, place_of);
   }
   MpiRank(const MpiRank&) = delete;
   MpiRank& operator=(const MpiRank&) = delete;
   ~MpiRank() {
+    leave();
     ending_.reset();
-    watchdog_.enter(comm::Phase::ending);
     mpi_.reset();
     watchdog_.enter(comm::Phase::gone);
   }
+
+  /// The body is done: what follows, to MPI_Finalize, is the library's own collectives, which the watchdog looks after.
+  void leave() { watchdog_.enter(comm::Phase::ending); }
 
   /// Collective, once MPI is up.
   void begin(const Start& start, const PlaceOf& place_of) {
@@ -267,6 +270,7 @@ class MpiRank {
     if (mpi_->world_rank() == 0) warn_of_hosts(nccl);
     ranks.get().record_in(&table_->own());
     ranks.get().check_signatures(job_.comm.check_collectives);
+    table_->own().enter(comm::Phase::running);
     return ranks;
   }
   [[nodiscard]] RankContext context(comm::Communicator& comm) const {
@@ -312,6 +316,7 @@ int run_mpi(const Start& start, const Body& body, const PlaceOf& place_of) {
     const RankComm comm = rank.make_comm();
     RankContext context = rank.context(comm.get());
     body(context);
+    rank.leave();
   } catch (...) {
     failure = failure_of(std::current_exception());
   }
@@ -338,6 +343,9 @@ class SingleProcess final : public RankProcess {
 class MpiProcess final : public RankProcess {
  public:
   explicit MpiProcess(const Start& start) : rank_(start, select_own_place) {}
+  MpiProcess(const MpiProcess&) = delete;
+  MpiProcess& operator=(const MpiProcess&) = delete;
+  ~MpiProcess() override { rank_.leave(); }
   [[nodiscard]] const std::optional<int>& refused() const { return rank_.refused(); }
   void connect() {
     comm_ = rank_.make_comm();

@@ -10,12 +10,11 @@
 #include <thread>
 
 #include "core/error.hpp"
-#include "core/json.hpp"
 #include "core/text.hpp"
-#include "run/checkpoint_tools.hpp"
+#include "run/attempt.hpp"
 #include "run/launcher.hpp"
 #include "run/run_folder.hpp"
-#include "run/run_starts.hpp"
+#include "run/twin_runs.hpp"
 
 namespace lockstep::run {
 namespace {
@@ -24,7 +23,6 @@ namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 using nlohmann::json;
 
-constexpr std::chrono::microseconds look_every(1000);
 /// A killed job's processes are gone after it, or live on.
 constexpr std::chrono::seconds death(1);
 /// A busy machine may take so long to strike when its time has come.
@@ -33,63 +31,6 @@ constexpr double late_seconds = 1.0;
 constexpr double longer_save = 0.2;
 
 double seconds_since(Clock::time_point then) { return std::chrono::duration<double>(Clock::now() - then).count(); }
-
-/// The step of the last whole line of a metrics file; 0 without one.
-std::int64_t last_step(const std::string& path) {
-  constexpr std::streamoff tail = 1 << 16;
-  std::ifstream in(path, std::ios::binary | std::ios::ate);
-  if (!in) return 0;
-  const std::streamoff size = in.tellg();
-  in.seekg(std::max<std::streamoff>(0, size - tail));
-  std::string text(static_cast<std::size_t>(std::min(size, tail)), '\0');
-  in.read(text.data(), static_cast<std::streamsize>(text.size()));
-  text.resize(static_cast<std::size_t>(in.gcount()));
-  const std::size_t end = text.rfind('\n');
-  if (end == std::string::npos || end == 0) return 0;
-  const std::size_t begin = text.rfind('\n', end - 1);
-  const json line = parse_json(text.substr(begin == std::string::npos ? 0 : begin + 1, end - begin - 1));
-  return line.is_object() && line.contains("step") && line["step"].is_number_integer()
-             ? line["step"].get<std::int64_t>()
-             : 0;
-}
-
-std::uintmax_t size_of(const std::string& path) {
-  std::error_code error;
-  const std::uintmax_t size = fs::file_size(path, error);
-  return error ? 0 : size;
-}
-
-std::vector<std::string> names_in(const std::string& folder) {
-  std::vector<std::string> names;
-  std::error_code error;
-  for (fs::directory_iterator at(folder, error), end; !error && at != end; at.increment(error))
-    names.push_back(at->path().filename().string());
-  std::ranges::sort(names);
-  return names;
-}
-
-/// Temporary folders of checkpoints that are being written, or were.
-std::vector<std::string> partial_saves(const std::string& run) {
-  std::vector<std::string> names = names_in(run + "/checkpoints");
-  std::erase_if(names, [](const std::string& name) { return name.find(".partial-") == std::string::npos; });
-  return names;
-}
-
-/// Whether one of `now` was not there before.
-bool has_new(const std::vector<std::string>& now, const std::vector<std::string>& before) {
-  return std::ranges::any_of(now,
-                             [&](const std::string& name) { return std::ranges::find(before, name) == before.end(); });
-}
-
-/// Values of a line that repeat from run to run.
-json without_clock(json line) {
-  for (auto at = line.begin(); at != line.end();) {
-    const std::string& key = at.key();
-    const bool clock = key.ends_with("_per_s") || key.ends_with("_ms") || key == "memory_bytes";
-    at = clock ? line.erase(at) : std::next(at);
-  }
-  return line;
-}
 
 std::string log_tail(const std::string& path) {
   std::ifstream in(path, std::ios::binary);
@@ -208,7 +149,7 @@ class Rehearser {
            "drill: the undisturbed run ended with exit code {}:{}", code, tail);
     }
     std::vector<double> times;
-    for (const json& line : lines_of(run))
+    for (const json& line : metrics_of(run))
       if (line.contains("step_ms")) times.push_back(line["step_ms"].get<double>() * 1e-3);
     if (times.empty()) fail(ErrorKind::internal, "drill: the undisturbed run has no metrics");
     std::ranges::sort(times);
@@ -230,56 +171,6 @@ class Rehearser {
                     seconds_since(began), result_.step_seconds * 1e3, start_seconds_));
   }
 
-  static std::vector<json> lines_of(const std::string& run) {
-    std::ifstream in(run + "/metrics.jsonl", std::ios::binary);
-    std::vector<json> lines;
-    for (std::string text; std::getline(in, text);) lines.push_back(parse_json(text));
-    return lines;
-  }
-
-  /// One attempt at the disturbed run, from its start to its end.
-  class Attempt {
-   public:
-    Attempt(Rehearser& owner, bool long_save)
-        : owner_(owner),
-          run_(owner.run_of(disturbed)),
-          starts_bytes_(size_of(run_ + "/starts.jsonl")),
-          partial_before_(partial_saves(run_)),
-          job_(owner.child(disturbed, long_save)) {}
-
-    /// Until `come` is true, or the job has ended by itself: then false. Notes on the way when it begins to go on.
-    bool wait_until(const std::function<bool()>& come) {
-      for (;; std::this_thread::sleep_for(look_every)) {
-        const bool over = job_.ended();
-        notice_start();
-        if (over) return false;
-        if (come()) return true;
-      }
-    }
-    void notice_start() {
-      if (!first_ && size_of(run_ + "/starts.jsonl") > starts_bytes_) {
-        const std::vector<RunStart> starts = read_starts(run_);
-        if (!starts.empty()) first_ = starts.back().step;
-      }
-      if (first_ && !went_on_ && step() > *first_) went_on_ = Clock::now();
-    }
-    [[nodiscard]] std::int64_t step() const { return last_step(run_ + "/metrics.jsonl"); }
-    [[nodiscard]] bool saves() const { return has_new(partial_saves(run_), partial_before_); }
-    /// Steps that were done before it, once it says so.
-    [[nodiscard]] const std::optional<std::int64_t>& first() const { return first_; }
-    [[nodiscard]] const std::optional<Clock::time_point>& went_on() const { return went_on_; }
-    ChildJob& job() { return job_; }
-
-   private:
-    Rehearser& owner_;
-    std::string run_;
-    std::uintmax_t starts_bytes_;
-    std::vector<std::string> partial_before_;
-    ChildJob job_;
-    std::optional<std::int64_t> first_;
-    std::optional<Clock::time_point> went_on_;
-  };
-
   /// What kill number `i` aims at. The first four are one of each kind, so that none is missing by chance.
   Kill aim(std::int64_t i) {
     if (i == 0) {
@@ -299,7 +190,7 @@ class Rehearser {
     const Kill aimed = aim(i);
     const std::int64_t every = job_.run.checkpoint.every;
     const bool long_save = aimed.moment == KillMoment::saving && (i < 4 || coin());
-    Attempt attempt(*this, long_save);
+    Attempt attempt(run_of(disturbed), child(disturbed, long_save));
     const bool alive = await_moment(attempt, aimed, every * (last_target_ * i / options_.kills / every), long_save);
     // Who is to be struck was looked up while the job began: now every moment counts.
     std::optional<pid_t> victim;
@@ -399,7 +290,7 @@ class Rehearser {
   }
 
   void finish() {
-    Attempt attempt(*this, false);
+    Attempt attempt(run_of(disturbed), child(disturbed, false));
     (void)attempt.wait_until([] { return false; });
     take_stock(attempt);
     if (!attempt.job().wait_gone(death).empty()) complain("after the last attempt a process lived on");
@@ -417,35 +308,9 @@ class Rehearser {
   }
 
   void compare_runs() {
-    compare_metrics();
-    const std::string last = fmt::format("/checkpoints/step-{}", result_.steps);
-    if (const CheckpointReport report = diff_checkpoints(run_of(undisturbed) + last, run_of(disturbed) + last);
-        !report.good)
-      complain("the parameters or moments differ:\n" + report.text);
-    look_for_leftovers();
-  }
-
-  void compare_metrics() {
-    const std::vector<json> expected = lines_of(run_of(undisturbed)), found = lines_of(run_of(disturbed));
-    if (expected.size() != found.size())
-      complain(fmt::format("metrics.jsonl has {}, undisturbed {}",
-                           counted(static_cast<std::int64_t>(found.size()), "line"), expected.size()));
-    for (std::size_t i = 0; i < std::min(expected.size(), found.size()); ++i)
-      if (const json a = without_clock(expected[i]), b = without_clock(found[i]); a != b)
-        return complain(fmt::format("metrics.jsonl differs in line {}: {}, undisturbed {}", i + 1, printable(b.dump()),
-                                    printable(a.dump())));
-    result_.equal_lines = static_cast<std::int64_t>(expected.size());
-  }
-
-  void look_for_leftovers() {
-    for (const char* folder : {"", "/checkpoints"}) {
-      const std::vector<std::string> expected = names_in(run_of(undisturbed) + folder);
-      const std::vector<std::string> found = names_in(run_of(disturbed) + folder);
-      if (expected != found)
-        complain(fmt::format("{}{} holds {}; undisturbed {}", printable(run_of(disturbed)), folder,
-                             printable(fmt::format("{}", fmt::join(found, " "))),
-                             printable(fmt::format("{}", fmt::join(expected, " ")))));
-    }
+    const Twins twins = compare_twins(run_of(undisturbed), run_of(disturbed), result_.steps);
+    result_.equal_lines = twins.equal_lines;
+    for (const std::string& failure : twins.failures) complain(failure);
     const std::vector<std::string> expected = {fmt::format(".{}.lock", disturbed), fmt::format(".{}.lock", undisturbed),
                                                disturbed, "log.txt", undisturbed};
     if (const std::vector<std::string> found = names_in(result_.folder); found != expected)

@@ -1,17 +1,18 @@
 #include "run/training.hpp"
 
 #include <algorithm>
+#include <exception>
 #include <utility>
 
 #include "comm/heartbeat.hpp"
 #include "core/error.hpp"
-#include "core/isa.hpp"
 #include "core/log.hpp"
 #include "core/text.hpp"
 #include "files/durable_folder.hpp"
 #include "run/agreement.hpp"
 #include "run/micro_batch.hpp"
 #include "run/resume.hpp"
+#include "run/run_state.hpp"
 #include "run/setup.hpp"
 
 namespace lockstep::run {
@@ -87,18 +88,36 @@ void Training::together(std::string_view what, const std::function<void()>& work
   comm::run_with_heartbeat(comm_, what, here, comm::Seconds(std::min(1.0, job_.config.comm.timeout_s / 4)));
 }
 
+Training::~Training() {
+  if (saving() && is_root() && std::uncaught_exceptions() == 0)
+    log::warning("a save that begin_save() began is given up; call finish_save() before the training ends");
+}
+
 void Training::step() {
   comm_.at_step(step_count_ + 1);
   engine_->step();
   ++step_count_;
   collect();
+  go_on_saving();
 }
 
 /// Steps before one that ended the run come first; it is thrown by the next call.
 void Training::collect() {
   constexpr std::size_t most = 4096;
-  for (std::vector<engine::FinishedStep> more = engine_->results(); !more.empty(); more = engine_->results())
-    finished_.insert(finished_.end(), more.begin(), more.end());
+  try {
+    for (std::vector<engine::FinishedStep> more = engine_->results(); !more.empty(); more = engine_->results()) {
+      finished_.insert(finished_.end(), more.begin(), more.end());
+      // No rank is busy with the save that is under way any more: all go on with it after the same step.
+      for (const engine::FinishedStep& step : more)
+        if (saving() && (step.stop & engine::Engine::still_busy) == 0 && part_over_after_ <= step.step)
+          part_over_after_ = step.step + 1 + engine_->result_delay();
+    }
+  } catch (const Error& error) {
+    // All ranks diverge in the same step, so they can still see to the end of a save; on devices each learns of it at a
+    // step of its own.
+    if (error.kind() == ErrorKind::diverged && engine_->result_delay() == 0) await_save();
+    throw;
+  }
   if (finished_.size() > most) finished_.erase(finished_.begin(), finished_.end() - most);
 }
 
@@ -150,7 +169,9 @@ void Training::take_folder() {
     log::warning("{}: the file system has no locks; two jobs on this run would not notice each other", folder_);
 }
 
-std::string Training::save(const std::string& client_state) {
+/// Collective, with no step in flight from here on and no save under way.
+RunState Training::state_to_save(const std::string& client_state) {
+  await_save();
   drain();
   const StepState state = engine_->read_state();
   together(fmt::format("saving step {}", state.attempted), [&] {
@@ -162,26 +183,68 @@ std::string Training::save(const std::string& client_state) {
       log::print("what was saved after step {} ({}) is now in {}\n", state.attempted, moved->steps,
                  printable(moved->folder));
   });
-  const Saved saved = store_->save(*engine_, {.step = state,
-                                              .sample_position = state.attempted * batch_.train,
-                                              .seed = options_.seed,
-                                              .train_batch = batch_.train,
-                                              .micro_batch = batch_.micro,
-                                              .world = comm_.size(),
-                                              .threads = rank_.place.threads,
-                                              .isa = isa_for_bits(engine_->multiplies_bf16()),
-                                              .job = job::effective_yaml(job_.config),
-                                              .metric = engine_->metric_state(),
-                                              .data = own_data,
-                                              .schedule_index = scheduler_.managed() ? 0 : scheduler_.index(),
-                                              .client_state = client_state});
+  RunState run = run_state_of(*engine_, state, job_.config, batch_, rank_.place.threads);
+  run.data = own_data;
+  run.schedule_index = scheduler_.managed() ? 0 : scheduler_.index();
+  run.client_state = client_state;
+  return run;
+}
+
+std::string Training::save(const std::string& client_state) {
+  const RunState state = state_to_save(client_state);
+  begun_.reset();
+  const Saved saved = store_->save(*engine_, state);
   if (saved.path.empty()) throw files::DiskTrouble(saved.trouble);
   if (is_root() && !saved.trouble.empty()) log::warning("{}", saved.trouble);
   return saved.path;
 }
 
+void Training::begin_save(const std::string& client_state) {
+  const RunState state = state_to_save(client_state);
+  begun_.reset();
+  if (!job_.config.run.checkpoint.async) return end_save(store_->save(*engine_, state));
+  if (!background_) background_.emplace(*store_, *engine_);
+  part_over_after_ = 0;
+  background_->begin(state, {});
+  background_->report();
+}
+
+/// What a step's report says of this rank is fixed as its last micro-batch begins: it is told after the step before.
+void Training::go_on_saving() {
+  if (!saving()) return;
+  if (step_count_ == part_over_after_) {
+    drain();
+    part_over_after_ = 0;
+    if (const std::optional<Saved> saved = background_->advance()) end_save(*saved);
+  }
+  background_->report();
+}
+
+void Training::end_save(const Saved& saved) {
+  begun_ = saved;
+  if (is_root() && !saved.trouble.empty())
+    log::warning("{}{}", saved.trouble, saved.path.empty() ? "; training goes on" : "");
+}
+
+/// Collective.
+void Training::await_save() {
+  if (!saving()) return;
+  part_over_after_ = 0;
+  end_save(background_->finish());
+  background_->report();
+}
+
+std::optional<std::string> Training::finish_save() {
+  await_save();
+  const std::optional<Saved> saved = std::exchange(begun_, std::nullopt);
+  if (!saved) return std::nullopt;
+  if (saved->path.empty()) throw files::DiskTrouble(saved->trouble);
+  return saved->path;
+}
+
 std::optional<LoadedCheckpoint> Training::load(const std::string& resume) {
   require(step_count_ == 0, "training: load after the first step");
+  await_save();
   Beginning beginning;
   together("looking into the run's folder", [&] {
     take_folder();

@@ -10,6 +10,7 @@
 #include "engine/engine.hpp"
 #include "engine/evaluate.hpp"
 #include "job/batch.hpp"
+#include "run/background_save.hpp"
 #include "run/checkpoint_store.hpp"
 #include "run/launch.hpp"
 #include "run/run_folder.hpp"
@@ -74,6 +75,10 @@ class Training {
  public:
   /// `model` must outlive it. The job's model.type must be custom. Collective.
   Training(nn::Model& model, const job::LoadedJob& job, RankContext& rank, TrainingOptions options = {});
+  Training(const Training&) = delete;
+  Training& operator=(const Training&) = delete;
+  /// A save that begin_save() began and nobody waited for is given up, with a warning.
+  ~Training();
 
   /// Forward pass of one micro-batch of micro_batch() samples.
   void forward(const data::HostBatch& batch) { engine_->forward(batch); }
@@ -109,8 +114,21 @@ class Training {
   [[nodiscard]] std::optional<engine::Evaluation> evaluate(const data::Dataset& dataset);
 
   /// Writes <run folder>/checkpoints/step-N, of which run.checkpoint.keep_last remain, and returns its path.
-  /// `client_state` is any text of the program's own, rank 0's counts. Collective.
+  /// `client_state` is any text of the program's own, rank 0's counts. When it returns the checkpoint is whole and on
+  /// the disk; a disk that is full or fails is thrown as files::DiskTrouble, which a program may survive. Collective.
   std::string save(const std::string& client_state = "");
+  /// The same beside training: returns when every rank has copied what it writes, as much host memory as the rank saves
+  /// (made at the first call, kept). step() goes on with it; the checkpoint gets its name some steps later, when every
+  /// rank's part is on the disk, and holds this moment to the bit. One at a time: this, save() and load() first wait
+  /// for the one under way. A disk that is full or fails costs that save alone, with a warning by rank 0, and
+  /// finish_save() throws it; other errors come from the call that meets them. With run.checkpoint.async: false nothing
+  /// is copied, and it returns when the checkpoint is there. Collective.
+  void begin_save(const std::string& client_state = "");
+  /// Waits for what begin_save() has begun last and returns its path, once; nothing if there was none. To be called
+  /// before the training goes: what is still under way then is given up. Throws as save() does. Collective.
+  std::optional<std::string> finish_save();
+  /// Whether a save is under way. The same on every rank.
+  [[nodiscard]] bool saving() const { return background_ && background_->under_way(); }
   /// Goes on from a checkpoint: "auto" the newest whole one of the run's folder, "never" none, else the folder of a
   /// checkpoint or of a run. Parameters, moments, loss scaler, counters and the schedule's index are those that were
   /// saved, on any number of ranks. Nothing if "auto" finds none. Before the first step. Collective.
@@ -126,6 +144,10 @@ class Training {
   void together(std::string_view what, const std::function<void()>& work);
   void open_store(const std::string& run_id);
   void take_folder();
+  RunState state_to_save(const std::string& client_state);
+  void go_on_saving();
+  void end_save(const Saved& saved);
+  void await_save();
   [[nodiscard]] bool is_root() const { return comm_.rank() == 0; }
 
   const job::LoadedJob job_;
@@ -142,6 +164,9 @@ class Training {
   // Once it saves or loads:
   std::optional<CheckpointStore> store_;
   std::optional<RunLock> lock_;  ///< on rank 0
+  std::optional<BackgroundSave> background_;
+  std::int64_t part_over_after_ = 0;  ///< the step after which all ranks go on with it; 0: not known yet
+  std::optional<Saved> begun_;        ///< how the last one that was begun has ended, until somebody asks
 };
 
 /// Runs `body` as this process's part of a job and returns the exit code for main(). Whatever `body` throws ends all

@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
-# What CI has no time for: kills, fuzzing and clean guard steps by the thousand. It may be stopped at any moment and goes on where it was.
+# What CI has no time for: kills, fuzzing, headers and clean guard steps by the thousand. It may be stopped at any moment and goes on where it was.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-usage='usage: tools/gate.sh [--kills N] [--part N] [--fuzz N] [--guard-steps N] [--file PATH] [--program PATH] [--dir PATH]
+usage='usage: tools/gate.sh [--kills N] [--part N] [--fuzz N] [--headers N] [--guard-steps N] [--file PATH] [--program PATH] [--dir PATH]
 
   --kills N        of a rank or mpirun, in all (default 1000), in parts of
   --part N         kills each (default 50); every part is a `lockstep drill` with a seed of its own
   --fuzz N         executions in all, shared out among the targets (default 20000000)
+  --headers N      of safetensors files, judged by our reader and by an independent one (default 1000000), in parts of 100000,
+                   each of a seed of its own
   --guard-steps N  clean steps of a job that looks for drift after every tenth (default 10000)
   --file PATH      results, a line each; what stands there is not done again (default build/gate.txt)
   --program PATH   default build/release/bin/lockstep
@@ -16,12 +18,13 @@ usage='usage: tools/gate.sh [--kills N] [--part N] [--fuzz N] [--guard-steps N] 
 Any number may be 0. At the end the figures are printed, of all the lines of this commit; exit code 0: nothing failed and all
 that was asked for is there.'
 
-kills=1000 part=50 fuzz=20000000 guard_steps=10000 file=build/gate.txt program=build/release/bin/lockstep dir=
+kills=1000 part=50 fuzz=20000000 headers=1000000 guard_steps=10000 file=build/gate.txt program=build/release/bin/lockstep dir=
 while (($#)); do
   case $1 in
     --kills) kills=${2:?$usage} && shift ;;
     --part) part=${2:?$usage} && shift ;;
     --fuzz) fuzz=${2:?$usage} && shift ;;
+    --headers) headers=${2:?$usage} && shift ;;
     --guard-steps) guard_steps=${2:?$usage} && shift ;;
     --file) file=${2:?$usage} && shift ;;
     --program) program=${2:?$usage} && shift ;;
@@ -69,6 +72,21 @@ while (($(total kills passed) + $(total kills failed) < kills)); do
   echo "gate: $(total kills passed) of $kills kills"
 done
 
+while (($(total headers passed) + $(total headers failed) < headers)); do
+  missing=$((headers - $(total headers passed) - $(total headers failed)))
+  now=$((missing < 100000 ? missing : 100000))
+  seed=$((1 + $(grep -c "^$commit headers " "$file" || true)))
+  if LOCKSTEP_TEST_HEADERS=$now LOCKSTEP_TEST_SEED=$seed "$(dirname "$program")/safetensors_test" \
+    --gtest_filter=SafetensorsHeader.AgreesWithAnIndependentReader >"$scratch/log" 2>&1 && ! grep -q SKIPPED "$scratch/log"; then
+    note headers passed "$now" "seed $seed"
+  else
+    note headers failed "$now" "seed $seed"
+    cat "$scratch/log" >&2
+    break
+  fi
+  echo "gate: $(total headers passed) of $headers headers"
+done
+
 if ((guard_steps > 0 && $(total guard passed) < guard_steps)); then
   if (cd "$scratch" && exec mpirun -n 2 --oversubscribe "$program" train kills.yaml --set run.name=guard --set "run.steps=$guard_steps" \
     --set run.guard.every=10 --set run.checkpoint.every=0 --set run.eval_every=0) >"$scratch/log" 2>&1; then
@@ -96,6 +114,7 @@ report() { # WHAT WANTED WORDS
   if ((failed > 0 || passed < $2)); then status=1; fi
 }
 report kills "$kills" kills
+report headers "$headers" 'headers'
 report guard "$guard_steps" 'clean guard steps'
 report fuzz "$fuzz" 'fuzz executions'
 if grep -q "^$commit [a-z]* failed " "$file"; then grep "^$commit [a-z]* failed " "$file" >&2 && status=1; fi

@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 
 #include <filesystem>
+#include <sstream>
 
 #include "tests/program/jobs.hpp"
 
@@ -23,16 +24,32 @@ class DrillCommand : public ProgramTest {
   }
 };
 
-TEST_F(DrillCommand, EightKillsLeaveNoTraceInTheRunAndNothingOnTheDisk) {
-  const Outcome outcome = run("lockstep drill long.yaml --kills 8 -n 2 --seed 5");
+TEST_F(DrillCommand, ThirtyKillsLeaveNoTraceInTheRunAndNothingOnTheDisk) {
+  const Outcome outcome = run_program("lockstep drill long.yaml --kills 30 -n 2 --seed 5", options(), Seconds(280));
 
   EXPECT_EQ(outcome.exit_code, 0) << outcome.all();
   EXPECT_THAT(outcome.out, HasSubstr("seed 5; in runs/long.drill"));
-  EXPECT_THAT(outcome.out, ContainsRegex("kills     8: training [1-8] \\(.*\\), saving [1-8] \\(.*\\), starting "));
+  EXPECT_THAT(outcome.out, ContainsRegex("kills     30: training [0-9]+ \\(.*\\), saving [0-9]+ \\(.*\\), starting "));
   EXPECT_THAT(outcome.out, ContainsRegex("lost      median [0-9]+ steps? of a crash, at most"));
   EXPECT_THAT(outcome.out, ContainsRegex("recovery  from the kill to the first new step: median"));
   EXPECT_THAT(outcome.out, HasSubstr("PASS      4000 lines of metrics and the parameters equal bit for bit"));
   EXPECT_FALSE(std::filesystem::exists(path("runs/long.drill")));
+}
+
+TEST_F(DrillCommand, ItsHelpEndsWithTwoExamplesThatWorkOnAJobThatSavesOnItsWay) {
+  std::filesystem::rename(path("long.yaml"), path("job.yaml"));
+
+  const Outcome help = run("lockstep drill --help");
+  const std::size_t begin = help.out.find("Examples:\n");
+  ASSERT_NE(begin, std::string::npos) << help.out;
+  std::istringstream examples(help.out.substr(begin + 10));
+  int count = 0;
+  for (std::string example; std::getline(examples, example); ++count) {
+    const Outcome outcome = run_program(example.substr(2), options(), Seconds(120));
+    EXPECT_EQ(outcome.exit_code, 0) << example << "\n" << outcome.all();
+    EXPECT_THAT(outcome.out, HasSubstr("\nPASS ")) << example;
+  }
+  EXPECT_EQ(count, 2) << help.out;
 }
 
 TEST_F(DrillCommand, ARunThatIsNotTheUndisturbedOneAfterAKillFailsAndStays) {

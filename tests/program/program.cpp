@@ -156,7 +156,7 @@ Outcome Program::finish(Seconds patience) {
 }
 
 bool Program::all_gone(Seconds patience) const {
-  return until(patience, [&] { return ranks().empty(); });
+  return until(patience, [&] { return marked().empty(); });
 }
 
 std::string program_path() { return LOCKSTEP_PROGRAM; }

@@ -48,7 +48,7 @@ class Program {
   Outcome finish(Seconds patience = Seconds(60));
   /// What has been written so far, on both streams: a rank may speak after the command's end.
   [[nodiscard]] std::string output() const { return text_of("out") + text_of("err"); }
-  /// Waits until no process of the program is left; false after `patience`.
+  /// Waits until no process that the command started is left; false after `patience`.
   [[nodiscard]] bool all_gone(Seconds patience) const;
 
  private:

@@ -164,13 +164,13 @@ TEST(Checkpoint, AFolderOfTheFormatBeforeIsRefusedWithOneSentence) {
                   "lockstep that wrote it, or start anew with --resume never, which keeps this run aside");
 }
 
-/// Ranks that write and ranks that read.
-class CheckpointRanks : public ::testing::TestWithParam<std::tuple<int, int>> {};
+/// Ranks that write, ranks that read, and the stage of ZeRO of those that write; the others have the one opposite.
+class CheckpointRanks : public ::testing::TestWithParam<std::tuple<int, int, int>> {};
 INSTANTIATE_TEST_SUITE_P(Checkpoints, CheckpointRanks,
-                         ::testing::Combine(::testing::Range(1, 5), ::testing::Range(1, 5)));
+                         ::testing::Combine(::testing::Range(1, 5), ::testing::Range(1, 5), ::testing::Range(0, 4)));
 
 TEST_P(CheckpointRanks, AnyNumberOfRanksReadsWhatAnyNumberWrote) {
-  const auto [writers, readers] = GetParam();
+  const auto [writers, readers, stage] = GetParam();
   const ScratchFolder folder;
   const Task task = testing::gpt_task(folder);
   const auto save = [&](engine::Engine& engine, const std::string& to) {
@@ -180,19 +180,28 @@ TEST_P(CheckpointRanks, AnyNumberOfRanksReadsWhatAnyNumberWrote) {
     EXPECT_EQ(saved.trouble, "");
     EXPECT_EQ(saved.path, folder / to + "/step-3");
   };
-  engines_on(task, writers, 1, [&](engine::Engine& engine) {
-    const auto dataset = task.dataset();
-    for (int i = 0; i < 3; ++i) testing::train_step(engine, *dataset, i);
-    save(engine, "first");
-  });
+  engines_on(
+      task, writers, 1,
+      [&](engine::Engine& engine) {
+        const auto dataset = task.dataset();
+        for (int i = 0; i < 3; ++i) testing::train_step(engine, *dataset, i);
+        save(engine, "first");
+      },
+      stage);
   const std::string first = folder / "first/step-3";
   ASSERT_EQ(newest_checkpoint(folder / "first").path, first);
 
-  engines_on(task, readers, 2, [&](engine::Engine& engine) {
-    load_checkpoint(first, read_manifest(first), engine);
-    require_equal_parameters(engine.comm(), engine);
-    save(engine, "second");
-  });
+  engines_on(
+      task, readers, 2,
+      [&](engine::Engine& engine) {
+        load_checkpoint(first, read_manifest(first), engine);
+        require_equal_parameters(engine.comm(), engine);
+        save(engine, "second");
+        const auto dataset = task.dataset();
+        for (int i = 3; i < 6; ++i) testing::train_step(engine, *dataset, i);  // and it goes on
+        engine.drain();
+      },
+      3 - stage);
 
   EXPECT_EQ(testing::logical_tensors(folder / "second/step-3"), testing::logical_tensors(first));
 }

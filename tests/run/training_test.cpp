@@ -5,8 +5,10 @@
 
 #include <filesystem>
 #include <functional>
+#include <map>
 
 #include "comm/communicator.hpp"
+#include "comm/run_ranks.hpp"
 #include "core/error.hpp"
 #include "nn/mlp.hpp"
 #include "tests/support/error_text.hpp"
@@ -24,12 +26,12 @@ using lockstep::testing::ScratchFolder;
 class Program {
  public:
   explicit Program(const std::string& folder, TrainingOptions options = {},
-                   const std::vector<std::string>& overrides = {})
+                   const std::vector<std::string>& overrides = {}, comm::Communicator* comm = nullptr)
       : data_(data::make_clusters({.classes = 3, .features = 5, .samples = 200, .noise = 0.5, .seed = 3})),
         model_(nn::make_mlp({.features = 5, .hidden = {8}, .classes = 3})),
         device_(make_cpu_device()),
-        comm_(comm::make_single(device_.get())),
-        rank_{.comm = *comm_,
+        alone_(comm::make_single(device_.get())),
+        rank_{.comm = comm != nullptr ? *comm : *alone_,
               .place = {.device = device_.get(), .kernels = &kernels::cpu_table(), .threads = 1},
               .world_source = "no launcher",
               .summary = ""},
@@ -68,7 +70,7 @@ class Program {
   std::unique_ptr<data::Dataset> data_;
   std::unique_ptr<nn::Model> model_;
   std::unique_ptr<DeviceApi> device_;
-  std::unique_ptr<comm::Communicator> comm_;
+  std::unique_ptr<comm::Communicator> alone_;
   RankContext rank_;
   job::LoadedJob job_;
   Training training_;
@@ -144,6 +146,143 @@ TEST(Training, GoesOnFromACheckpointAsIfNothingHadHappened) {
     EXPECT_EQ(got, expected);
     EXPECT_EQ(second->evaluate(second.data()), whole->evaluate(whole.data()));
   }
+}
+
+/// The files of a checkpoint but the manifest, which tells where the run's folder is.
+std::map<std::string, std::string> tensors_in(const std::string& checkpoint) {
+  std::map<std::string, std::string> files;
+  for (const auto& entry : fs::directory_iterator(checkpoint))
+    if (entry.path().filename() != "manifest.json")
+      files[entry.path().filename().string()] = lockstep::testing::text_of(entry.path());
+  return files;
+}
+
+TEST(Training, ASaveBesideTrainingHoldsTheMomentItBeganAtAndChangesNothing) {
+  for (const int ranks : {1, 2}) {
+    const ScratchFolder one, two;
+    std::vector<double> expected, got;
+    comm::run_ranks(ranks, [&](comm::Communicator& comm) {
+      Program stopped(one.path().string(), {}, {"train_micro_batch_size_per_gpu=3"}, &comm);
+      (void)stopped.train(5);
+      EXPECT_EQ(stopped->save("seen 5"), one.path().string() + "/own/checkpoints/step-5");
+      EXPECT_EQ(stopped->finish_save(), std::nullopt) << "nobody began one";
+      const std::vector<double> losses = stopped.train(30);
+      if (comm.rank() == 0) expected = losses;
+    });
+
+    comm::run_ranks(ranks, [&](comm::Communicator& comm) {
+      Program beside(two.path().string(), {}, {"train_micro_batch_size_per_gpu=3"}, &comm);
+      (void)beside.train(5);
+      beside->begin_save("seen 5");
+      EXPECT_TRUE(beside->saving());
+      EXPECT_FALSE(fs::exists(two.path().string() + "/own/checkpoints/step-5")) << "it takes steps";
+      const std::vector<double> losses = beside.train(30);
+      if (comm.rank() == 0) got = losses;
+      EXPECT_EQ(beside->finish_save(), two.path().string() + "/own/checkpoints/step-5");
+      EXPECT_EQ(beside->finish_save(), std::nullopt) << "told once";
+      EXPECT_FALSE(beside->saving());
+    });
+
+    EXPECT_EQ(got, expected) << ranks;
+    EXPECT_EQ(tensors_in(two.path().string() + "/own/checkpoints/step-5"),
+              tensors_in(one.path().string() + "/own/checkpoints/step-5"))
+        << ranks;
+    Program after(two.path().string(), {}, {"train_micro_batch_size_per_gpu=3"});
+    const auto loaded = after->load();
+    ASSERT_TRUE(loaded);
+    EXPECT_EQ(loaded->step, 5);
+    EXPECT_EQ(loaded->client_state, "seen 5");
+  }
+}
+
+TEST(Training, StepsAloneBringASaveToItsEnd) {
+  const ScratchFolder folder;
+  Program program(folder.path().string());
+  (void)program.train(2);
+  program->begin_save();
+  int steps = 0;
+  for (; program->saving() && steps < 100000; ++steps) (void)program.train(1);
+  EXPECT_FALSE(program->saving());
+  EXPECT_GE(steps, 3) << "a step for each of its parts";
+  EXPECT_TRUE(fs::exists(folder.path().string() + "/own/checkpoints/step-2/manifest.json"));
+  EXPECT_EQ(program->finish_save(), folder.path().string() + "/own/checkpoints/step-2");
+}
+
+TEST(Training, OneSaveIsUnderWayAtATimeAndEachIsWaitedFor) {
+  const ScratchFolder folder;
+  const std::string checkpoints = folder.path().string() + "/own/checkpoints/step-";
+  Program program(folder.path().string(), {}, {"run.checkpoint.keep_last=0"});
+  (void)program.train(1);
+  program->begin_save();
+  (void)program.train(1);
+  program->begin_save("second");
+  EXPECT_TRUE(fs::exists(checkpoints + "1/manifest.json"));
+  (void)program.train(1);
+  EXPECT_EQ(program->save(), checkpoints + "3");
+  EXPECT_TRUE(fs::exists(checkpoints + "2/manifest.json"));
+  EXPECT_EQ(program->finish_save(), std::nullopt) << "save() has waited, and has told its own path";
+}
+
+TEST(Training, WithAsyncOffASaveThatIsBegunIsThereAtOnce) {
+  const ScratchFolder folder;
+  Program program(folder.path().string(), {}, {"run.checkpoint.async=false"});
+  (void)program.train(1);
+  program->begin_save();
+  EXPECT_FALSE(program->saving());
+  EXPECT_TRUE(fs::exists(folder.path().string() + "/own/checkpoints/step-1/manifest.json"));
+  EXPECT_EQ(program->finish_save(), folder.path().string() + "/own/checkpoints/step-1");
+}
+
+TEST(Training, ASaveThatNobodyWaitsForIsGivenUpWithAWarningAndDoesNoHarm) {
+  const ScratchFolder folder;
+  ::testing::internal::CaptureStderr();
+  {
+    Program program(folder.path().string());
+    (void)program.train(1);
+    (void)program->save();
+    (void)program.train(1);
+    program->begin_save();
+  }
+  const std::string said = ::testing::internal::GetCapturedStderr();
+  EXPECT_THAT(said, HasSubstr("a save that begin_save() began is given up; call finish_save()"));
+
+  Program next(folder.path().string());
+  const auto loaded = next->load();
+  ASSERT_TRUE(loaded);
+  EXPECT_EQ(loaded->step, 1);
+  std::vector<std::string> names;
+  for (const auto& entry : fs::directory_iterator(folder.path().string() + "/own/checkpoints"))
+    names.push_back(entry.path().filename().string());
+  EXPECT_EQ(names, std::vector<std::string>{"step-1"}) << "what was under way is swept";
+}
+
+TEST(Training, AnErrorThatIsNotTheDisksEndsASaveThatWasBegun) {
+  const ScratchFolder folder;
+  const std::string checkpoints = folder.path().string() + "/own/checkpoints";
+  Program program(folder.path().string());
+  (void)program.train(1);
+  (void)program->save();
+  (void)program.train(1);
+  fs::remove_all(checkpoints);
+  lockstep::testing::write_text(checkpoints, "in the way");
+  EXPECT_THAT(error_text(ErrorKind::checkpoint,
+                         [&] {
+                           program->begin_save();
+                           (void)program->finish_save();
+                         }),
+              HasSubstr(checkpoints));
+}
+
+TEST(Training, ARunThatDivergesSeesToTheEndOfTheSaveUnderWay) {
+  const ScratchFolder folder;
+  Program program(folder.path().string(), {}, {"optimizer.params.lr=1e30", "scheduler=null"});
+  (void)error_text(ErrorKind::diverged, [&] {
+    (void)program.train(1);
+    program->begin_save();
+    (void)program.train(20);
+  });
+  EXPECT_FALSE(program->saving());
+  EXPECT_TRUE(fs::exists(folder.path().string() + "/own/checkpoints/step-1/manifest.json"));
 }
 
 TEST(Training, WithoutACheckpointThereIsNothingToLoad) {

@@ -220,14 +220,21 @@ class Generator {
   std::mt19937 random_;
 };
 
+/// tools/gate.sh asks for more than CI has time for.
+int number_in(const char* variable, int otherwise) {
+  const char* const text = std::getenv(variable);
+  return text == nullptr ? otherwise : std::stoi(text);
+}
+
 TEST(SafetensorsHeader, AgreesWithAnIndependentReader) {
   if (std::system("python3 -c 'import json' >/dev/null 2>&1") != 0) GTEST_SKIP() << "there is no python3";
-  constexpr int headers = 20000;
+  const int headers = number_in("LOCKSTEP_TEST_HEADERS", 20000), seed = number_in("LOCKSTEP_TEST_SEED", 20261126);
+  std::printf("%d headers of seed %d\n", headers, seed);
   const testing::ScratchFolder folder;
   std::ofstream out(folder / "headers", std::ios::binary);
   std::string ours;
   std::vector<std::string> texts;
-  Generator generator(20261126);
+  Generator generator(static_cast<std::uint32_t>(seed));
   for (int i = 0; i < headers; ++i) {
     const auto [text, data] = generator.header();
     const std::uint64_t sizes[] = {text.size(), data};
@@ -251,6 +258,7 @@ TEST(SafetensorsHeader, AgreesWithAnIndependentReader) {
   ASSERT_EQ(theirs.size(), ours.size());
   for (std::size_t i = 0; i < ours.size(); ++i) EXPECT_EQ(ours[i], theirs[i]) << "header " << i << ": " << texts[i];
   const auto accepted = std::count(ours.begin(), ours.end(), '1');
+  std::printf("%ld of them accepted\n", static_cast<long>(accepted));
   EXPECT_GT(accepted, headers / 10) << "the generator makes both";
   EXPECT_LT(accepted, headers * 9 / 10);
 }
