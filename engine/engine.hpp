@@ -119,6 +119,10 @@ class Engine {
   };
   [[nodiscard]] NoSync no_sync() { return NoSync(*this); }
 
+  /// For rehearsals: one element of this rank's own gradient of `param` becomes NaN in the next micro-batch, before
+  /// gradients are summed over ranks. ErrorKind::config with captured steps, whose work is fixed.
+  void poison_gradient(nn::ParamId param);
+
   /// Per group, what the next update will use (as far as the host knows which updates were applied).
   [[nodiscard]] std::vector<double> lr() const;
   /// For a user-managed schedule only: ErrorKind::internal if the engine steps one itself.
@@ -216,6 +220,7 @@ class Engine {
   struct Device;
 
   void initialise_parameters();
+  void contributed(int slice);
   void begin_step();
   void forward_pass(int micro);
   void join_longer_steps();
@@ -265,9 +270,10 @@ class Engine {
   std::vector<StepValues> user_values_;
   std::optional<sched::MetricState> metric_state_;
 
-  nn::Batch batch_;       ///< on the device
-  bool in_pass_ = false;  ///< forward() has been called, backward() not yet
-  int micro_ = 0;         ///< micro-batches of this step that have run backward
+  nn::Batch batch_;            ///< on the device
+  nn::ParamId poisoned_ = -1;  ///< whose gradient is to become NaN
+  bool in_pass_ = false;       ///< forward() has been called, backward() not yet
+  int micro_ = 0;              ///< micro-batches of this step that have run backward
   int no_sync_ = 0;
   bool stop_requested_ = false;
   bool save_requested_ = false;

@@ -59,6 +59,7 @@ class Training {
     });
     require_equal_data();
     model_ = make_model(job_, dataset_->shape());
+    faults_.require_known(model_->parameters());
     together("looking into the run's folder", [&] {
       if (!is_root()) return open_store("");
       take_folder();
