@@ -253,7 +253,7 @@ void Engine::forward_pass(int micro) {
   }
   if (leaf_sums_ != nullptr) store_.begin_sum(leaf_sums_->of(micro));
   // Under the last passes, where a captured step can begin and end it.
-  if (last) d.graphs.outside([this] { device_->steps.exchange(); });
+  if (last && watch_ == nullptr) d.graphs.outside([this] { device_->steps.exchange(); });
   sync_.begin_micro_batch(micro, last && (no_sync_ == 0 || options_.captured));
   if (values_ != nullptr) values_->begin_pass(plan_.unit_events, d.stream.ref);
 
@@ -262,6 +262,7 @@ void Engine::forward_pass(int micro) {
   options.workspace = &workspace;
   options.expected = &plan_.ops;
   options.probe = options_.probe;
+  options.watch = watch_;
   options.loss = d.losses() + (leaf_sums_ != nullptr ? leaf_sums_->own().begin + micro : 0);
   options.state = Device::at<const StepState>(d.state);
   if (comm_.size() > 1 && comm_.capabilities().needs_progress && !d.graphs.capturing())
