@@ -230,6 +230,10 @@ class Csv final : public SampleSet {
     if (options.standardize) standardize(train);
   }
 
+  std::string name_of(std::int64_t position) const override {
+    return fmt::format("data row {} of {}", sample_at(position) + 1, printable(options_.path));
+  }
+
   std::string describe() const override {
     const std::string task = options_.regression
                                  ? fmt::format("predicting '{}'", printable(options_.target))

@@ -46,6 +46,10 @@ class Dataset {
   /// Validation samples [first, first + count) in fixed order; past the end the batch is padded with targets -1.
   virtual void eval_batch(std::int64_t first, std::int64_t count, HostBatch& out) const = 0;
 
+  /// Of a position of the training sequence, what people find the sample by in its file; empty where there is no such
+  /// name.
+  [[nodiscard]] virtual std::string name_of(std::int64_t /*position*/) const { return {}; }
+
   [[nodiscard]] virtual DataShape shape() const { return {.classes = classes(), .features = features()}; }
 
   // Text only.

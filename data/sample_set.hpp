@@ -17,11 +17,14 @@ class SampleSet : public Dataset {
   void train_batch(std::int64_t position, std::int64_t count, HostBatch& out) const final {
     clear(count, out);
     out.position = position;
-    for (std::int64_t row = 0; row < count; ++row) {
-      const auto [epoch, index] = epoch_position(position + row, train_samples_);
-      write(Permutation(train_samples_, seed_, epoch)[index], row, out);
-    }
+    for (std::int64_t row = 0; row < count; ++row) write(sample_at(position + row), row, out);
     out.target_count = static_cast<double>(count);
+  }
+
+  /// The number of the training sample at this position.
+  [[nodiscard]] std::int64_t sample_at(std::int64_t position) const {
+    const auto [epoch, index] = epoch_position(position, train_samples_);
+    return Permutation(train_samples_, seed_, epoch)[index];
   }
 
   void eval_batch(std::int64_t first, std::int64_t count, HostBatch& out) const final {

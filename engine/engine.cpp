@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 #include <span>
 
 #include "core/error.hpp"
@@ -54,8 +55,8 @@ Engine::Engine(nn::Model& model, comm::Communicator& comm, Place place, EngineOp
       values_(make_values()),
       store_(
           layout_, buffers_, device_->stream.ref, values_.get(), windows_.get(),
-          [this](int slice) { sync_.contributed(slice, device_->stream.ref); },
-          [this](int unit) { sync_.acquired(unit); }, [this](int unit) { sync_.released(unit, device_->stream.ref); }) {
+          [this](int slice) { contributed(slice); }, [this](int unit) { sync_.acquired(unit); },
+          [this](int unit) { sync_.released(unit, device_->stream.ref); }) {
   require(options_.zero_stage >= 0 && options_.zero_stage <= 3, "engine: ZeRO has stages 0 to 3");
   require(groups_ >= 1, "engine: at least one parameter group is needed");
   require(options_.grad_accum >= 1, "engine: grad_accum must be at least 1");
@@ -77,6 +78,27 @@ Engine::Engine(nn::Model& model, comm::Communicator& comm, Place place, EngineOp
 
 // What is destroyed before the device's part is memory of work in flight too.
 Engine::~Engine() { (void)device_->api.try_synchronize(device_->stream.ref); }
+
+void Engine::poison_gradient(nn::ParamId param) {
+  require(param >= 0 && static_cast<std::size_t>(param) < model_.parameters().size(),
+          "engine: poison_gradient of no parameter");
+  if (options_.captured)
+    fail(ErrorKind::config,
+         "a NaN was asked for in a gradient (LOCKSTEP_FAULT), but steps are captured and replayed as they are; with "
+         "run.cuda_graph: off it can be put there");
+  poisoned_ = param;
+}
+
+/// To the gradient of a slice.
+void Engine::contributed(int slice) {
+  // In the memory of the program: the copy may be done later than the call.
+  static constexpr float bad = std::numeric_limits<float>::quiet_NaN();
+  if (poisoned_ >= 0 && layout_.slice_index(poisoned_) == slice) {
+    device_->api.copy(store_.grad(poisoned_).data, &bad, sizeof bad, device_->stream.ref);
+    poisoned_ = -1;
+  }
+  sync_.contributed(slice, device_->stream.ref);
+}
 
 Engine::NoSync::NoSync(Engine& engine) : engine_(engine) {
   require(!engine.sync_.has_windows(),
@@ -234,7 +256,7 @@ void Engine::forward_pass(int micro) {
   }
   if (leaf_sums_ != nullptr) store_.begin_sum(leaf_sums_->of(micro));
   // Under the last passes, where a captured step can begin and end it.
-  if (last) d.graphs.outside([this] { device_->steps.exchange(); });
+  if (last && watch_ == nullptr) d.graphs.outside([this] { device_->steps.exchange(); });
   sync_.begin_micro_batch(micro, last && (no_sync_ == 0 || options_.captured));
   if (values_ != nullptr) values_->begin_pass(plan_.unit_events, d.stream.ref);
 
@@ -243,6 +265,7 @@ void Engine::forward_pass(int micro) {
   options.workspace = &workspace;
   options.expected = &plan_.ops;
   options.probe = options_.probe;
+  options.watch = watch_;
   options.loss = d.losses() + (leaf_sums_ != nullptr ? leaf_sums_->own().begin + micro : 0);
   options.state = Device::at<const StepState>(d.state);
   if (comm_.size() > 1 && comm_.capabilities().needs_progress && !d.graphs.capturing())

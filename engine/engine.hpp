@@ -14,6 +14,7 @@
 #include "engine/flat_buffers.hpp"
 #include "engine/flat_layout.hpp"
 #include "engine/gradient_sync.hpp"
+#include "engine/non_finite_search.hpp"
 #include "engine/parameter_store.hpp"
 #include "engine/shard_map.hpp"
 #include "engine/step_graphs.hpp"
@@ -123,6 +124,10 @@ class Engine {
   };
   [[nodiscard]] NoSync no_sync() { return NoSync(*this); }
 
+  /// For rehearsals: one element of this rank's own gradient of `param` becomes NaN in the next micro-batch, before
+  /// gradients are summed over ranks. ErrorKind::config with captured steps, whose work is fixed.
+  void poison_gradient(nn::ParamId param);
+
   /// Per group, what the next update will use (as far as the host knows which updates were applied).
   [[nodiscard]] std::vector<double> lr() const;
   /// For a user-managed schedule only: ErrorKind::internal if the engine steps one itself.
@@ -143,6 +148,11 @@ class Engine {
   /// Steps that have finished since the last call, oldest first. Throws what ended the run, once those before it were
   /// returned: who wants to know of all steps asks until nothing comes.
   [[nodiscard]] std::vector<FinishedStep> results();
+  /// The step that ended the run, once results() has thrown because of it.
+  [[nodiscard]] std::optional<StepResult> halted() const {
+    if (finished_.empty() || finished_.front().halt == Halt::none) return std::nullopt;
+    return finished_.front();
+  }
   /// Waits for every step in flight; results() then returns them all, up to one that ended the run.
   void drain();
   /// A step's result has surely been returned by results() after this many further steps: 0 on CPUs.
@@ -216,6 +226,12 @@ class Engine {
   /// A sentence on where numbers went bad: the first parameter that is not finite, if one is (then every gradient is
   /// bad, and which one came first says nothing), else the gradient at `first_bad`.
   [[nodiscard]] std::string first_non_finite(std::int64_t first_bad);
+  /// Runs the micro-batches of a step that was skipped, or ended the run, once more with the parameters that are there
+  /// and the step's own loss scale and noise, and looks at every number on the way (NonFiniteSearch). `micro_batch`
+  /// gives this rank's samples of each. Collective, between steps, none in flight; all ranks get the same, the earliest
+  /// of what they found. Gradients are lost; parameters, moments and counters stay.
+  [[nodiscard]] NonFinite find_non_finite(const StepResult& step,
+                                          const std::function<const data::HostBatch&(int micro)>& micro_batch);
   /// Everything that this engine allocates: flat buffers, activations, staging, results and packed weights. Not what
   /// kernel libraries keep for themselves beside those.
   [[nodiscard]] std::size_t bytes() const;
@@ -224,6 +240,8 @@ class Engine {
   struct Device;
 
   void initialise_parameters();
+  [[nodiscard]] NonFinite search_again(const std::function<const data::HostBatch&(int micro)>& micro_batch);
+  void contributed(int slice);
   void begin_step();
   void forward_pass(int micro);
   void join_longer_steps();
@@ -274,10 +292,12 @@ class Engine {
   std::vector<StepValues> user_values_;
   std::optional<sched::MetricState> metric_state_;
 
-  nn::Batch batch_;       ///< on the device
-  bool in_pass_ = false;  ///< forward() has been called, backward() not yet
-  int micro_ = 0;         ///< micro-batches of this step that have run backward
+  nn::Batch batch_;            ///< on the device
+  nn::ParamId poisoned_ = -1;  ///< whose gradient is to become NaN
+  bool in_pass_ = false;       ///< forward() has been called, backward() not yet
+  int micro_ = 0;              ///< micro-batches of this step that have run backward
   int no_sync_ = 0;
+  nn::Watch* watch_ = nullptr;  ///< of a step that is run again
   bool stop_requested_ = false;
   bool save_requested_ = false;
   bool busy_ = false;

@@ -234,6 +234,11 @@ void guard(Config& c, V& v) {
                            "update. A difference ends the run with exit code 7. 0: never.",
                     .unit = "steps",
                     .min = 0});
+  v.field(c.provenance,
+          {.name = "provenance",
+           .doc = "A run that ends because numbers are not finite (exit code 5) runs that step once more, operation by "
+                  "operation, and says in which one, on which rank and in which sample the first of them is. It costs "
+                  "nothing before."});
 }
 
 template <class Config, class V>

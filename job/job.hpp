@@ -131,6 +131,7 @@ struct TraceConfig {
 
 struct GuardConfig {
   std::int64_t every = 200;  ///< attempted steps; 0: never
+  bool provenance = true;    ///< look for where numbers went bad before a run ends because of them
   bool operator==(const GuardConfig&) const = default;
 };
 

@@ -40,7 +40,11 @@ void Context::release(int unit, Phase phase) {
     unit_events_.push_back({unit, phase, false});
 }
 
-Tensor Context::make(const Shape& shape, DType dtype) { return {*options_.workspace, shape, dtype, next_id_++}; }
+Tensor Context::make(const Shape& shape, DType dtype) {
+  Tensor tensor(*options_.workspace, shape, dtype, next_id_++);
+  if (watching()) made_.emplace_back(tensor);
+  return tensor;
+}
 
 void Context::begin(std::string_view name, const Shape& out, Cost forward, Cost backward) {
   const int position = next_op_++;
@@ -48,6 +52,8 @@ void Context::begin(std::string_view name, const Shape& out, Cost forward, Cost 
   if (planning()) ops_.push_back({std::string(name), out, forward, backward, again});
   if (options_.probe != nullptr && !planning())
     options_.probe->begin(again ? Activity::recompute : Activity::forward, name, forward.flops, forward.bytes);
+  made_.clear();
+  if (watching()) options_.watch->begin(position, Phase::forward);
   if (options_.expected == nullptr) return;
   const std::vector<OpPlan>& expected = *options_.expected;
   const auto index = static_cast<std::size_t>(position);
@@ -66,6 +72,10 @@ void Context::begin(std::string_view name, const Shape& out, Cost forward, Cost 
 void Context::end(std::function<void(Context&)> backward) {
   if (recording()) tape_.push_back({std::move(backward), true, next_op_ - 1});
   if (options_.probe != nullptr && !planning()) options_.probe->end();
+  if (watching())
+    for (const Tensor::Weak& made : made_)
+      if (const Tensor tensor = made.lock(); tensor.defined()) options_.watch->result(tensor);
+  made_.clear();
   if (!planning() && options_.after_op) options_.after_op();
 }
 
@@ -80,10 +90,9 @@ void Context::finish_forward() {
 }
 
 void Context::contributed(ParamId id) {
-  if (planning())
-    contributions_.push_back(id);
-  else
-    options_.store->grad_contributed(id);
+  if (planning()) return contributions_.push_back(id);
+  if (watching()) options_.watch->gradient(id, options_.store->grad(id).data);
+  options_.store->grad_contributed(id);
 }
 
 Context::Grad Context::take_grad(const TensorRef& of) {
@@ -100,6 +109,7 @@ void Context::give_grad(const TensorRef& to, const Tensor& grad, bool writable) 
   if (!needs_grad(to)) return;
   require(to.shape.elements() == grad.shape().elements() && to.dtype == grad.dtype(),
           "nn::Context::give_grad: gradient and tensor differ in size or type");
+  if (watching()) options_.watch->gradient(to, grad);
   const auto [entry, first] = grads_.try_emplace(to.id, Grad{grad, writable});
   if (first) return;
 
@@ -111,6 +121,7 @@ void Context::give_grad(const TensorRef& to, const Tensor& grad, bool writable) 
                                 .y = present.tensor.data(),
                                 .y_dtype = grad.dtype(),
                                 .count = count});
+    if (watching()) options_.watch->gradient(to, present.tensor);
     return;
   }
   const Tensor sum = make(to.shape, to.dtype);
@@ -121,6 +132,7 @@ void Context::give_grad(const TensorRef& to, const Tensor& grad, bool writable) 
   args.sources.dtype = grad.dtype();
   run(kernels::ordered_sum, args);
   present = {sum, true};
+  if (watching()) options_.watch->gradient(to, sum);
 }
 
 std::vector<Tensor> Context::recomputed(std::vector<Tensor> inputs, Region region, Keep keep) {
@@ -181,6 +193,7 @@ void Context::backward() {
       const OpPlan& op = options_.expected->at(static_cast<std::size_t>(record.op));
       options_.probe->begin(Activity::backward, op.name, op.backward.flops, op.backward.bytes);
     }
+    if (watching() && record.is_op) options_.watch->begin(record.op, Phase::backward);
     record.backward(*this);
     record.backward = nullptr;
     if (probed) options_.probe->end();

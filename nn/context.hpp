@@ -13,6 +13,7 @@
 #include "nn/parameter.hpp"
 #include "nn/plan.hpp"
 #include "nn/tensor.hpp"
+#include "nn/watch.hpp"
 
 namespace lockstep::nn {
 
@@ -35,6 +36,7 @@ struct ContextOptions {
   const StepState* state = nullptr;               ///< device; its scale multiplies the loss gradient. Null: 1
   std::uint64_t seed = 1;                         ///< of dropout
   Probe* probe = nullptr;                         ///< told of each forward and backward operation; null: nobody
+  Watch* watch = nullptr;                         ///< shown what passes read and make; null: nobody
   std::function<void()> after_op =
       {};  ///< e.g. lets collectives progress; called after each forward and backward operation
 };
@@ -101,7 +103,12 @@ class Context {
   /// Ends the operation; in training `backward` is kept on the tape (with the tensors it captured).
   void end(std::function<void(Context&)> backward);
 
-  [[nodiscard]] const void* value(ParamId id) { return planning() ? nullptr : options_.store->value(id); }
+  [[nodiscard]] const void* value(ParamId id) {
+    if (planning()) return nullptr;
+    const void* const data = options_.store->value(id);
+    if (watching()) options_.watch->value(id, data);
+    return data;
+  }
   [[nodiscard]] std::uint64_t version(ParamId id) { return planning() ? 0 : options_.store->version(id); }
   [[nodiscard]] GradView grad(ParamId id) { return planning() ? GradView{} : options_.store->grad(id); }
   /// To be called by a backward half after it enqueued its contribution to grad(id), and before it asks for it again.
@@ -141,6 +148,7 @@ class Context {
     bool is_op = true;  ///< false: a unit's marker
     int op = -1;        ///< of the plan's operations
   };
+  [[nodiscard]] bool watching() const { return options_.watch != nullptr && !planning(); }
   void acquire(int unit, Phase phase);
   void release(int unit, Phase phase);
   /// Of a region that runs: what is kept of it, in order.
@@ -155,8 +163,9 @@ class Context {
 
   ContextOptions options_;
   std::vector<Record> tape_;
-  std::map<int, Grad> grads_;  ///< by tensor id
-  std::set<int> constants_;    ///< tensor ids
+  std::map<int, Grad> grads_;       ///< by tensor id
+  std::set<int> constants_;         ///< tensor ids
+  std::vector<Tensor::Weak> made_;  ///< by the operation under way, while somebody watches
   int next_id_ = 0;
   int next_op_ = 0;
   bool paused_ = false;                ///< a region runs for the first time

@@ -34,6 +34,8 @@ struct Shape {
 /// An activation. A value with shared ownership: its memory returns to the workspace when the last owner (model code
 /// or a tape record that needs it for backward) lets go. `data()` is null while planning.
 class Tensor {
+  struct Node;
+
  public:
   Tensor() = default;
   Tensor(Workspace& workspace, Shape shape, DType dtype, int id);
@@ -47,6 +49,21 @@ class Tensor {
   [[nodiscard]] const Shape& shape() const { return node_->shape; }
   [[nodiscard]] DType dtype() const { return node_->dtype; }
   [[nodiscard]] int id() const { return node_->id; }  ///< order of creation within a pass
+  /// The tensor without a share in its ownership, for who only looks.
+  class Weak {
+   public:
+    Weak() = default;
+    Weak(const Tensor& tensor) : node_(tensor.node_) {}
+    /// Undefined once the last owner has let go.
+    [[nodiscard]] Tensor lock() const {
+      Tensor tensor;
+      tensor.node_ = node_.lock();
+      return tensor;
+    }
+
+   private:
+    std::weak_ptr<Node> node_;
+  };
   /// Whether somebody else owns this tensor too, so that writing to it in place would be seen.
   [[nodiscard]] bool shared() const { return node_.use_count() > 1; }
 

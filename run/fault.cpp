@@ -1,5 +1,6 @@
 #include "run/fault.hpp"
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <cerrno>
@@ -17,12 +18,13 @@
 namespace lockstep::run {
 namespace {
 
-constexpr std::array<std::pair<std::string_view, FaultKind>, 6> kinds = {{{"kill", FaultKind::kill},
+constexpr std::array<std::pair<std::string_view, FaultKind>, 7> kinds = {{{"kill", FaultKind::kill},
                                                                           {"stop", FaultKind::stop},
                                                                           {"sleep", FaultKind::sleep},
                                                                           {"flip", FaultKind::flip},
                                                                           {"enospc", FaultKind::enospc},
-                                                                          {"eio", FaultKind::eio}}};
+                                                                          {"eio", FaultKind::eio},
+                                                                          {"nan", FaultKind::nan}}};
 constexpr std::array<std::pair<std::string_view, FaultPoint>, 5> points = {{{"begin", FaultPoint::begin},
                                                                             {"end", FaultPoint::end},
                                                                             {"save", FaultPoint::save},
@@ -62,9 +64,11 @@ std::optional<Fault> parse(std::string_view text) {
   if (!kind || !rank.starts_with("rank") || !step.starts_with("step")) return std::nullopt;
   const auto r = number<int>(rank.substr(4), 0);
   const auto s = number<std::int64_t>(step.substr(4), 1);
-  const auto p = point.empty() ? FaultPoint::begin : value_of(point, points);
+  const bool names_parameter = *kind == FaultKind::nan;
+  const auto p = point.empty() || names_parameter ? FaultPoint::begin : value_of(point, points);
   if (!r || !s || !p) return std::nullopt;
   Fault fault{.kind = *kind, .rank = *r, .step = *s, .point = *p};
+  if (names_parameter) fault.parameter = point;
   const auto seconds = number<double>(what, 0.0);
   if ((*kind == FaultKind::sleep) != seconds.has_value() || (seconds && *seconds > 1e6)) return std::nullopt;
   if (*kind != FaultKind::sleep && !what.empty()) return std::nullopt;
@@ -75,6 +79,13 @@ std::optional<Fault> parse(std::string_view text) {
   const bool of_disk = fault.kind == FaultKind::enospc || fault.kind == FaultKind::eio;
   if (of_disk && in_save) return std::nullopt;
   return fault;
+}
+
+/// The named one, or the first; -1: there is none of that name.
+nn::ParamId parameter_of(const Fault& fault, const std::vector<nn::ParameterSpec>& parameters) {
+  if (fault.parameter.empty()) return 0;
+  const auto found = std::ranges::find(parameters, fault.parameter, &nn::ParameterSpec::name);
+  return found == parameters.end() ? -1 : static_cast<nn::ParamId>(found - parameters.begin());
 }
 
 /// The highest bit of the mantissa, so that no update rounds the difference away.
@@ -102,7 +113,8 @@ Faults::Faults(std::string_view text) : text_(text) {
       fail(ErrorKind::config,
            "LOCKSTEP_FAULT: '{}' is no fault; expected KIND@rankR:stepS[:POINT] with KIND kill, stop, sleep=SECONDS, "
            "flip, enospc or eio, steps from 1, and POINT begin, end, save, writing or commit (commit: rank 0 alone; "
-           "flip: begin or end; enospc, eio: begin, end or save), several separated by commas",
+           "flip: begin or end; enospc, eio: begin, end or save), or nan@rankR:stepS[:PARAMETER], several separated by "
+           "commas",
            printable(one));
     faults_.push_back(*fault);
   }
@@ -111,6 +123,13 @@ Faults::Faults(std::string_view text) : text_(text) {
 Faults Faults::from_environment() {
   const char* text = std::getenv("LOCKSTEP_FAULT");
   return text == nullptr ? Faults() : Faults(text);
+}
+
+void Faults::require_known(const std::vector<nn::ParameterSpec>& parameters) const {
+  for (const Fault& fault : faults_)
+    if (parameter_of(fault, parameters) < 0)
+      fail(ErrorKind::config, "LOCKSTEP_FAULT: the model has no parameter '{}'; it has names such as {} and {}",
+           printable(fault.parameter), parameters.front().name, parameters.back().name);
 }
 
 void Faults::strike_now(FaultPoint point, std::int64_t step, engine::Engine& engine) {
@@ -126,6 +145,7 @@ void Faults::strike_now(FaultPoint point, std::int64_t step, engine::Engine& eng
     if (due.kind == FaultKind::kill) (void)std::raise(SIGKILL);
     if (due.kind == FaultKind::stop) (void)std::raise(SIGSTOP);
     if (due.kind == FaultKind::flip) flip_first_parameter(engine);
+    if (due.kind == FaultKind::nan) engine.poison_gradient(parameter_of(due, engine.model().parameters()));
     if (due.kind == FaultKind::enospc) disk_error_ = ENOSPC;
     if (due.kind == FaultKind::eio) disk_error_ = EIO;
     if (due.kind == FaultKind::sleep) {

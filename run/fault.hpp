@@ -21,7 +21,7 @@ enum class FaultPoint : std::uint8_t {
   commit,   ///< rank 0, between a checkpoint's tensors and its manifest
 };
 
-enum class FaultKind : std::uint8_t { kill, stop, sleep, flip, enospc, eio };
+enum class FaultKind : std::uint8_t { kill, stop, sleep, flip, enospc, eio, nan };
 
 /// One fault made on purpose.
 struct Fault {
@@ -30,6 +30,7 @@ struct Fault {
   std::int64_t step = 1;  ///< counted from 1, as in metrics.jsonl
   FaultPoint point = FaultPoint::begin;
   std::chrono::duration<double> seconds{0};  ///< of sleep
+  std::string parameter = {};                ///< of nan; empty: the model's first
   bool operator==(const Fault&) const = default;
 };
 
@@ -42,6 +43,8 @@ struct Fault {
 ///         sleep=SECONDS               it does nothing for so long
 ///         flip                        one mantissa bit of its first parameter; points begin and end
 ///         enospc, eio                 its next save meets a disk that is full, or that fails; points begin to save
+///   nan@rankR:stepS[:PARAMETER]       in that step one number of the rank's own gradient of PARAMETER (the model's
+///                                     first unless it is named) is NaN before gradients are summed over ranks
 ///
 /// Without the variable there is nothing, and a step costs one comparison. Threads may strike at once. A fault strikes
 /// once in a process; the run that goes on afterwards meets it again if it takes the same step with the same variable.
@@ -56,6 +59,9 @@ class Faults {
   [[nodiscard]] const std::vector<Fault>& all() const { return faults_; }
   /// For the lines that a run begins with; empty without faults.
   [[nodiscard]] const std::string& text() const { return text_; }
+
+  /// ErrorKind::config if a fault names a parameter that is not among these.
+  void require_known(const std::vector<nn::ParameterSpec>& parameters) const;
 
   /// Lets what is due at this point of this rank's step happen.
   void strike(FaultPoint point, std::int64_t step, engine::Engine& engine) {

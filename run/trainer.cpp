@@ -59,6 +59,7 @@ class Training {
     });
     require_equal_data();
     model_ = make_model(job_, dataset_->shape());
+    faults_.require_known(model_->parameters());
     together("looking into the run's folder", [&] {
       if (!is_root()) return open_store("");
       take_folder();
@@ -170,17 +171,62 @@ class Training {
       const bool all = evaluate || save || guard_->due(done) || done == last_step_;
       if (all) engine_->drain();
       if (all) look_at_memory();
-      record(engine_->results(), evaluate ? done : 0, progress);
+      take_results(evaluate ? done : 0, progress);
       // A step that ended the run comes by itself, behind those before it.
       const auto asked = [&] { return done == save_after_ || done == last_step_ || done == part_over_after_; };
       const bool late = !all && asked();  // the wish has only just been seen
       if (late) engine_->drain();
-      if (all || late) record(engine_->results(), 0, progress);
+      if (all || late) take_results(0, progress);
+      if (diverged_ && (all || late || done >= diverged_->step.step + 1 + engine_->result_delay())) end_diverged();
       if (done == part_over_after_) go_on_saving(progress, wishes);
       const bool saves = save || done == save_after_ || done == last_step_;
       if (saves || guard_->due(done)) look_for_drift(done);
       if (saves) save_checkpoint(done, progress, wishes);
     }
+  }
+
+  /// Ranks learn at different moments that the run has ended, but all by the same step: so far they go on together,
+  /// with steps that change nothing, so that what follows can be done by all.
+  void take_results(std::int64_t evaluate, Progress& progress) {
+    if (diverged_) return;
+    std::vector<engine::FinishedStep> results;
+    try {
+      results = engine_->results();
+    } catch (const Error& error) {
+      const std::optional<StepResult> halted = engine_->halted();
+      if (error.kind() != ErrorKind::diverged || !halted) throw;
+      diverged_ = Divergence{error, *halted};
+      return;
+    }
+    try {
+      record(results, evaluate, progress);
+    } catch (const Error& error) {
+      if (error.kind() != ErrorKind::diverged) throw;
+      diverged_ = Divergence{error, seen_last_};
+    }
+  }
+
+  [[noreturn]] void end_diverged() {
+    const Error& error = diverged_->error;
+    if (!job_.run.guard.provenance) throw error;
+    engine_->drain();
+    const StepResult& step = diverged_->step;
+    // Only where results come late: a run that ends because too many steps were skipped goes on until it learns of it.
+    if (engine_->read_state().applied != step.applied)
+      fail(ErrorKind::diverged,
+           "{}\n  Later steps were applied before that was known: where in the step it began cannot "
+           "be looked for any more.",
+           error.what());
+    const sum_tree::Block own = batch_.micro_batches_of(comm_.rank());
+    data::HostBatch samples;
+    const engine::NonFinite found = engine_->find_non_finite(step, [&](int micro) -> const data::HostBatch& {
+      dataset_->train_batch(step.step * batch_.train + (own.begin + micro) * batch_.micro, batch_.micro, samples);
+      return samples;
+    });
+    const std::string name = found.sample >= 0 ? dataset_->name_of(found.sample) : "";
+    const std::int64_t micro_batches = batch_.micro_batches_of(found.rank).size();
+    fail(ErrorKind::diverged, "{}\n  {}.", error.what(),
+         to_text(found, *model_, engine_->plan(), comm_.size(), micro_batches, name));
   }
 
   /// Work that may take longer than the ranks wait for each other; its error ends all of them alike.
@@ -372,6 +418,7 @@ class Training {
       const auto now = Clock::now();
       const double seconds = std::chrono::duration<double>(now - step_began_).count();
       step_began_ = now;
+      seen_last_ = r;
       StepMetrics m{.step = r.step + 1,
                     .update = r.applied,
                     .loss = r.loss,
@@ -598,6 +645,12 @@ class Training {
   std::uint64_t most_memory_ = 0;  ///< to be written with the latest step
   std::uint64_t peak_memory_ = 0;  ///< of all ranks' processes
   StepState state_;
+  StepResult seen_last_;
+  struct Divergence {
+    Error error;
+    StepResult step;
+  };
+  std::optional<Divergence> diverged_;            ///< the run is over, and this rank knows
   std::optional<engine::Evaluation> evaluation_;  ///< the last one
   comm::Traffic sent_;                            ///< in all steps but the first two
   std::int64_t skipped_in_a_row_ = 0;

@@ -279,6 +279,29 @@ TEST_F(InjectedFaults, AStoppedRankIsNamedAndAMalformedFaultIsRefused) {
   EXPECT_EQ(count_of(malformed.err, "'kill@step7' is no fault"), 1) << malformed.err;
 }
 
+TEST_F(InjectedFaults, ANanOfOneRankIsSkippedByAllAndEndsFp32) {
+  const std::string fault = "nan@rank1:step7:layers.1.weight";
+  const std::string train =
+      "mpirun -n 2 lockstep train job.yaml --set fp16.enabled=true --set "
+      "fp16.initial_scale_power=8 --set fp16.hysteresis=1";
+  const Outcome skipped = run(train, {{"LOCKSTEP_FAULT", fault}});
+  const Outcome fp32 = run("mpirun -n 2 lockstep train job.yaml --resume never", {{"LOCKSTEP_FAULT", fault}});
+  const Outcome unknown =
+      run("mpirun -n 2 lockstep train job.yaml --resume never", {{"LOCKSTEP_FAULT", "nan@rank0:step1:layers.7.bias"}});
+
+  EXPECT_EQ(skipped.exit_code, 0) << skipped.all();
+  EXPECT_NE(
+      skipped.out.find("step 7: non-finite gradient in layers.1.weight[0]; update skipped, loss scale 256 -> 128"),
+      std::string::npos)
+      << skipped.out;
+  EXPECT_NE(skipped.out.find("done: 20 steps (19 updates)"), std::string::npos) << skipped.out;
+  EXPECT_EQ(fp32.exit_code, 5) << fp32.all();
+  EXPECT_EQ(count_of(fp32.err, "step 7: the gradient is not finite"), 1) << fp32.err;
+  EXPECT_EQ(count_of(fp32.err, "first non-finite gradient: layers.1.weight[0]"), 1) << fp32.err;
+  EXPECT_EQ(unknown.exit_code, 2) << unknown.all();
+  EXPECT_EQ(count_of(unknown.err, "the model has no parameter 'layers.7.bias'"), 1) << unknown.err;
+}
+
 TEST_F(Signals, EveryRankMayGetTheSameOne) {
   Program program(endless("mpirun -n 2 "), options());
   ASSERT_TRUE(program.wait_for("step  "));

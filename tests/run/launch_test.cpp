@@ -157,6 +157,38 @@ TEST(LaunchPlaces, ADivergenceInTheLastStepIsSeenOnADevice) {
   EXPECT_EQ(code, exit_code(ErrorKind::diverged));
 }
 
+/// In the middle of a run ranks learn of it at different steps; they go on together to where all know, and look for its
+/// beginning together.
+TEST(LaunchPlaces, RanksOnDevicesLookTogetherForWhereNumbersWentBad) {
+  const testing::ScratchFolder folder;
+  for (const char* more : {"", "zero_optimization: {stage: 3}\n"}) {
+    const Start start = start_with([&] {
+      return job::load_job_text("job.yaml",
+                                "model: {type: mlp, hidden: [8]}\n"
+                                "data: {type: clusters, samples: 64}\n"
+                                "run: {steps: 40, eval_every: 0, checkpoint: {every: 0}, output_dir: " +
+                                    folder.path().string() +
+                                    "}\n"
+                                    "comm: {backend: local, ranks: 2}\n"
+                                    "train_batch_size: 4\n"
+                                    "gradient_clipping: 0\n"
+                                    "optimizer: {type: SGD, params: {lr: 1.0e+38}}\n" +
+                                    more,
+                                ".");
+    });
+    ASSERT_FALSE(start.failure) << start.failure->text;
+
+    ::testing::internal::CaptureStderr();
+    const int code = run_on_ranks(
+        start, [&](RankContext& rank) { (void)train(*start.job, "never", rank); }, emulated_place);
+    const std::string told = ::testing::internal::GetCapturedStderr();
+
+    EXPECT_EQ(code, exit_code(ErrorKind::diverged));
+    EXPECT_NE(told.find("Run again operation by operation"), std::string::npos) << told;
+    EXPECT_NE(told.find("on rank "), std::string::npos) << told;
+  }
+}
+
 TEST(LaunchPlaces, RanksTakeTheSameKindOfDevice) {
   comm::run_ranks(3, [](comm::Communicator& comm) {
     const std::vector<std::string> hosts = {"a", "b", "c"};
