@@ -35,6 +35,7 @@
 #include "run/run_folder.hpp"
 #include "run/run_header.hpp"
 #include "run/run_starts.hpp"
+#include "run/run_state.hpp"
 #include "run/setup.hpp"
 #include "run/step_probe.hpp"
 #include "run/wishes.hpp"
@@ -586,18 +587,10 @@ class Training {
 
   /// What a checkpoint says of this moment beside the tensors. Collective.
   RunState run_state() {
-    return {.step = state_,
-            .sample_position = state_.attempted * batch_.train,
-            .seed = options_.seed,
-            .train_batch = batch_.train,
-            .micro_batch = batch_.micro,
-            .world = comm_.size(),
-            .threads = rank_.place.threads,
-            .isa = isa_for_bits(engine_->multiplies_bf16()),
-            .job = job::effective_yaml(job_),
-            .metric = engine_->metric_state(),
-            .data = data_fingerprint(*dataset_),
-            .next_loss = next_loss(*engine_, *dataset_, state_.attempted * batch_.train, batch_.train)};
+    RunState state = run_state_of(*engine_, state_, job_, batch_, rank_.place.threads);
+    state.data = data_fingerprint(*dataset_);
+    state.next_loss = next_loss(*engine_, *dataset_, state_.attempted * batch_.train, batch_.train);
+    return state;
   }
 
   static void say(Progress& progress, const std::string& text) {
