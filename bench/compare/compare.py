@@ -10,7 +10,8 @@ The table says the machine, the load before and after, versions and the commit; 
 
 Rivals: PyTorch eager and compiled with fused AdamW, DeepSpeed's CPUAdam and gloo (through PyTorch) from the
 interpreter of --python; MPI's own all-reduce inside `lockstep bench allreduce`; llm.c by the path of a trainer that
-you have built (--llmc DIR: train_gpt2 with its own checkpoint and data in DIR; it trains GPT-2 124M, 4 x 64).
+you have built for a shape (--llmc "124M 4x64=DIR": train_gpt2 with its checkpoint and data in DIR, as its README has
+it; other shapes are other checkpoints, and other B and T in its main()).
 What is not given is left out and said so.
 """
 import argparse
@@ -102,11 +103,12 @@ def torch_step(args, shape, bf16, compiled):
     return torch_script(args, "torch_step.py", words + ["--bf16"] * bf16 + ["--compiled"] * compiled)
 
 
-def llmc_step(args):
-    if args.llmc is None:
-        raise Missing("no --llmc")
+def llmc_step(args, name):
+    folder = dict(pair.split("=", 1) for pair in args.llmc).get(name)
+    if folder is None:
+        raise Missing("no --llmc of this shape")
     # The trainer prints its steps as it goes and is stopped after enough of them.
-    with subprocess.Popen(["./train_gpt2"], cwd=args.llmc, stdout=subprocess.PIPE, text=True,
+    with subprocess.Popen(["./train_gpt2"], cwd=folder, stdout=subprocess.PIPE, text=True,
                           env={**os.environ, "OMP_NUM_THREADS": str(args.threads)}) as trainer:
         samples = []
         for line in trainer.stdout:
@@ -116,21 +118,21 @@ def llmc_step(args):
             if len(samples) > args.samples:
                 break
         trainer.terminate()
-    return samples[1:], "the build in " + args.llmc
+    return samples[1:], "a build of its own trainer"
 
 
 def step_tasks(args):
     for name in args.shapes:
         shape = SHAPES[name]
         tokens = shape[4] * shape[5]
-        for bf16 in (False, True):
-            precision = "bf16" if bf16 else "fp32"
+        for precision in args.precisions:
+            bf16 = precision == "bf16"
             variants = {"lockstep": lambda s=shape, b=bf16: lockstep_step(args, s, b)}
             variants["PyTorch eager"] = lambda s=shape, b=bf16: torch_step(args, s, b, False)
             if args.compiled:
                 variants["PyTorch compiled"] = lambda s=shape, b=bf16: torch_step(args, s, b, True)
-            if name == "124M 4x64" and not bf16:
-                variants["llm.c"] = lambda: llmc_step(args)
+            if not bf16:
+                variants["llm.c"] = lambda n=name: llmc_step(args, n)
             yield f"step {name} {precision}", "tokens/s", tokens, variants
 
 
@@ -230,9 +232,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lockstep", default=os.path.join(SOURCES, "build/release/bin/lockstep"))
     parser.add_argument("--python", help="an interpreter that has torch (and deepspeed)")
-    parser.add_argument("--llmc", help="the folder of a built llm.c")
+    parser.add_argument("--llmc", nargs="+", default=[], metavar="SHAPE=DIR", help="folders of built trainers of llm.c")
     parser.add_argument("--only", nargs="+", choices=TASKS, default=list(TASKS))
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
+    parser.add_argument("--precisions", nargs="+", choices=["fp32", "bf16"], default=["fp32", "bf16"], help="of steps")
     parser.add_argument("--elements", nargs="+", type=int, default=[10_700_000, 124_439_808])
     parser.add_argument("--bytes", nargs="+", type=int, default=[1 << 16, 1 << 20, 1 << 24, 1 << 26])
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
