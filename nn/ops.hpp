@@ -99,7 +99,8 @@ struct TiedHead {
 /// So no product is computed twice, and gradients of parameters are touched in backward passes only; the loss is there
 /// after backward.
 ///
-/// `chunk_rows`, a multiple of loss_rows_per_block, changes the order in which the gradient of wte is summed.
+/// `chunk_rows`, a multiple of loss_rows_per_block, changes the order in which the gradient of wte is summed; where
+/// a library's products round a row by the number of rows (oneDNN, fp32, AVX2), last bits of the others too.
 void head_loss(Context& context, Tensor x, const TiedHead& head, const Targets& targets, std::int64_t chunk_rows);
 
 /// For head_loss: so many rows that their logits take at most 64 MiB, in pieces of even size. From shapes alone.

@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "core/error.hpp"
+#include "core/isa.hpp"
 #include "nn/ops.hpp"
 #include "tests/nn/rig.hpp"
 
@@ -146,7 +147,8 @@ TEST_P(HeadLoss, LossAndGradientsAreThoseOfTheFormulaForAnyChunks) {
 }
 
 /// A row's arithmetic is the same wherever its chunk begins, and losses are summed in blocks that no chunk cuts; only
-/// the sum over rows in the gradient of wte goes another way.
+/// the sum over rows in the gradient of wte goes another way. oneDNN's fp32 products for AVX2 alone round a row by how
+/// many rows they get.
 TEST_P(HeadLoss, ChunksChangeNothingButTheOrderOfTheWeightGradientsSum) {
   const Result whole = run_head(rig(), store(), 192);
   const std::vector<float> whole_dwte(store().final_grad(0), store().final_grad(0) + padded * width);
@@ -154,9 +156,14 @@ TEST_P(HeadLoss, ChunksChangeNothingButTheOrderOfTheWeightGradientsSum) {
 
   const Result chunked = run_head(rig(), store(), 64);
 
-  EXPECT_EQ(chunked.loss.loss, whole.loss.loss);
   EXPECT_EQ(chunked.loss.weight, whole.loss.weight);
-  EXPECT_EQ(chunked.dx, whole.dx);
+  if (GetParam() == "cpu" && current_isa() < Isa::avx512) {
+    EXPECT_NEAR(chunked.loss.loss, whole.loss.loss, 1e-4);
+    for (std::size_t i = 0; i < whole.dx.size(); ++i) EXPECT_NEAR(chunked.dx[i], whole.dx[i], 1e-6) << i;
+  } else {
+    EXPECT_EQ(chunked.loss.loss, whole.loss.loss);
+    EXPECT_EQ(chunked.dx, whole.dx);
+  }
   // Sums of 192 fp32 terms in another order.
   for (std::size_t i = 0; i < whole_dwte.size(); ++i)
     EXPECT_NEAR(store().final_grad(0)[i], whole_dwte[i], 2e-6F * (1 + std::fabs(whole_dwte[i]))) << i;

@@ -32,10 +32,12 @@ struct Case {
             .host_ranks = ranks,
             .process_ranks = threads ? ranks : 1};
   }
-  [[nodiscard]] MemoryNeed need(int ranks = 1) const {
+  /// As of ranks of one host.
+  [[nodiscard]] MemoryNeed need(int ranks = 1) const { return need(ranks, question(ranks).one_memory()); }
+  [[nodiscard]] MemoryNeed need(int ranks, bool one_memory) const {
     const job::BatchSizes batch = batch_sizes(job.config, ranks, "a test");
     return memory_need(*model, kernels::cpu_table(), true, 0, ranks,
-                       engine_options(job, *model, batch, 0, true, question(ranks).one_memory()));
+                       engine_options(job, *model, batch, 0, true, one_memory));
   }
 };
 
@@ -116,7 +118,7 @@ TEST(Memory, TheLargestPresetIsKnownInAMoment) {
   const auto begin = std::chrono::steady_clock::now();
 
   const Case example(largest, 50257);
-  const MemoryNeed need = example.need(2);
+  const MemoryNeed need = example.need(2, false);
   const auto took = std::chrono::steady_clock::now() - begin;
 
   // 1,557,611,200 parameters of 16 bytes: weight, gradient and two moments in fp32; the vocabulary is padded to 50,304.
@@ -126,20 +128,25 @@ TEST(Memory, TheLargestPresetIsKnownInAMoment) {
 }
 
 TEST(Memory, ZeroTakesWhatItsPageSays) {
-  // The table of docs/zero.md: bytes a parameter on each of 2 ranks.
+  // The tables of docs/zero.md: bytes a parameter on each of 2 ranks.
   const double fp32[] = {16, 8 + 8.0 / 2, 4 + 12.0 / 2, 16.0 / 2}, bf16[] = {18, 6 + 12.0 / 2, 2 + 16.0 / 2, 18.0 / 2};
+  const double fp32_one_copy[] = {4 + 12.0 / 2, 4 + 12.0 / 2, 16.0 / 2, 16.0 / 2},
+               bf16_one_copy[] = {4 + 14.0 / 2, 4 + 14.0 / 2, 18.0 / 2, 18.0 / 2};
   for (const bool half : {false, true})
-    for (int stage = 0; stage < 4; ++stage) {
-      const Case example(std::string(largest) + fmt::format("zero_optimization: {{stage: {}}}\n", stage) +
-                             (half ? "bf16: {enabled: true}\n" : ""),
-                         50257);
-      const MemoryNeed::State parts = example.need(2).parts;
-      const double parameters = 1557611200.0;
-      const auto bytes = static_cast<double>(parts.total() - parts.windows - parts.gathered);
-      EXPECT_NEAR(bytes / parameters, half ? bf16[stage] : fp32[stage], 0.02) << "stage " << stage << ", half " << half;
-      EXPECT_EQ(parts.windows > 0, stage >= 2);
-      EXPECT_EQ(parts.gathered > 0, stage == 3);
-    }
+    for (const bool one_memory : {false, true})
+      for (int stage = 0; stage < 4; ++stage) {
+        const Case example(std::string(largest) + fmt::format("zero_optimization: {{stage: {}}}\n", stage) +
+                               (half ? "bf16: {enabled: true}\n" : ""),
+                           50257);
+        const MemoryNeed::State parts = example.need(2, one_memory).parts;
+        const double parameters = 1557611200.0;
+        const auto bytes = static_cast<double>(parts.total() - parts.windows - parts.gathered);
+        const double expected =
+            one_memory ? (half ? bf16_one_copy : fp32_one_copy)[stage] : (half ? bf16 : fp32)[stage];
+        EXPECT_NEAR(bytes / parameters, expected, 0.02) << stage << ", half " << half << ", one copy " << one_memory;
+        EXPECT_EQ(parts.windows > 0, stage >= 2);
+        EXPECT_EQ(parts.gathered > 0, stage == 3);
+      }
 }
 
 constexpr std::uint64_t gib = std::uint64_t{1} << 30;
