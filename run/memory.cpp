@@ -7,6 +7,7 @@
 #include <span>
 
 #include "core/error.hpp"
+#include "core/isa.hpp"
 #include "core/log.hpp"
 #include "core/out_of_memory.hpp"
 #include "core/text.hpp"
@@ -14,6 +15,7 @@
 #include "engine/flat_buffers.hpp"
 #include "engine/unit_values.hpp"
 #include "kernels/flat.hpp"
+#include "kernels/matmul/widened_blocks.hpp"
 #include "optim/optimizer.hpp"
 #include "run/checkpoint_shards.hpp"
 #include "run/memory_advice.hpp"
@@ -194,6 +196,15 @@ MemoryNeed memory_need(nn::Model& model, const KernelTable& kernels, bool immedi
         {.table = &kernels, .device = device.get(), .context = context.get(), .invariant = options.leaves > 0},
         products);
   }
+  const bool widens =
+      options.compute == DType::f16 || options.leaves > 0 || current_bf16_products() == Bf16Products::widened;
+  if (immediate && options.compute != DType::f32 && widens)
+    for (const MatmulArgs& product : plan.weight_products) {
+      // Its own and the one that gives the weight's gradient, which adds up over rows.
+      const std::int64_t most =
+          std::max(widened_scratch(product.m, product.n, product.k), widened_scratch(product.k, product.n, product.m));
+      need.widening = std::max(need.widening, static_cast<std::size_t>(most) * sizeof(float));
+    }
   const auto whole_pages = [&](std::size_t bytes, std::size_t count = 1) {
     constexpr std::size_t page = std::size_t{2} << 20;
     const std::size_t one = count == 0 ? 0 : bytes / count;

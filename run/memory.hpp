@@ -25,6 +25,7 @@ struct MemoryNeed {
   std::size_t exchange = 0;     ///< bytes that a rank hands to the communicator each step
   std::size_t buckets = 0;      ///< in which it does so with the gradient
   std::size_t rounding = 0;     ///< not in total(): buffers of host memory end on whole huge pages
+  std::size_t widening = 0;     ///< not in total(): of 16-bit operands, where the CPU has no such products
   std::size_t snapshot = 0;     ///< not in total(): host memory for a copy of what the rank saves (ShardSnapshot)
 
   std::int64_t owned = 0;    ///< elements that this rank updates

@@ -25,7 +25,9 @@ ProcessNeed process_need(const job::JobConfig& job, const MemoryNeed& need, int 
   // Measured on Debian 12 (docs/memory.md): what a process writes of its own, and the code that the processes of a
   // host share.
   constexpr std::size_t own16 = std::size_t{16} << 20, own32 = std::size_t{24} << 20, shared = std::size_t{9} << 20;
-  const std::size_t own = job.bf16.enabled || job.fp16.enabled ? own16 : own32;  // the library's sgemm packs more
+  // The library's sgemm packs more, and is what multiplies operands that were widened.
+  const bool half = (job.bf16.enabled || job.fp16.enabled) && need.widening == 0;
+  const std::size_t own = (half ? own16 : own32) + need.widening;
   ProcessNeed process;
   process.data = static_cast<std::size_t>(data_bytes(job));
   process.snapshot = wants_snapshot(job) ? need.snapshot : 0;

@@ -2,6 +2,7 @@
 #include "kernels/cpu/vector_math.hpp"
 #include "kernels/matmul/matmul_amx.hpp"
 #include "kernels/matmul/matmul_onednn.hpp"
+#include "kernels/matmul/widened_blocks.hpp"
 
 // The products themselves are oneDNN's, but for gradients of weights in AMX tiles (matmul_amx_cpu.cpp). Compiled per
 // instruction set are the passes around them: widening 16-bit operands where the library has no fast 16-bit product,
@@ -12,11 +13,9 @@ void matmul(const Exec& exec, const MatmulArgs& args);
 
 namespace {
 
-// Blocks of a widened product. Fixed, so that the thread count does not move a rounding. 1024 x 1024 results per
-// 2048-deep step: 20 MiB of scratch, and widening an operand costs 1/1024 of its multiplications.
-constexpr std::int64_t block_rows = 1024;
-constexpr std::int64_t block_columns = 1024;
-constexpr std::int64_t block_depth = 2048;
+constexpr std::int64_t block_rows = widened_block_rows;
+constexpr std::int64_t block_columns = widened_block_columns;
+constexpr std::int64_t block_depth = widened_block_depth;
 
 std::int64_t smaller(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
 
@@ -67,7 +66,7 @@ void widened(const Exec& exec, const MatmulArgs& args) {
   const bool ta = args.transpose_a != 0, tb = args.transpose_b != 0;
   const std::int64_t most_m = smaller(args.m, block_rows), most_n = smaller(args.n, block_columns);
   const std::int64_t most_k = smaller(args.k, block_depth);
-  float* wide_a = matmul_scratch(most_m * most_k + most_k * most_n + most_m * most_n);
+  float* wide_a = matmul_scratch(widened_scratch(args.m, args.n, args.k));
   float* wide_b = wide_a + most_m * most_k;
   float* sum = wide_b + most_k * most_n;
 
