@@ -165,7 +165,8 @@ TEST_F(Hosts, AHostThatDisappearsEndsMpirunWhereItsKeepaliveIsShorterThanTheDead
   const Outcome outcome = program.finish(Seconds(20));
   EXPECT_EQ(outcome.exit_code, 205) << "mpirun's own code";
   EXPECT_NE(outcome.all().find("on node h2"), std::string::npos) << outcome.all();
-  EXPECT_TRUE(program.all_gone(Seconds(20))) << "the ranks of the lost host end at their deadline";
+  // The launcher's daemon there may have words on their way to mpirun, and then stays until TCP gives up.
+  EXPECT_TRUE(program.ranks_gone(Seconds(20))) << "the ranks of the lost host end at their deadline";
 }
 
 }  // namespace

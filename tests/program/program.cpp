@@ -159,6 +159,10 @@ bool Program::all_gone(Seconds patience) const {
   return until(patience, [&] { return marked().empty(); });
 }
 
+bool Program::ranks_gone(Seconds patience) const {
+  return until(patience, [&] { return ranks().empty(); });
+}
+
 std::string program_path() { return LOCKSTEP_PROGRAM; }
 
 Outcome run_program(const std::string& command, const Program::Options& options, Seconds patience) {

@@ -50,6 +50,8 @@ class Program {
   [[nodiscard]] std::string output() const { return text_of("out") + text_of("err"); }
   /// Waits until no process that the command started is left; false after `patience`.
   [[nodiscard]] bool all_gone(Seconds patience) const;
+  /// The same of its ranks alone.
+  [[nodiscard]] bool ranks_gone(Seconds patience) const;
 
  private:
   [[nodiscard]] std::vector<pid_t> marked() const;
