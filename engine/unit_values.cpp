@@ -23,30 +23,39 @@ std::size_t elements_of(const FlatLayout::Bucket& bucket) {
   return static_cast<std::size_t>(bucket.end - bucket.begin);
 }
 
-class RefreshedValues final : public UnitValues {
+/// All parameters are where a rank reads them, all the time.
+class WholeValues : public UnitValues {
+ public:
+  WholeValues(const FlatLayout& layout, Buffer values) : units_(layout.units()), values_(values) {}
+  void begin_pass(const std::vector<nn::UnitEvent>& /*events*/, StreamRef /*stream*/) override {}
+  void release(int /*unit*/, nn::Phase /*phase*/) override {}
+  [[nodiscard]] std::byte* begin_of(int unit) const override {
+    return static_cast<std::byte*>(values_.data) +
+           static_cast<std::size_t>(units_[static_cast<std::size_t>(unit)].begin) * size_of(values_.dtype);
+  }
+
+ protected:
+  std::vector<FlatRange> units_;
+  Buffer values_;
+};
+
+class RefreshedValues final : public WholeValues {
  public:
   RefreshedValues(comm::Communicator& comm, StepGraphs& graphs, const FlatLayout& layout, const ShardMap& map,
                   Buffer values, const std::vector<nn::UnitEvent>& events)
-      : comm_(comm),
+      : WholeValues(layout, values),
+        comm_(comm),
         graphs_(graphs),
         map_(map),
-        units_(layout.units()),
         buckets_(buckets_of_units(map, units_.size())),
-        values_(values),
         pending_(map.buckets().size()) {
     // In the order in which the next forward pass wants them.
     for (const nn::UnitEvent& event : events)
       if (event.acquire && std::ranges::find(order_, event.unit) == order_.end()) order_.push_back(event.unit);
   }
 
-  void begin_pass(const std::vector<nn::UnitEvent>& /*events*/, StreamRef /*stream*/) override {}
   void acquire(int unit, nn::Phase phase, StreamRef stream) override {
     if (phase == nn::Phase::forward) graphs_.outside([this, unit, stream] { wait(unit, stream); });
-  }
-  void release(int /*unit*/, nn::Phase /*phase*/) override {}
-  [[nodiscard]] std::byte* begin_of(int unit) const override {
-    return static_cast<std::byte*>(values_.data) +
-           static_cast<std::size_t>(units_[static_cast<std::size_t>(unit)].begin) * size_of(values_.dtype);
   }
   void updated(StreamRef stream) override {
     graphs_.outside([this, stream] {
@@ -79,33 +88,24 @@ class RefreshedValues final : public UnitValues {
   comm::Communicator& comm_;
   StepGraphs& graphs_;
   const ShardMap& map_;
-  std::vector<FlatRange> units_;
   std::vector<std::pair<std::size_t, std::size_t>> buckets_;
-  Buffer values_;
   std::vector<comm::Pending> pending_;  ///< by bucket
   std::vector<int> order_;
 };
 
 /// Nobody writes while others still read either: a rank updates after it has all ranks' reports of the step, which they
 /// make after their last pass.
-class CommonValues final : public UnitValues {
+class CommonValues final : public WholeValues {
  public:
   CommonValues(comm::Communicator& comm, DeviceApi& device, StepGraphs& graphs, const FlatLayout& layout, Buffer values)
-      : comm_(comm),
+      : WholeValues(layout, values),
+        comm_(comm),
         graphs_(graphs),
-        units_(layout.units()),
-        values_(values),
         word_(comm.make_arena(device, one_copy_bytes)),
         device_(device) {}
 
-  void begin_pass(const std::vector<nn::UnitEvent>& /*events*/, StreamRef /*stream*/) override {}
   void acquire(int /*unit*/, nn::Phase phase, StreamRef stream) override {
     if (phase == nn::Phase::forward && all_updated_.id != 0) graphs_.outside([this, stream] { settle(stream); });
-  }
-  void release(int /*unit*/, nn::Phase /*phase*/) override {}
-  [[nodiscard]] std::byte* begin_of(int unit) const override {
-    return static_cast<std::byte*>(values_.data) +
-           static_cast<std::size_t>(units_[static_cast<std::size_t>(unit)].begin) * size_of(values_.dtype);
   }
   /// A sum that is complete when every rank has begun it.
   void updated(StreamRef stream) override {
@@ -121,8 +121,6 @@ class CommonValues final : public UnitValues {
  private:
   comm::Communicator& comm_;
   StepGraphs& graphs_;
-  std::vector<FlatRange> units_;
-  Buffer values_;
   std::unique_ptr<comm::FlatArena> word_;
   DeviceApi& device_;
   comm::Pending all_updated_;
