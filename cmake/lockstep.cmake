@@ -6,9 +6,24 @@ target_compile_options(lockstep_options INTERFACE -Wall -Wextra -Wconversion -Ws
 # gcc 12 warns falsely of overlapping copies in std::string (its bug 105651).
 target_compile_options(lockstep_options INTERFACE $<$<COMPILE_LANG_AND_ID:CXX,GNU>:-Wno-restrict>)
 if(LOCKSTEP_SANITIZE)
-  target_compile_options(lockstep_options INTERFACE -fsanitize=${LOCKSTEP_SANITIZE} -fno-omit-frame-pointer)
   target_link_options(lockstep_options INTERFACE -fsanitize=${LOCKSTEP_SANITIZE})
 endif()
+
+# lockstep_sanitize(target): watched by the sanitizers; its own optimisation level, if any, is set after this. What is not
+# watched has the flags of a release build, so the compiler cache has it already.
+function(lockstep_sanitize target)
+  if(LOCKSTEP_SANITIZE)
+    target_compile_options(${target} PRIVATE -fsanitize=${LOCKSTEP_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all -UNDEBUG
+                                             -Og -g1 -Wno-maybe-uninitialized)
+  endif()
+endfunction()
+# Kernels of an instruction set and the emulated device's: one thread each under ThreadSanitizer (OMP_NUM_THREADS=1), which
+# has nothing to find there.
+function(lockstep_sanitize_kernels target)
+  if(NOT LOCKSTEP_SANITIZE STREQUAL "thread")
+    lockstep_sanitize(${target})
+  endif()
+endfunction()
 
 # lockstep_layer(name): the objects of folder <name>; *_cpu.cpp of kernels are compiled once per instruction set, *.cu
 # are compiled here by g++ against the SIMT emulator (and by nvcc in cmake/cuda.cmake).
@@ -24,12 +39,14 @@ function(lockstep_layer name)
     set(hot "")
   endif()
   add_library(lockstep_${name} OBJECT ${sources})
+  lockstep_sanitize(lockstep_${name})
   lockstep_link_packages(lockstep_${name})
   set(objects $<TARGET_OBJECTS:lockstep_${name}>)
   if(hot)
     foreach(isa baseline avx2 avx512)
       set(target lockstep_${name}_${isa})
       add_library(${target} OBJECT ${hot})
+      lockstep_sanitize_kernels(${target})
       lockstep_link_packages(${target})
       target_compile_definitions(${target} PRIVATE LOCKSTEP_ISA=${isa})
       target_compile_options(${target} PRIVATE -O3 -fno-math-errno -fno-trapping-math -fopenmp-simd ${LOCKSTEP_ISA_FLAGS_${isa}})
@@ -41,6 +58,7 @@ function(lockstep_layer name)
     if(device_sources)
       add_library(lockstep_kernels_emu OBJECT ${device_sources})
       set_source_files_properties(${device_sources} PROPERTIES LANGUAGE CXX)
+      lockstep_sanitize_kernels(lockstep_kernels_emu)
       lockstep_link_packages(lockstep_kernels_emu)
       target_compile_definitions(lockstep_kernels_emu PRIVATE LOCKSTEP_SIMT_EMU=1)
       target_compile_options(lockstep_kernels_emu PRIVATE -x c++ -O2 -Wno-unknown-pragmas)
@@ -94,6 +112,10 @@ function(lockstep_library)
                                         nlohmann_json::nlohmann_json yaml-cpp ${LOCKSTEP_XXHASH} ZLIB::ZLIB ${LOCKSTEP_PCRE2} dl)
   target_compile_features(lockstep INTERFACE cxx_std_20)
   lockstep_run_path(lockstep "$ORIGIN")
+  if(LOCKSTEP_SANITIZE AND NOT LOCKSTEP_SANITIZE_TESTS)
+    # Inline functions that a test has too, unwatched, do not take the place of the library's.
+    target_link_options(lockstep PRIVATE -Wl,-Bsymbolic-functions)
+  endif()
 endfunction()
 
 # What is installed has its final run path in the build already. To change it later CMake would fill the build's up with
@@ -107,6 +129,7 @@ endfunction()
 function(lockstep_safetensors_library)
   add_library(lockstep_safetensors_only STATIC $<TARGET_OBJECTS:lockstep_safetensors> $<TARGET_OBJECTS:lockstep_files>
               ${PROJECT_SOURCE_DIR}/core/error.cpp ${PROJECT_SOURCE_DIR}/core/text.cpp ${PROJECT_SOURCE_DIR}/core/utf8.cpp)
+  lockstep_sanitize(lockstep_safetensors_only)
   add_library(lockstep::safetensors ALIAS lockstep_safetensors_only)
   target_link_libraries(lockstep_safetensors_only PUBLIC $<BUILD_INTERFACE:lockstep_options> fmt::fmt PRIVATE ${LOCKSTEP_XXHASH})
   target_compile_features(lockstep_safetensors_only INTERFACE cxx_std_20)
@@ -116,6 +139,9 @@ endfunction()
 # A test's own code is compiled once and runs for a moment: -O3 of it takes half as long again and finds nothing more.
 function(lockstep_test_options target)
   target_compile_options(${target} PRIVATE $<$<CONFIG:Release>:-O1>)
+  if(LOCKSTEP_SANITIZE_TESTS)
+    lockstep_sanitize(${target})
+  endif()
 endfunction()
 
 # lockstep_test(name sources...): one fat GoogleTest program a layer.

@@ -25,10 +25,13 @@ done
 # Every program under AddressSanitizer, those with threads of our own under ThreadSanitizer too. What runs under mpirun
 # runs in the release build only: Open MPI itself is not clean under either. Preset tsan leaves the layers out that its
 # programs do not need (LOCKSTEP_LEAVE_OUT).
-asan_programs=()
+# The longest ones begin first.
+asan_programs=(run_test engine_test kernels_test comm_test)
 for folder in tests/*/; do
   layer=$(basename "$folder")
-  if [[ $layer != program ]] && compgen -G "$folder*_test.cpp" >/dev/null; then asan_programs+=("${layer}_test"); fi
+  if [[ $layer != program && " ${asan_programs[*]} " != *" ${layer}_test "* ]] && compgen -G "$folder*_test.cpp" >/dev/null; then
+    asan_programs+=("${layer}_test")
+  fi
 done
 tsan_programs=(comm_test data_test)
 cores=$(nproc)
@@ -61,26 +64,23 @@ build() {
   cmake --build --preset "$preset" -j "$cores" ${1:+--target "$@"}
 }
 
-# run_programs PRESET PROGRAM...: whole test programs at once. Under a sanitizer a process takes longer to start than
-# most tests to run, so ctest's one process a test would take several times as long.
+# run_programs PRESET PROGRAM...: whole test programs, one a CPU at a time. Under a sanitizer a process takes longer to
+# start than most tests to run, so ctest's one process a test would take several times as long.
 run_programs() {
-  local preset=$1 program status=0
+  local preset=$1
   shift
-  for program in "$@"; do
-    say "$preset: $program"
-    timeout 900 "build/$preset/bin/$program" --gtest_brief=1 </dev/null || {
-      echo "$preset: $program failed with status $?"
-      status=1
-    }
-  done
-  return "$status"
+  printf '%s\n' "$@" | xargs -P "$(nproc)" -I '{}' bash -c '
+    begin=$SECONDS status=0
+    output=$(timeout 1200 "build/$1/bin/$2" --gtest_brief=1 </dev/null 2>&1) || status=$?
+    printf "\n== %s: %s, status %d after %d s\n%s\n" "$1" "$2" "$status" "$((SECONDS - begin))" "$output"
+    exit $((status > 0))' run "$preset" '{}'
 }
 
 # Randomised addresses can collide with ThreadSanitizer's fixed map on kernels newer than its gcc.
 thread_sanitized() {
   local fixed=()
   if setarch -R true 2>/dev/null; then fixed=(setarch -R); fi
-  OMP_NUM_THREADS=1 "${fixed[@]}" bash -c "$(declare -f say run_programs); run_programs \"\$@\"" run tsan "$@"
+  OMP_NUM_THREADS=1 "${fixed[@]}" bash -c "$(declare -f run_programs); run_programs \"\$@\"" run tsan "$@"
 }
 
 packages=("${build_packages[@]}" "${test_packages[@]}" "${corpus_packages[@]}" "${image_packages[@]}")
