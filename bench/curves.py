@@ -5,8 +5,11 @@
                     --svg docs/cost_curves.svg --json curves.json
 
 Each point is `lockstep bench step`: whole steps on random samples, and beside them, in the same process, the rate of
-large matrix products, the machine's ceiling. The line is the plan's FLOPs at that rate: the least time there can be.
-Both axes are logarithmic, so a cost that grows in proportion is a line of slope 1. Needs Python alone.
+large matrix products, the machine's ceiling. The line is the plan's FLOPs at the best of these rates: the least time
+there can be. Both axes are logarithmic, so a cost that grows in proportion is a line of slope 1. Needs Python alone.
+
+The file of --json is written after each point, and a later run with the same settings goes on from it: it measures the
+points that the file does not have.
 """
 import argparse
 import json
@@ -63,13 +66,19 @@ def measure(args, layers, heads, width, classes, batch, length):
     }
 
 
-def decades(low, high):
-    return [10.0 ** e for e in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)]
+def marks(low, high):
+    """Round values between low and high for an axis: powers of ten, and 2 and 5 times them where few of those fit."""
+    powers = [10.0 ** e for e in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)]
+    for factors in ((1,), (1, 2, 5)):
+        values = [f * p for p in powers for f in factors if low <= f * p <= high]
+        if len(values) > 2:
+            break
+    return values
 
 
 def panel(points, left, title, x_label, ticks):
     """SVG of one picture: measured points and the line of the theory. points: (x, measured s, least s)."""
-    width, height, top = 380, 300, 60
+    width, height, top = 380, 300, 80
     xs = [p[0] for p in points]
     ys = [s for p in points for s in p[1:]]
     x0, x1 = math.log(min(xs) / 1.25), math.log(max(xs) * 1.25)
@@ -78,19 +87,19 @@ def panel(points, left, title, x_label, ticks):
     def place(x, y):
         return (left + (math.log(x) - x0) / (x1 - x0) * width, top + height - (math.log(y) - y0) / (y1 - y0) * height)
 
-    out = [f'<text x="{left}" y="{top - 24}" class="title">{title}</text>',
-           f'<rect x="{left}" y="{top}" width="{width}" height="{height}" class="frame"/>']
-    for value in decades(math.exp(y0), math.exp(y1)):
-        if y0 < math.log(value) < y1:
-            y = place(xs[0], value)[1]
-            out.append(f'<line x1="{left}" x2="{left + width}" y1="{y:.1f}" y2="{y:.1f}" class="grid"/>')
-            text = f"{value:g} s" if value >= 1 else f"{value * 1000:g} ms"
-            out.append(f'<text x="{left - 6}" y="{y + 4:.1f}" class="tick" text-anchor="end">{text}</text>')
+    out = [f'<text x="{left}" y="{top - 14}" class="title">{title}</text>']
+    for value in marks(math.exp(y0), math.exp(y1)):
+        y = place(xs[0], value)[1]
+        out.append(f'<line x1="{left}" x2="{left + width}" y1="{y:.1f}" y2="{y:.1f}" class="grid"/>')
+        text = f"{value:g} s" if value >= 1 else f"{value * 1000:g} ms"
+        out.append(f'<text x="{left - 6}" y="{y + 4:.1f}" class="tick" text-anchor="end">{text}</text>')
     for x, text in ticks:
         at = place(x, math.exp(y0))[0]
         out.append(f'<line x1="{at:.1f}" x2="{at:.1f}" y1="{top}" y2="{top + height}" class="grid"/>')
         out.append(f'<text x="{at:.1f}" y="{top + height + 16}" class="tick" text-anchor="middle">{text}</text>')
-    out.append(f'<text x="{left + width / 2}" y="{top + height + 36}" class="tick" text-anchor="middle">{x_label}</text>')
+    out.append(f'<rect x="{left}" y="{top}" width="{width}" height="{height}" class="frame"/>')
+    middle = left + width / 2
+    out.append(f'<text x="{middle}" y="{top + height + 36}" class="tick" text-anchor="middle">{x_label}</text>')
     for column, name in ((2, "theory"), (1, "measured")):
         path = " ".join("{:.1f},{:.1f}".format(*place(p[0], p[column])) for p in points)
         out.append(f'<polyline points="{path}" class="{name}"/>')
@@ -99,24 +108,77 @@ def panel(points, left, title, x_label, ticks):
     return out
 
 
-def picture(results, title):
-    sizes = [(r["parameters"], r["seconds"], r["flops"] / r["ceiling"]) for r in results["sizes"]]
-    lengths = [(r["length"], r["seconds"], r["flops"] / r["ceiling"]) for r in results["lengths"]]
+def picture(results):
+    points = results["sizes"] + results["lengths"]
+    machine = points[0]["machine"]
+    # What bf16 products use says nothing about a run in fp32.
+    isa = machine["isa"] if results["precision"] == "bf16" else machine["isa"].split(",")[0]
+    title = (f"GPT-2 on {machine['cpu']}, {isa}, {machine['threads']} threads, {results['precision']}; "
+             f"lockstep {machine['commit']}")
+    # One rate for all: in each point's own, what others did to the machine would bend the line of the theory.
+    rate = max(r["ceiling"] for r in points)
+    sizes = [(r["parameters"], r["seconds"], r["flops"] / rate) for r in results["sizes"]]
+    lengths = [(r["length"], r["seconds"], r["flops"] / rate) for r in results["lengths"]]
     style = ("text{font-family:sans-serif;fill:#222}.title{font-size:14px;font-weight:bold}.tick{font-size:11px}"
              ".frame{fill:none;stroke:#666}.grid{stroke:#ddd}.theory{fill:none;stroke:#999;stroke-dasharray:5 4;"
              "stroke-width:1.5}.measured{fill:none;stroke:#1f6fb2;stroke-width:2}.dot{fill:#1f6fb2}")
-    parts = ['<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 960 450" role="img">', f"<title>{title}</title>",
-             f"<style>{style}</style>", '<rect width="960" height="450" fill="white"/>',
+    parts = ['<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 960 470" role="img">', f"<title>{title}</title>",
+             f"<style>{style}</style>", '<rect width="960" height="470" fill="white"/>',
              f'<text x="70" y="20" class="tick">{title}</text>']
     parts += panel(sizes, 70, "A step against the model's size", "parameters (1 x 256 positions)",
-                   [(r["parameters"], r["name"]) for r in results["sizes"] if r["name"] not in ("30M",)])
+                   [(r["parameters"], r["name"]) for r in results["sizes"]])
     parts += panel(lengths, 550, "A step against the samples' length", "positions of a sample (2,048 a step, 11M)",
-                   [(r["length"], str(r["length"])) for r in results["lengths"]])
-    parts.append('<line x1="70" x2="100" y1="425" y2="425" class="measured"/><text x="106" y="429" class="tick">'
+                   [(r["length"], f"{r['length']:,}") for r in results["lengths"]])
+    parts.append('<line x1="70" x2="100" y1="445" y2="445" class="measured"/><text x="106" y="449" class="tick">'
                  'measured, median</text>')
-    parts.append('<line x1="240" x2="270" y1="425" y2="425" class="theory"/><text x="276" y="429" class="tick">'
-                 "FLOPs of the plan at the rate of large products in the same run</text>")
+    parts.append('<line x1="240" x2="270" y1="445" y2="445" class="theory"/><text x="276" y="449" class="tick">'
+                 "FLOPs of the plan at the best rate of large products in the run</text>")
     return "\n".join(parts + ["</svg>", ""])
+
+
+def load(args):
+    """What --json holds already; nothing where it is not there. The settings are those that points share."""
+    fresh = {"precision": "bf16" if args.bf16 else "fp32", "threads": args.threads, "samples": args.samples,
+             "sizes": [], "lengths": []}
+    if not args.json or not os.path.exists(args.json):
+        return fresh
+    with open(args.json, encoding="utf-8") as file:
+        results = json.load(file)
+    for key in ("precision", "threads", "samples"):
+        if results.get(key) != fresh[key]:
+            sys.exit(f"curves.py: {args.json} has points with {key} {results.get(key)}, these would have {fresh[key]}; "
+                     "name another file, or remove this one")
+    return results
+
+
+def save(path, results):
+    # Under another name first, so that a run that is cut off here leaves the file as it was.
+    with open(path + ".tmp", "w", encoding="utf-8") as file:
+        json.dump(results, file, indent=1)
+    os.replace(path + ".tmp", path)
+
+
+def take(args, results):
+    """Measures the points that `results` lacks."""
+    wanted = [("sizes", {"name": name, "parameters": classes * width + 256 * width
+                         + layers * (12 * width * width + 13 * width) + 2 * width},
+               (layers, heads, width, classes, 1, 256)) for name, layers, heads, width, classes in SIZES]
+    wanted += [("lengths", {"length": length}, (6, 6, 384, 1024, 2048 // length, length)) for length in LENGTHS]
+    for curve, point, shape in wanted:
+        label = point.get("name") or point["length"]
+        if any(point.items() <= there.items() for there in results[curve]):
+            print(f"{label:>5} is there", flush=True)
+            continue
+        got = measure(args, *shape)
+        for other in results["sizes"] + results["lengths"]:
+            if other["machine"] != got["machine"]:
+                sys.exit(f"curves.py: {args.json} has points of {other['machine']}, this is {got['machine']}; "
+                         "name another file, or remove this one")
+        results[curve].append({**point, **got})
+        print(f"{label:>5} {got['seconds'] * 1e3:10.1f} ms  {got['share']:.3f} of the ceiling"
+              f"{'  (disturbed)' if got['disturbed'] else ''}", flush=True)
+        if args.json:
+            save(args.json, results)
 
 
 def main():
@@ -126,34 +188,18 @@ def main():
     parser.add_argument("--samples", type=int, default=5)
     parser.add_argument("--bf16", action="store_true")
     parser.add_argument("--svg", help="the picture")
-    parser.add_argument("--json", help="all figures; with --from it is read in place of measuring")
-    parser.add_argument("--from", dest="source", action="store_true", help="draw what --json holds")
+    parser.add_argument("--json", help="all figures; points that are there are not measured again")
+    parser.add_argument("--from", dest="source", action="store_true", help="measure nothing: draw what --json holds")
     args = parser.parse_args()
     if args.source:
         with open(args.json, encoding="utf-8") as file:
             results = json.load(file)
     else:
-        results = {"sizes": [], "lengths": []}
-        for name, layers, heads, width, classes in SIZES:
-            got = measure(args, layers, heads, width, classes, 1, 256)
-            parameters = classes * width + 256 * width + layers * (12 * width * width + 13 * width) + 2 * width
-            results["sizes"].append({"name": name, "parameters": parameters, **got})
-            print(f"{name:>5} {got['seconds'] * 1e3:10.1f} ms  {got['share']:.3f} of the ceiling"
-                  f"{'  (disturbed)' if got['disturbed'] else ''}", flush=True)
-        for length in LENGTHS:
-            got = measure(args, 6, 6, 384, 1024, 2048 // length, length)
-            results["lengths"].append({"length": length, **got})
-            print(f"{length:>5} {got['seconds'] * 1e3:10.1f} ms  {got['share']:.3f} of the ceiling"
-                  f"{'  (disturbed)' if got['disturbed'] else ''}", flush=True)
-        if args.json:
-            with open(args.json, "w", encoding="utf-8") as file:
-                json.dump(results, file, indent=1)
-    machine = results["sizes"][0]["machine"]
-    title = (f"GPT-2 on {machine['cpu']}, {machine['isa']}, {machine['threads']} threads, "
-             f"{'bf16' if args.bf16 else 'fp32'}; lockstep {machine['commit']}")
+        results = load(args)
+        take(args, results)
     if args.svg:
         with open(args.svg, "w", encoding="utf-8") as file:
-            file.write(picture(results, title))
+            file.write(picture(results))
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SOURCES = os.path.dirname(os.path.dirname(HERE))
@@ -107,17 +108,22 @@ def llmc_step(args, name):
     folder = dict(pair.split("=", 1) for pair in args.llmc).get(name)
     if folder is None:
         raise Missing("no --llmc of this shape")
-    # The trainer prints its steps as it goes and is stopped after enough of them.
-    with subprocess.Popen(["./train_gpt2"], cwd=folder, stdout=subprocess.PIPE, text=True,
+    # The trainer prints its steps and is stopped after enough of them. Into a pipe they would come by the block, after
+    # dozens of steps and its long pauses for validation and samples of text; stdbuf has them by the line.
+    with subprocess.Popen(["stdbuf", "-oL", "./train_gpt2"], cwd=folder, stdout=subprocess.PIPE, text=True,
                           env={**os.environ, "OMP_NUM_THREADS": str(args.threads)}) as trainer:
-        samples = []
+        samples, end = [], None
         for line in trainer.stdout:
             took = re.search(r"took ([0-9.]+) ms", line)
             if took:
                 samples.append(float(took[1]) / 1e3)
-            if len(samples) > args.samples:
-                break
+                # The first step, which allocates, does not count, and at least two do.
+                end = end or time.monotonic() + args.seconds
+                if len(samples) > args.samples or (len(samples) > 2 and time.monotonic() > end):
+                    break
         trainer.terminate()
+    if len(samples) < 3:
+        raise RuntimeError(f"{folder}/train_gpt2 ended after {len(samples)} steps")
     return samples[1:], "a build of its own trainer"
 
 
@@ -180,10 +186,10 @@ def allreduce_tasks(args):
                 last["lines"], machine = lockstep_bench(args, ["allreduce", "--bytes", str(size), "--threads", "1"],
                                                         ["mpirun", "-n", "2"])
                 last["version"] = f"{machine['version']} ({machine['commit']}), {machine['comm']}"
-            prefix = "all-reduce" if which == "lockstep" else "MPI_Iallreduce"
-            return next(v for k, v in last["lines"].items() if k.startswith(prefix)), last["version"]
+            prefix = "all-reduce" if which == "lockstep" else which
+            return next(v for k, v in last["lines"].items() if k.startswith(f"{prefix} of ")), last["version"]
 
-        variants = {which: (lambda w=which: ours(w)) for which in ("lockstep", "MPI's own all-reduce")}
+        variants = {which: (lambda w=which: ours(w)) for which in ("lockstep", "MPI_Allreduce", "MPI_Iallreduce")}
         variants["gloo"] = lambda s=size: torch_script(args, "gloo_allreduce.py", ["--bytes", str(s)])
         yield f"all-reduce of {size} bytes, 2 ranks", "GB/s", size * 1e-9, variants
 
@@ -237,11 +243,12 @@ def main():
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
     parser.add_argument("--precisions", nargs="+", choices=["fp32", "bf16"], default=["fp32", "bf16"], help="of steps")
     parser.add_argument("--elements", nargs="+", type=int, default=[10_700_000, 124_439_808])
-    parser.add_argument("--bytes", nargs="+", type=int, default=[1 << 16, 1 << 20, 1 << 24, 1 << 26])
+    parser.add_argument("--bytes", nargs="+", type=int, default=[1 << 16, 1 << 20, 1 << 24, 1 << 26, 497_759_232])
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--samples", type=int, default=8, help="of one start of one variant")
-    parser.add_argument("--seconds", type=float, default=60, help="the longest that one start of PyTorch takes samples")
+    parser.add_argument("--seconds", type=float, default=60,
+                        help="the longest that one start of PyTorch or llm.c takes samples")
     parser.add_argument("--no-compile", dest="compiled", action="store_false", help="leave torch.compile out")
     parser.add_argument("--json", help="every sample: FILE")
     args = parser.parse_args()
@@ -250,10 +257,13 @@ def main():
 
     print(f"{cpu_name()}, {args.threads} threads, {os.uname().release}, {datetime.date.today()}\n\n"
           f"    bench/compare/compare.py {' '.join(sys.argv[1:])}")
-    told = [compare(*task, args.rounds) for which in args.only for task in TASKS[which](args)]
-    if args.json:
-        with open(args.json, "w", encoding="utf-8") as file:
-            json.dump(told, file, indent=1)
+    told = []
+    for task in (task for which in args.only for task in TASKS[which](args)):
+        told.append(compare(*task, args.rounds))
+        # After each, so that a run that is cut off keeps what it has.
+        if args.json:
+            with open(args.json, "w", encoding="utf-8") as file:
+                json.dump(told, file, indent=1)
 
 
 if __name__ == "__main__":

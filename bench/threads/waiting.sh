@@ -5,10 +5,11 @@
 #
 # A setting is an `env` argument list: "LOCKSTEP=build/release/bin/lockstep GOMP_SPINCOUNT=1000"; LOCKSTEP names the program
 # (default: build/release/bin/lockstep). Each round runs every setting once in each situation, one after the other, so that
-# what else happens on the machine meets all of them; medians over the rounds are printed, and ratios to the first setting.
+# what else happens on the machine meets all of them; medians over the rounds are printed, ratios to the first setting and,
+# beside a busy process, how many times as long a step takes as alone.
 # RANKS (default "1x2 2x1") are the ranks x threads to try; STEPS (default 30) the steps of one run.
 set -euo pipefail
-(($# >= 2)) || { sed -n '4,9s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+(($# >= 2)) || { sed -n '4,10s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 job=$1
 shift
 rounds=5
@@ -37,7 +38,8 @@ for ((round = 0; round < rounds; ++round)); do
     fi
     for layout in ${RANKS:-1x2 2x1}; do
       for i in "${!settings[@]}"; do
-        echo "$situation $layout $i $(tokens_per_s "${layout%x*}" "${layout#*x}" "${settings[$i]}")" >>"$results"
+        rate=$(tokens_per_s "${layout%x*}" "${layout#*x}" "${settings[$i]}")
+        echo "$situation $layout $i $rate" >>"$results"
       done
     done
     if [[ -n $busy ]]; then
@@ -48,15 +50,20 @@ for ((round = 0; round < rounds; ++round)); do
   done
 done
 
+ratio() { awk -v a="$1" -v b="$2" 'BEGIN { printf "%.3f", a / b }'; }
+# rate SITUATION LAYOUT SETTING
+rate() { awk -v s="$1" -v l="$2" -v i="$3" '$1 == s && $2 == l && $3 == i { print $4 }' "$results" | median; }
 median() { sort -n | awk '{ v[NR] = $1 } END { print (v[int((NR + 1) / 2)] + v[int((NR + 2) / 2)]) / 2 }'; }
 for situation in alone busy; do
   for layout in ${RANKS:-1x2 2x1}; do
     first=
     for i in "${!settings[@]}"; do
-      value=$(awk -v s="$situation" -v l="$layout" -v i="$i" '$1 == s && $2 == l && $3 == i { print $4 }' "$results" | median)
+      value=$(rate "$situation" "$layout" "$i")
       first=${first:-$value}
-      printf '%-5s %-4s %9.0f tokens/s  %5.3f  %s\n' "$situation" "$layout" "$value" \
-        "$(awk -v a="$value" -v b="$first" 'BEGIN { print a / b }')" "${settings[$i]}"
+      longer=
+      if [[ $situation == busy ]]; then longer="$(ratio "$(rate alone "$layout" "$i")" "$value") x alone  "; fi
+      printf '%-5s %-4s %9.0f tokens/s  %s  %s%s\n' "$situation" "$layout" "$value" "$(ratio "$value" "$first")" "$longer" \
+        "${settings[$i]}"
     done
   done
 done
