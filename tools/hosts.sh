@@ -126,8 +126,11 @@ case ${1:-} in
     ;;
   mpirun)
     [[ -d $state ]] || fail "no hosts stand; tools/hosts.sh up 2"
+    # Hosts that share a CPU do not know of each other: a rank that waits by polling would keep the other from it.
+    shared=()
+    if (($(names | wc -l) > $(nproc --all))); then shared=(--mca mpi_yield_when_idle 1); fi
     on h1 env LOCKSTEP_HOSTS="$group" mpirun --mca plm_rsh_agent "$here/hosts.sh --agent" --mca btl_tcp_if_include eth0 \
-      --mca oob_tcp_if_include eth0 --bind-to none "${@:2}"
+      --mca oob_tcp_if_include eth0 --bind-to none "${shared[@]}" "${@:2}"
     ;;
   -h | --help)
     usage 0
